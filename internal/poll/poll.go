@@ -1,0 +1,47 @@
+// Package poll says how long to wait between two looks at something that takes
+// its time, and waits. It uses the time package directly: tests run it under
+// testing/synctest.
+package poll
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Schedule yields growing waits between Min and Max. The first is about Min.
+// The zero value is not useful: both bounds must be positive.
+type Schedule struct {
+	// Min and Max bound every wait, jitter included.
+	Min, Max time.Duration
+
+	next time.Duration
+}
+
+// growth is how much longer each wait is than the one before. At half again as
+// long, going from 5 s to 10 min takes 13 looks and about half an hour.
+const growth = 1.5
+
+// Next returns the next wait: up to a tenth shorter or longer than planned, so
+// that many orders do not ask in step.
+func (s *Schedule) Next() time.Duration {
+	planned := max(s.next, s.Min)
+	s.next = min(time.Duration(float64(planned)*growth), s.Max)
+	jittered := planned + time.Duration((rand.Float64()-0.5)*0.2*float64(planned))
+	return min(max(jittered, s.Min), s.Max)
+}
+
+// Reset starts the schedule again, after something moved.
+func (s *Schedule) Reset() { s.next = 0 }
+
+// Wait blocks for d or until ctx is done, and then returns the context's cause.
+func Wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

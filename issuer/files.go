@@ -1,0 +1,255 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// probeMode says what a failed probe means.
+type probeMode string
+
+const (
+	probeDefault probeMode = ""       // a wrong answer stops, no connection warns
+	probeStrict  probeMode = "strict" // both stop
+	probeWarn    probeMode = "warn"   // both warn
+	probeOff     probeMode = "off"    // not done
+)
+
+// abandonedAfter is when a published file is taken for forgotten, if nobody withdraws
+// it. It is longer than any order stays pending.
+const abandonedAfter = 90 * 24 * time.Hour
+
+// files proves control of names by validation files. It is the prover of an issuer
+// for the life of one config.
+type files struct {
+	ctx     caddy.Context
+	storage certmagic.Storage
+	mode    probeMode
+	port    int // of our own listener; 0 is Caddy's HTTP port
+	bind    []string
+	fetch   map[vendors.Method]int // where the CA fetches, 0 is the standard port
+	logger  *zap.Logger
+
+	mu        sync.Mutex
+	attached  error
+	released  bool
+	unmanage  func()
+	listening map[string][]func() // releases of our own listeners, by challenge ID
+}
+
+func newFiles(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *files {
+	f := &files{
+		ctx: ctx, storage: storage, mode: iss.rules.probe, port: iss.HTTPPort, bind: iss.Bind, logger: iss.logger,
+		fetch: map[vendors.Method]int{
+			vendors.MethodHTTP:  iss.about.HTTPPort,
+			vendors.MethodHTTPS: iss.about.HTTPSPort,
+		},
+		listening: make(map[string][]func()),
+	}
+	// The hosts are known only once the config is provisioned, and first needed
+	// when a request comes in.
+	managed := sync.OnceValue(func() func(string) bool { return dcv.HostMatcher(managedHosts(ctx)) })
+	f.unmanage = dcv.Live.Manage(storage, func(host string) bool { return managed()(host) })
+	return f
+}
+
+// managedHosts are the names in the config's routes and automation policies.
+func managedHosts(ctx caddy.Context) []string {
+	hosts := dcv.ManagedHosts(ctx)
+	app, err := ctx.AppIfConfigured("tls")
+	if err != nil {
+		return hosts
+	}
+	if tlsApp, ok := app.(*caddytls.TLS); ok && tlsApp.Automation != nil {
+		for _, policy := range tlsApp.Automation.Policies {
+			hosts = append(hosts, policy.Subjects()...)
+		}
+	}
+	return hosts
+}
+
+// attach puts the handler on Caddy's servers.
+func (f *files) attach() {
+	err := dcv.Attach(f.ctx)
+	f.mu.Lock()
+	f.attached = err
+	f.mu.Unlock()
+	if err != nil {
+		f.logger.Error("cannot serve validation files from the servers of this config; add the dcv directive to a site on the HTTP port", zap.Error(err))
+	}
+}
+
+// close withdraws nothing: pending orders still need their files, and the next
+// config goes on with them.
+func (f *files) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.released = true
+	f.unmanage()
+	for id := range f.listening {
+		f.unlisten(id)
+	}
+}
+
+// Publish serves the files, from our own listener if Caddy has none on the port.
+func (f *files) Publish(ctx context.Context, id string, names []string, challenges []vendors.Challenge) error {
+	list, err := fileChallenges(id, names, challenges)
+	if err != nil {
+		return err
+	}
+	for _, ch := range list {
+		if err := dcv.Live.Publish(ctx, f.storage, ch); err != nil {
+			return err
+		}
+	}
+	if len(list) == 0 || challenges[0].Method != vendors.MethodHTTP {
+		return nil
+	}
+	return f.listen(ctx, id)
+}
+
+func (f *files) listen(ctx context.Context, id string) error {
+	if dcv.HTTPServed(f.ctx) {
+		return nil
+	}
+	port := f.port
+	if port == 0 {
+		port = dcv.HTTPPort(f.ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.released || f.listening[id] != nil {
+		return nil
+	}
+	hosts := f.bind
+	if len(hosts) == 0 {
+		hosts = []string{""}
+	}
+	for _, host := range hosts {
+		release, err := dcv.Serve(ctx, net.JoinHostPort(host, strconv.Itoa(port)), f.logger)
+		if err != nil {
+			f.unlisten(id)
+			return err
+		}
+		f.listening[id] = append(f.listening[id], release)
+	}
+	return nil
+}
+
+// unlisten is called with the mutex held.
+func (f *files) unlisten(id string) {
+	for _, release := range f.listening[id] {
+		release()
+	}
+	delete(f.listening, id)
+}
+
+// fileChallenges turns what a vendor asks for into files. Challenges for other
+// methods are left out; a vendor may send several kinds.
+func fileChallenges(id string, names []string, challenges []vendors.Challenge) ([]dcv.Challenge, error) {
+	var list []dcv.Challenge
+	for _, ch := range challenges {
+		if ch.Method != vendors.MethodHTTP && ch.Method != vendors.MethodHTTPS {
+			continue
+		}
+		hosts := names
+		if ch.Name != "" {
+			hosts = []string{ch.Name}
+		}
+		file, err := dcv.NewChallenge(id, hosts, ch.FileName, ch.FileContent)
+		if err != nil {
+			return nil, fmt.Errorf("the vendor's validation file for %s: %w", strings.Join(hosts, ", "), err)
+		}
+		file.Expires = time.Now().Add(abandonedAfter)
+		list = append(list, file)
+	}
+	return list, nil
+}
+
+// Probe fetches the published files as the CA will.
+func (f *files) Probe(ctx context.Context, id string, names []string, challenges []vendors.Challenge) error {
+	if f.mode == probeOff {
+		return nil
+	}
+	list, err := fileChallenges(id, names, challenges)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	method := challenges[0].Method
+	prober := &dcv.Prober{Port: f.fetch[method], HTTPS: method == vendors.MethodHTTPS}
+	for _, ch := range list {
+		for _, host := range ch.Hosts {
+			if err := f.judge(host, prober.Probe(ctx, host, ch)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *files) judge(host string, err error) error {
+	if err == nil {
+		return nil
+	}
+	problem, ok := errors.AsType[*dcv.ProbeError](err)
+	if !ok {
+		return err
+	}
+	if f.mode == probeStrict || f.mode == probeDefault && problem.Wrong() {
+		return err
+	}
+	f.logger.Warn("the validation file could not be fetched from here; the CA may succeed all the same",
+		zap.String("identifier", host), zap.Error(err))
+	return nil
+}
+
+// Withdraw takes the files away.
+func (f *files) Withdraw(ctx context.Context, id string, names []string) {
+	if err := dcv.Live.Withdraw(ctx, f.storage, id, names); err != nil {
+		f.logger.Warn("removing validation files from storage failed; they expire by themselves", zap.Strings("identifiers", names), zap.Error(err))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unlisten(id)
+}
+
+// Seen sums up who came for the files.
+func (f *files) Seen(id string) string {
+	total := dcv.Live.VisitCount(id)
+	if total == 0 {
+		return "nobody has fetched the validation file from this server"
+	}
+	visits := dcv.Live.Visits(id)
+	var from []string
+	for _, v := range visits {
+		addr, _, err := net.SplitHostPort(v.RemoteAddr)
+		if err != nil {
+			addr = v.RemoteAddr
+		}
+		if !slices.Contains(from, addr) {
+			from = append(from, addr)
+		}
+	}
+	return fmt.Sprintf("the validation file was fetched %d times from %d addresses", total, len(from))
+}
+
+// Interface guard
+var _ prover = (*files)(nil)

@@ -1,0 +1,319 @@
+package issuer
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+func init() {
+	caddy.RegisterModule(new(Issuer))
+}
+
+// Issuer gets certificates from a commercial certificate authority through one
+// of its resellers or its own API. An order costs money; the issuer keeps a
+// ledger in the configured storage so that it pays at most once per name and
+// term, whatever crashes or is asked twice.
+//
+// The vendor's validation file is served from Caddy's own listeners without any
+// route in the configuration.
+type Issuer struct {
+	// Where certificates are bought. REQUIRED.
+	VendorRaw json.RawMessage `json:"vendor,omitempty" caddy:"namespace=tls.vendors inline_key=name"`
+
+	// The vendor's code of the product to order, for example
+	// `comodo-positivessl`. Required by vendors that sell several. Placeholders
+	// are supported.
+	//
+	// Changing it takes effect with the next paid order, not before: an order
+	// that is paid for is used to the end of its term.
+	Product string `json:"product,omitempty"`
+
+	// The paid term of an order: a number of years such as `1y`, or of days such
+	// as `365d`. Within it, renewals are free reissues. Default: `1y`
+	Term string `json:"term,omitempty"`
+
+	// The person in charge of the orders. What is required depends on the vendor.
+	Contact *vendors.Contact `json:"contact,omitempty"`
+
+	// The technical contact. Default: the contact
+	TechContact *vendors.Contact `json:"tech_contact,omitempty"`
+
+	// The billing contact. Default: the contact
+	BillingContact *vendors.Contact `json:"billing_contact,omitempty"`
+
+	// The organization to be named in OV and EV certificates. Leave it out for
+	// DV products.
+	Organization *vendors.Organization `json:"organization,omitempty"`
+
+	// How control of the names is proven. Default: a file over HTTP
+	DCV *DCV `json:"dcv,omitempty"`
+
+	// The longest that one attempt waits for a certificate before the next
+	// issuer of the policy is tried. The order goes on and is picked up by the
+	// next attempt. Default: 1h
+	MaxWait caddy.Duration `json:"max_wait,omitempty"`
+
+	// The shortest wait between two looks at a pending order, with which
+	// waiting begins. Default: 5s
+	PollMin caddy.Duration `json:"poll_min,omitempty"`
+
+	// The longest wait between two looks at a pending order. Default: 10m
+	PollMax caddy.Duration `json:"poll_max,omitempty"`
+
+	// How long before the end of the paid term a renewal places a new order
+	// instead of a reissue. Default: a twelfth of the term, at most 30 days
+	RenewMargin caddy.Duration `json:"renew_margin,omitempty"`
+
+	// How many paid orders may be placed in a span of time, over all names and
+	// all servers that share the storage. Default: 20 per 24h
+	SpendLimit *SpendLimit `json:"spend_limit,omitempty"`
+
+	// Whether a TLS handshake for an unknown name may place a paid order. A
+	// stranger's handshake then spends money. Default: false
+	AllowOnDemand bool `json:"allow_on_demand,omitempty"`
+
+	// Orders that were bought elsewhere, to be used for the given names. No
+	// order is ever placed for these names.
+	Orders []AdoptedOrder `json:"orders,omitempty"`
+
+	// Groups of names that share one order. The product must be able to hold
+	// them all. The first name of a group becomes the common name.
+	OneOrder [][]string `json:"one_order,omitempty"`
+
+	// What to do when the validation file cannot be fetched through the name
+	// before an order. `strict` places no order, `warn` places it all the same,
+	// `off` does not look. By default a wrong answer stops the order and a
+	// failed connection is only a warning, because a server behind NAT may be
+	// unable to reach itself.
+	Probe string `json:"probe,omitempty"`
+
+	// The port on which the validation file is fetched over HTTP, if port 80 is
+	// forwarded to another one. Default: the HTTP port of Caddy
+	HTTPPort int `json:"http_port,omitempty"`
+
+	// The addresses on which to listen for the CA while an order is pending, if
+	// Caddy itself has no HTTP server. Default: all
+	Bind []string `json:"bind,omitempty"`
+
+	ctx    caddy.Context
+	logger *zap.Logger
+	vendor vendors.Vendor
+	about  vendors.Description
+	order  vendors.OrderConfig
+	rules  rules
+
+	mu      sync.Mutex
+	magic   *certmagic.Config
+	serving *files // nil until the first SetConfig
+}
+
+// DCV is how control of the names is proven (domain control validation).
+type DCV struct {
+	// `http` serves a file over plain HTTP, `https` the same over HTTPS, which
+	// works only once the site has a certificate. Default: `http`
+	Method vendors.Method `json:"method,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Issuer) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "tls.issuance.commercial",
+		New: func() caddy.Module { return new(Issuer) },
+	}
+}
+
+// Provision loads the vendor and resolves placeholders and defaults.
+func (iss *Issuer) Provision(ctx caddy.Context) error {
+	iss.ctx, iss.logger = ctx, ctx.Logger()
+	if iss.vendor == nil {
+		if len(iss.VendorRaw) == 0 {
+			return errors.New("a vendor is required, for example: issuer commercial racent {env.RACENT_TOKEN}")
+		}
+		mod, err := ctx.LoadModule(iss, "VendorRaw")
+		if err != nil {
+			return fmt.Errorf("loading vendor: %w", err)
+		}
+		vendor, ok := mod.(vendors.Vendor)
+		if !ok {
+			return fmt.Errorf("module %T is no vendor", mod)
+		}
+		iss.vendor, iss.about = vendor, vendor.Describe()
+	}
+	if err := iss.provisionOrder(caddy.NewReplacer()); err != nil {
+		return err
+	}
+	return iss.provisionRules()
+}
+
+// Validate judges the configuration before any of it is used.
+func (iss *Issuer) Validate() error {
+	if !iss.about.Supports(iss.order.Method) {
+		return fmt.Errorf("dcv: %s does not support the method %q", iss.about.Name, iss.order.Method)
+	}
+	if c, ok := iss.vendor.(vendors.ConfigChecker); ok {
+		if err := c.CheckConfig(iss.order); err != nil {
+			return err
+		}
+	}
+	return iss.rules.check()
+}
+
+// IssuerKey returns the name under which certificates of this vendor and account
+// are stored. The product is not part of it, so that a change of product leaves the
+// certificate in use until its order's term is over.
+func (iss *Issuer) IssuerKey() string {
+	return "commercial-" + iss.about.Name + "-" + certmagic.StorageKeys.Safe(iss.about.Account)
+}
+
+// SetConfig is called by the TLS app with the config of each policy that uses
+// this issuer: first when the policy is provisioned, and again while the HTTP app
+// sets up automatic HTTPS. The second time the HTTP app is there to be given the
+// route of the validation files, whichever of the apps was loaded first.
+func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
+	rememberKeysOf(cfg)
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	iss.magic = cfg
+	if iss.serving == nil {
+		iss.serving = newFiles(iss.ctx, cfg.Storage, iss)
+		return
+	}
+	iss.serving.attach()
+}
+
+// Issue returns a certificate for the CSR: from the pending order, by a reissue of
+// the paid one, or by a new order, in this order of preference.
+func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+	defer keys.forget(csr.PublicKey)
+	if err := iss.legal(csr); err != nil {
+		return nil, noRetry(err)
+	}
+	key, err := publicID(csr.PublicKey)
+	if err != nil {
+		return nil, noRetry(err)
+	}
+	iss.mu.Lock()
+	magic, serving := iss.magic, iss.serving
+	iss.mu.Unlock()
+	if magic == nil {
+		return nil, errors.New("the issuer was not given its TLS config")
+	}
+	name := csr.DNSNames[0]
+	f := iss.flow(magic, serving)
+	j := job{
+		name: name, csr: csr, key: key, started: time.Now(),
+		onDemand: ctx.Value(certmagic.ClientHelloInfoCtxKey) != nil,
+		logger:   iss.logger.With(zap.String("identifier", name), zap.String("vendor", iss.about.Name)),
+	}
+	got, rec, err := f.obtain(ctx, j)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", iss.about.Name, err)
+	}
+	return &certmagic.IssuedCertificate{
+		Certificate: got.pem(),
+		Metadata: metadata{
+			Vendor: iss.about.Name, Account: iss.about.Account,
+			OrderID: rec.Order.ID, CAOrderID: rec.Order.CAOrderID,
+			Product: rec.Order.Product, TermEnds: rec.Order.TermEnds,
+		},
+	}, nil
+}
+
+func (iss *Issuer) flow(magic *certmagic.Config, prove prover) *flow {
+	return &flow{
+		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules,
+		ledger: newLedger(magic.Storage, iss.about),
+		prove:  prove,
+		findKey: func(ctx context.Context, name string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
+			if key, ok := keys.find(csr.PublicKey); ok {
+				return key, true
+			}
+			var issuerKeys []string
+			for _, other := range magic.Issuers {
+				issuerKeys = append(issuerKeys, other.IssuerKey())
+			}
+			return storedKey(ctx, magic.Storage, issuerKeys, name, csr.PublicKey)
+		},
+	}
+}
+
+// metadata is stored by certmagic beside the certificate. It lets Revoke find the
+// order.
+type metadata struct {
+	Vendor    string    `json:"vendor"`
+	Account   string    `json:"account"`
+	OrderID   string    `json:"order_id"`
+	CAOrderID string    `json:"ca_order_id,omitempty"`
+	Product   string    `json:"product,omitempty"`
+	TermEnds  time.Time `json:"term_ends"`
+}
+
+// Revoke asks the vendor to revoke the certificate of the order that cert belongs
+// to. The order is used up by it.
+func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResource, reason int) error {
+	var meta metadata
+	if err := json.Unmarshal(cert.IssuerData, &meta); err != nil || meta.OrderID == "" {
+		return fmt.Errorf("the stored certificate for %s does not tell its order; revoke it at %s",
+			strings.Join(cert.SANs, ", "), iss.about.Portal)
+	}
+	r, ok := iss.vendor.(vendors.Revoker)
+	if !ok {
+		return fmt.Errorf("%s cannot revoke certificates through its API; revoke order %s at %s",
+			iss.about.Name, meta.OrderID, iss.about.Portal)
+	}
+	if err := r.Revoke(ctx, meta.OrderID, reasonText(reason)); err != nil {
+		return fmt.Errorf("revoking the certificate of order %s: %w", meta.OrderID, err)
+	}
+	iss.logger.Info("certificate revoked",
+		zap.Strings("identifiers", cert.SANs), zap.String("vendor", iss.about.Name), zap.String("order_id", meta.OrderID))
+	return nil
+}
+
+// reasonText names a revocation reason of RFC 5280, section 5.3.1.
+func reasonText(reason int) string {
+	names := map[int]string{
+		0: "unspecified", 1: "key compromise", 2: "CA compromise", 3: "affiliation changed",
+		4: "superseded", 5: "cessation of operation", 9: "privilege withdrawn",
+	}
+	if name, ok := names[reason]; ok {
+		return name
+	}
+	return "reason " + strconv.Itoa(reason)
+}
+
+// Cleanup lets go of everything that outlives a single call. Orders stay as they
+// are; the next config goes on with them.
+func (iss *Issuer) Cleanup() error {
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	if iss.serving != nil {
+		iss.serving.close()
+		iss.serving = nil
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Issuer)(nil)
+	_ caddy.Validator       = (*Issuer)(nil)
+	_ caddy.CleanerUpper    = (*Issuer)(nil)
+	_ certmagic.Issuer      = (*Issuer)(nil)
+	_ certmagic.Revoker     = (*Issuer)(nil)
+	_ caddytls.ConfigSetter = (*Issuer)(nil)
+)

@@ -1,0 +1,171 @@
+package issuer
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// Some CAs insist on a CommonName in the CSR, and certmagic leaves it out unless
+// the issuer is its own ZeroSSL one. To sign a CSR again, the key is needed, and
+// certmagic does not hand it to issuers. What it does hand over is the config in
+// which its key source stands; wrapping that one lets us remember each new key
+// until the attempt it was made for is over.
+
+const (
+	// maxKeys bounds the remembered keys. certmagic runs at most 1000 jobs at a
+	// time, and each makes one key.
+	maxKeys = 1024
+
+	// maxKeyAge bounds how long a key is remembered that never reaches us,
+	// because another issuer of the policy succeeded with it.
+	maxKeyAge = time.Hour
+)
+
+// keyring remembers private keys, in memory only, by their public keys.
+type keyring struct {
+	mu   sync.Mutex
+	keys map[string]ringKey // by the DER of the public key
+	fifo []string
+}
+
+type ringKey struct {
+	signer crypto.Signer
+	made   time.Time
+}
+
+// keys is shared by all issuers of the process: a policy may have several of
+// them, and they must not wrap each other's key sources.
+var keys = &keyring{keys: make(map[string]ringKey)}
+
+func publicID(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fmt.Errorf("encoding public key: %w", err)
+	}
+	return string(der), nil
+}
+
+func (r *keyring) remember(signer crypto.Signer) {
+	id, err := publicID(signer.Public())
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for len(r.fifo) > 0 {
+		oldest, known := r.keys[r.fifo[0]]
+		if known && len(r.fifo) < maxKeys && now.Sub(oldest.made) < maxKeyAge {
+			break
+		}
+		delete(r.keys, r.fifo[0])
+		r.fifo = r.fifo[1:]
+	}
+	if _, known := r.keys[id]; !known {
+		r.fifo = append(r.fifo, id)
+	}
+	r.keys[id] = ringKey{signer, now}
+}
+
+func (r *keyring) find(pub crypto.PublicKey) (crypto.Signer, bool) {
+	id, err := publicID(pub)
+	if err != nil {
+		return nil, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key, ok := r.keys[id]
+	return key.signer, ok
+}
+
+func (r *keyring) forget(pub crypto.PublicKey) {
+	id, err := publicID(pub)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.keys, id)
+}
+
+// rememberingKeys is a certmagic.KeyGenerator that notes the keys it makes.
+type rememberingKeys struct {
+	certmagic.KeyGenerator
+	ring *keyring
+}
+
+// GenerateKey makes a key with the wrapped generator and remembers it.
+func (g rememberingKeys) GenerateKey() (crypto.PrivateKey, error) {
+	key, err := g.KeyGenerator.GenerateKey()
+	if signer, ok := key.(crypto.Signer); ok && err == nil {
+		g.ring.remember(signer)
+	}
+	return key, err
+}
+
+// rememberKeysOf wraps the config's key source, once.
+func rememberKeysOf(cfg *certmagic.Config) {
+	if _, done := cfg.KeySource.(rememberingKeys); done {
+		return
+	}
+	inner := cfg.KeySource
+	if inner == nil {
+		inner = certmagic.DefaultKeyGenerator
+	}
+	cfg.KeySource = rememberingKeys{inner, keys}
+}
+
+// storedKey looks for the private key of pub among those that certmagic keeps for
+// name. That is where a key comes from when private keys are reused.
+func storedKey(ctx context.Context, storage certmagic.Storage, issuerKeys []string, name string, pub crypto.PublicKey) (crypto.Signer, bool) {
+	want, err := publicID(pub)
+	if err != nil {
+		return nil, false
+	}
+	for _, issuerKey := range issuerKeys {
+		pem, err := storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(issuerKey, name))
+		if err != nil {
+			continue
+		}
+		key, err := certmagic.PEMDecodePrivateKey(pem)
+		if err != nil {
+			continue
+		}
+		if have, err := publicID(key.Public()); err == nil && have == want {
+			return key, true
+		}
+	}
+	return nil, false
+}
+
+// oidMustStaple is the TLS feature extension (RFC 7633), the only extension
+// beside the names that certmagic puts into a CSR.
+var oidMustStaple = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+// orderCSR returns the DER of a CSR for names, the first of them as CommonName,
+// signed with the given key and otherwise like the original.
+func orderCSR(original *x509.CertificateRequest, names []string, key crypto.Signer) ([]byte, error) {
+	template := &x509.CertificateRequest{
+		Subject:  pkix.Name{CommonName: names[0]},
+		DNSNames: names,
+	}
+	for _, ext := range original.Extensions {
+		if ext.Id.Equal(oidMustStaple) {
+			template.ExtraExtensions = append(template.ExtraExtensions, ext)
+		}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return nil, fmt.Errorf("signing the order's CSR: %w", err)
+	}
+	return der, nil
+}

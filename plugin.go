@@ -1,0 +1,23 @@
+// Package caddycommercial is a Caddy plugin that gets certificates from
+// commercial certificate authorities as effortlessly as Caddy gets free ones.
+//
+// Importing it registers all modules of the plugin:
+//
+//	tls.issuance.commercial   the issuer, see package issuer
+//	tls.vendors.racent        Racent and NicSRS, resellers of Sectigo and others
+//	tls.vendors.sandbox       a CA in this process, for trying things out
+//	http.handlers.dcv         serves validation files, see package dcv
+//
+// Build Caddy with it by
+//
+//	xcaddy build --with github.com/caddy-commercial/caddy-commercial
+package caddycommercial
+
+import (
+	// Each package registers its modules with Caddy.
+	_ "github.com/caddy-commercial/caddy-commercial/caddyfile"
+	_ "github.com/caddy-commercial/caddy-commercial/dcv"
+	_ "github.com/caddy-commercial/caddy-commercial/issuer"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
+)
