@@ -1,0 +1,128 @@
+package sandboxca
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Account is a customer of the sandbox.
+type Account struct {
+	// Token is the API credential.
+	Token string
+
+	// Balance is the opening balance in cents. A balance kept in Config.Dir
+	// wins over it.
+	Balance int64
+
+	// AllowedIPs lists the addresses or prefixes (CIDR) the token may be used
+	// from. Empty means anywhere.
+	AllowedIPs []string
+}
+
+// Charge is one debit of an account.
+type Charge struct {
+	Time      time.Time `json:"time"`
+	OrderID   string    `json:"order_id"`
+	Reference string    `json:"reference,omitempty"`
+	Product   string    `json:"product"`
+	Names     []string  `json:"names"`
+	Cents     int64     `json:"cents"`
+	Kind      string    `json:"kind"` // KindPlace or KindRenew
+}
+
+// Balance is the money left in the account with this token, in cents. An
+// unknown account has none.
+func (c *CA) Balance(token string) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.st.Balances[Account{Token: token}.key()]
+}
+
+// SetBalance changes the money left in an account. It is no charge.
+func (c *CA) SetBalance(token string, cents int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := Account{Token: token}.key()
+	if _, known := c.st.Balances[key]; !known {
+		return errors.New("no such account")
+	}
+	c.st.Balances[key] = cents
+	return c.save()
+}
+
+// key names the account in the state file, which must not hold the token.
+func (a Account) key() string {
+	sum := sha256.Sum256([]byte(a.Token))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (a Account) allows(remoteAddr string) bool {
+	if len(a.AllowedIPs) == 0 {
+		return true
+	}
+	from, err := netip.ParseAddrPort(remoteAddr)
+	if err != nil {
+		return false
+	}
+	ip := from.Addr().Unmap()
+	return slices.ContainsFunc(a.AllowedIPs, func(allowed string) bool {
+		prefix, err := parsePrefix(allowed)
+		return err == nil && prefix.Contains(ip)
+	})
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr.Prefix(addr.BitLen())
+	}
+	return netip.ParsePrefix(s)
+}
+
+// authenticate finds the account of a token, nil if the caller may not use it.
+func (c *CA) authenticate(r *http.Request, token string) *Account {
+	c.mu.Lock()
+	accounts := c.cfg.Accounts
+	c.mu.Unlock()
+	for i := range accounts {
+		acc := &accounts[i]
+		if subtle.ConstantTimeCompare([]byte(acc.Token), []byte(token)) == 1 && acc.allows(r.RemoteAddr) {
+			return acc
+		}
+	}
+	return nil
+}
+
+func checkAccounts(accounts []Account) error {
+	seen := make(map[string]bool)
+	for i, acc := range accounts {
+		if acc.Token == "" {
+			return fmt.Errorf("account %d has no token", i)
+		}
+		if seen[acc.Token] {
+			return fmt.Errorf("account %d has the token of an earlier account", i)
+		}
+		seen[acc.Token] = true
+		for _, allowed := range acc.AllowedIPs {
+			if _, err := parsePrefix(allowed); err != nil {
+				return fmt.Errorf("account %d: allowed address %q is neither an address nor a prefix", i, allowed)
+			}
+		}
+	}
+	return nil
+}
+
+func cloneCharges(charges []Charge) []Charge {
+	out := make([]Charge, len(charges))
+	for i, ch := range charges {
+		ch.Names = slices.Clone(ch.Names)
+		out[i] = ch
+	}
+	return out
+}

@@ -1,0 +1,127 @@
+package sandboxca
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+	"testing"
+)
+
+// exampleCSR names shop.example.com; its hashes were computed with openssl.
+const exampleCSR = `-----BEGIN CERTIFICATE REQUEST-----
+MIIBBTCBqwIBADAbMRkwFwYDVQQDDBBzaG9wLmV4YW1wbGUuY29tMFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAE2HlahTJJHSlpHEkpuY1Ndxq9XhlZFw6qLJyze2h8
+PqKXuA9JWnD51PhRQptsMbaouv58MPALfL7+87GA0tDkeqAuMCwGCSqGSIb3DQEJ
+DjEfMB0wGwYDVR0RBBQwEoIQc2hvcC5leGFtcGxlLmNvbTAKBggqhkjOPQQDAgNJ
+ADBGAiEA3Or4zvdA5o8WN6zxaMaDUeUu/P8D9SDBY4/tqLYi6mcCIQCzCqdCW4dN
+RLWDMx5bpKjCupOIO32N0uwL+PiZ6Zm8Sg==
+-----END CERTIFICATE REQUEST-----
+`
+
+func TestCSRHashGolden(t *testing.T) {
+	csr, err := parseCSR(exampleCSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sum = "d73f0e02451bbf32a61a1ac89a8eba6c4ae1ed2b71bf65316411ed284de108d2"
+	tests := []struct {
+		unique, trailer string
+		want            challenge
+	}{
+		{"", "", challenge{
+			FileName:    "07182696BBD74EE89627E3B4D943258A.txt",
+			FileContent: sum + "\nsectigo.com",
+			DNSLabel:    "_07182696bbd74ee89627e3b4d943258a",
+			DNSTarget:   "d73f0e02451bbf32a61a1ac89a8eba6c.4ae1ed2b71bf65316411ed284de108d2.sectigo.com",
+		}},
+		{"cn20250101a", "", challenge{
+			FileName:    "07182696BBD74EE89627E3B4D943258A.txt",
+			FileContent: sum + "\nsectigo.com\ncn20250101a",
+			DNSLabel:    "_07182696bbd74ee89627e3b4d943258a",
+			DNSTarget:   "d73f0e02451bbf32a61a1ac89a8eba6c.4ae1ed2b71bf65316411ed284de108d2.cn20250101a.sectigo.com",
+		}},
+		{"", "comodoca.com", challenge{
+			FileName:    "07182696BBD74EE89627E3B4D943258A.txt",
+			FileContent: sum + "\ncomodoca.com",
+			DNSLabel:    "_07182696bbd74ee89627e3b4d943258a",
+			DNSTarget:   "d73f0e02451bbf32a61a1ac89a8eba6c.4ae1ed2b71bf65316411ed284de108d2.comodoca.com",
+		}},
+	}
+	for _, tt := range tests {
+		if got := csrHash(csr.Raw, tt.unique, tt.trailer); got != tt.want {
+			t.Errorf("csrHash(%q, %q) = %+v, want %+v", tt.unique, tt.trailer, got, tt.want)
+		}
+	}
+}
+
+func TestParseCSRRefuses(t *testing.T) {
+	smallRSA, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode([]byte(newCSR(t, nil, "a.example.com")))
+	forged := append([]byte(nil), block.Bytes...)
+	forged[len(forged)-1] ^= 1
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	tests := map[string]struct{ csr, want string }{
+		"text":        {"not a csr", "not PEM"},
+		"certificate": {encode("CERTIFICATE", block.Bytes), "of type"},
+		"trailing":    {newCSR(t, nil, "a.example.com") + "more", "behind"},
+		"broken":      {encode("CERTIFICATE REQUEST", block.Bytes[:40]), "cannot be decoded"},
+		"forged":      {encode("CERTIFICATE REQUEST", forged), "invalid signature"},
+		"no cn":       {newCSR(t, nil, "", "a.example.com"), "no common name"},
+		"long cn":     {newCSR(t, nil, strings.Repeat("a", 61)+".com"), "65 characters"},
+		"small rsa":   {newCSR(t, smallRSA, "a.example.com"), "1024 bits"},
+		"ed25519":     {newCSR(t, edKey, "a.example.com"), "unsupported key"},
+		"p224":        {newCSR(t, p224, "a.example.com"), "unsupported curve"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if _, err := parseCSR(tt.csr); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestCSRNames(t *testing.T) {
+	tests := []struct {
+		cn    string
+		sans  []string
+		names []string
+		ok    bool
+	}{
+		{"a.example.com", nil, []string{"a.example.com"}, true},
+		{"A.Example.com", []string{"A.example.com"}, []string{"a.example.com"}, true},
+		{"a.example.com", []string{"a.example.com"}, []string{"a.example.com", "b.example.com"}, true},
+		{"127.0.0.1", []string{"127.0.0.1"}, []string{"127.0.0.1"}, true},
+		{"b.example.com", nil, []string{"a.example.com", "b.example.com"}, false},
+		{"a.example.com", []string{"c.example.com"}, []string{"a.example.com"}, false},
+		{"a.example.com", []string{"127.0.0.1"}, []string{"a.example.com"}, false},
+	}
+	for _, tt := range tests {
+		block, _ := pem.Decode([]byte(newCSR(t, nil, tt.cn, tt.sans...)))
+		csr, err := x509.ParseCertificateRequest(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkCSRNames(csr, tt.names); (err == nil) != tt.ok {
+			t.Errorf("cn %s, sans %v, names %v: %v", tt.cn, tt.sans, tt.names, err)
+		}
+	}
+}

@@ -1,0 +1,295 @@
+package sandboxca
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	fetchTimeout = 10 * time.Second
+	maxFileBytes = 64 << 10
+
+	// lookPatience is how long a call waits for the look it has started.
+	lookPatience = 2 * time.Second
+
+	// validationPath is fixed by the CA/Browser Forum for file validation.
+	validationPath = "/.well-known/pki-validation/"
+)
+
+// Fetch is one attempt of one perspective to see the proof of one name.
+type Fetch struct {
+	Time        time.Time
+	OrderID     string
+	Host        string // the name being proven
+	URL         string // or the DNS name looked up
+	Perspective int    // from 1
+	Status      int    // HTTP status, 0 if there was none
+	Result      string // ResultOK or what went wrong
+}
+
+// ResultOK is the Result of a fetch that found the right proof.
+const ResultOK = "ok"
+
+// lookBriefly starts a look and waits for its end, but not for slow hosts: no
+// seller lets its customer's call wait for them.
+func (c *CA) lookBriefly(id string, force bool) {
+	if !c.begin() {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer c.wg.Done()
+		defer close(done)
+		c.look(id, force)
+	}()
+	timer := time.NewTimer(lookPatience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// look checks the unproven names of a pending order, all at once. Without force
+// it does so only when the last look is long enough ago.
+func (c *CA) look(id string, force bool) {
+	c.mu.Lock()
+	o := c.st.byID(id)
+	cfg := c.cfg
+	now := cfg.Now()
+	if o == nil || !o.pending() || o.looking || c.closed || !o.submitted(&cfg, now) {
+		c.mu.Unlock()
+		return
+	}
+	interval := cfg.CheckInterval
+	if interval <= 0 {
+		interval = minLookInterval
+	}
+	if !force && now.Before(o.LastLook.Add(interval)) {
+		c.mu.Unlock()
+		return
+	}
+	names := slices.Clone(o.Names)
+	if o.Twin != nil {
+		names = append(names, o.Twin)
+	}
+	var live []*orderName
+	var asked []orderName
+	for _, n := range names {
+		// A mail is answered by a person, see Approve.
+		if (!n.Verified || cfg.Quirks.RefetchAfterPass) && n.Method != methodEmail {
+			live = append(live, n)
+			asked = append(asked, *n)
+		}
+	}
+	proof := o.Challenge
+	o.looking, o.LastLook = true, now
+	c.mu.Unlock()
+
+	proven := make([]bool, len(asked))
+	var wg sync.WaitGroup
+	for i := range asked {
+		wg.Go(func() { proven[i] = c.check(&cfg, id, asked[i], proof) })
+	}
+	wg.Wait()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o.looking = false
+	if !o.pending() || c.ctx.Err() != nil {
+		return
+	}
+	for i, n := range live {
+		if n.Method == asked[i].Method { // else it was changed meanwhile
+			n.Verified = proven[i]
+		}
+	}
+	o.settle(c.cfg.Now())
+	c.advance(o)
+	c.saved()
+}
+
+// check asks all perspectives about one name.
+func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bool {
+	results := make([]Fetch, cfg.Perspectives)
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
+			defer cancel()
+			f := Fetch{Time: cfg.Now(), OrderID: orderID, Host: n.Name, Perspective: i + 1, Result: ResultOK}
+			var err error
+			if n.Method == methodCNAME {
+				err = lookupCNAME(ctx, cfg, proof, &f)
+			} else {
+				err = c.fetchFile(ctx, cfg, n.Method, proof, &f)
+			}
+			if err != nil {
+				f.Result = err.Error()
+			}
+			results[i] = f
+		})
+	}
+	wg.Wait()
+
+	agreeing := 0
+	for _, f := range results {
+		if f.Result == ResultOK {
+			agreeing++
+		}
+		c.logger.Debug("validation fetch", zap.String("order_id", orderID), zap.String("url", f.URL),
+			zap.Int("perspective", f.Perspective), zap.Int("status", f.Status), zap.String("result", f.Result))
+	}
+	c.mu.Lock()
+	c.fetches = append(c.fetches, results...)
+	if extra := len(c.fetches) - maxFetches; extra > 0 {
+		c.fetches = slices.Delete(c.fetches, 0, extra)
+	}
+	c.mu.Unlock()
+	return agreeing >= cfg.Quorum
+}
+
+// fetchFile fetches the validation file of a name and compares it.
+func (c *CA) fetchFile(ctx context.Context, cfg *Config, m method, proof challenge, f *Fetch) error {
+	scheme, port := "http", cfg.HTTPPort
+	if m == methodHTTPS {
+		scheme, port = "https", cfg.HTTPSPort
+	}
+	f.URL = scheme + "://" + net.JoinHostPort(f.Host, strconv.Itoa(port)) + validationPath + proof.FileName
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	if err != nil {
+		return err
+	}
+	// A CA uses the default ports, which a Host header does not show.
+	req.Host = hostHeader(f.Host)
+	req.Header.Set("User-Agent", "sandbox DCV perspective-"+strconv.Itoa(f.Perspective))
+
+	transport := cfg.Transport
+	if transport == nil {
+		transport = c.network
+	}
+	// RoundTrip, not a client: redirects are not followed.
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was only read
+	f.Status = resp.StatusCode
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		return fmt.Errorf("redirect to %q not followed", resp.Header.Get("Location"))
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxFileBytes+1))
+	if err != nil {
+		return fmt.Errorf("reading body: %w", err)
+	}
+	if len(body) > maxFileBytes {
+		return fmt.Errorf("body is larger than %d bytes", maxFileBytes)
+	}
+	if !sameContent(body, proof.FileContent, cfg.Lenient) {
+		return fmt.Errorf("wrong content of %d bytes", len(body))
+	}
+	return nil
+}
+
+func sameContent(got []byte, want string, lenient bool) bool {
+	if !lenient {
+		return string(got) == want
+	}
+	return slices.EqualFunc(bytes.Fields(got), strings.Fields(want), func(g []byte, w string) bool {
+		return strings.EqualFold(string(g), w)
+	})
+}
+
+func hostHeader(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// lookupCNAME looks for the record at the name and at each of its parents; the
+// first one found decides.
+func lookupCNAME(ctx context.Context, cfg *Config, proof challenge, f *Fetch) error {
+	if cfg.LookupCNAME == nil {
+		return errors.New("no DNS to ask")
+	}
+	name := strings.TrimPrefix(f.Host, "*.")
+	for {
+		f.URL = proof.DNSLabel + "." + name
+		target, err := cfg.LookupCNAME(ctx, f.URL)
+		if err == nil && target != "" {
+			if !strings.EqualFold(strings.TrimSuffix(target, "."), proof.DNSTarget) {
+				return fmt.Errorf("wrong target %q", target)
+			}
+			return nil
+		}
+		_, parent, ok := strings.Cut(name, ".")
+		if !ok || !strings.Contains(parent, ".") {
+			if err == nil {
+				err = errors.New("not found")
+			}
+			return fmt.Errorf("no record: %w", err)
+		}
+		name = parent
+	}
+}
+
+// newLoopbackTransport dials what resolve says, if it is this machine.
+func newLoopbackTransport(resolve func(string) (string, error)) http.RoundTripper {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			host, port, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			resolved, err := resolve(host)
+			if err != nil {
+				return nil, fmt.Errorf("resolving %s: %w", host, err)
+			}
+			ip, err := netip.ParseAddr(resolved)
+			if err != nil {
+				return nil, fmt.Errorf("resolving %s: %w", host, err)
+			}
+			if !ip.Unmap().IsLoopback() {
+				return nil, fmt.Errorf("%s is at %s: the sandbox dials loopback addresses only", host, ip)
+			}
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(ip.String(), port))
+		},
+		// A CA cannot ask for a valid certificate before it has issued one.
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
+		DisableKeepAlives: true,
+		// The file is judged as it was sent.
+		DisableCompression: true,
+	}
+}
+
+// pendingIDs lists the orders that wait for something.
+func (c *CA) pendingIDs() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advanceAll()
+	var ids []string
+	for _, o := range c.st.Orders {
+		if o.pending() {
+			ids = append(ids, o.ID)
+		}
+	}
+	return ids
+}
