@@ -300,6 +300,7 @@ func TestDeadOrderIsNotBoughtAgain(t *testing.T) {
 				if err := w.ca.SetStatus(w.ca.Orders()[0].ID, status); err != nil {
 					t.Fatal(err)
 				}
+				time.Sleep(time.Hour)
 				for range 3 {
 					_, err := p.attempt(t.Context(), "example.com")
 					if _, dead := errors.AsType[*DeadOrderError](err); !dead {

@@ -42,15 +42,20 @@ type world struct {
 	web     *web
 	logs    *observer.ObservedLogs
 	logger  *zap.Logger
+	ctx     context.Context // ends with the test
 }
 
 func newWorld(tb testing.TB, change func(*sandboxca.Config)) *world {
 	tb.Helper()
 	core, logs := observer.New(zap.DebugLevel)
-	w := &world{tb: tb, storage: newMemStorage(), web: &web{files: make(map[string]string)}, logs: logs, logger: zap.New(core)}
+	ctx, cancel := context.WithCancel(context.Background())
+	tb.Cleanup(cancel)
+	w := &world{tb: tb, ctx: ctx, storage: newMemStorage(), web: &web{files: make(map[string]string)}, logs: logs, logger: zap.New(core)}
 	cfg := sandboxca.Config{
 		Accounts:  []sandboxca.Account{{Token: testToken, Balance: 1_000_000}},
 		Transport: w.web,
+		// A second order with the same reference must show up as a charge.
+		Quirks: sandboxca.Quirks{LooseRefID: true},
 	}
 	if change != nil {
 		change(&cfg)
@@ -79,6 +84,9 @@ type process struct {
 	w    *world
 	fuse *fuse
 	keys *keyring
+
+	// background is the certificate that a watch delivered, by name.
+	background map[string]chan chain
 }
 
 // start makes a process. Its fuse is nil for one that never dies.
@@ -97,7 +105,7 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	}
 	ring := &keyring{keys: make(map[string]ringKey)}
 	storage := &fusedStorage{w.storage, f}
-	p := &process{w: w, fuse: f, keys: ring, flow: &flow{
+	p := &process{w: w, fuse: f, keys: ring, background: make(map[string]chan chain), flow: &flow{
 		vendor: client, about: client.Describe(), ledger: newLedger(storage, client.Describe()),
 		prove: &webProver{f, w.web},
 		order: vendors.OrderConfig{Product: "comodo-positivessl", Term: vendors.Term{Years: 1}, Method: vendors.MethodHTTP, Contact: testContact()},
@@ -123,7 +131,6 @@ func (p *process) attempt(ctx context.Context, name string) (chain, error) {
 		p.w.tb.Fatal(err)
 	}
 	p.keys.remember(key)
-	defer p.keys.forget(key.Public())
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
 	if err != nil {
 		p.w.tb.Fatal(err)
@@ -136,16 +143,46 @@ func (p *process) attempt(ctx context.Context, name string) (chain, error) {
 	if err != nil {
 		p.w.tb.Fatal(err)
 	}
-	got, _, err := p.obtain(ctx, job{name: name, csr: csr, key: id, started: time.Now(), logger: p.w.logger.With(zap.String("identifier", name))})
+	j := job{name: name, csr: csr, key: id, started: time.Now(), logger: p.w.logger.With(zap.String("identifier", name))}
+	if ready := p.background[name]; ready != nil {
+		select {
+		case got, ok := <-ready:
+			delete(p.background, name)
+			if ok {
+				return got, nil
+			}
+			// The watch failed for good. A fresh attempt says why.
+		default:
+			return nil, &StillPendingError{Vendor: "racent", Detail: "watched"}
+		}
+	}
+	got, _, err := p.obtain(ctx, j)
+	if is[*StillPendingError](err) {
+		// As Issuer.Issue does it.
+		ready := make(chan chain, 1)
+		p.background[name] = ready
+		p.keys.remember(key)
+		go func() {
+			defer close(ready)
+			p.finish(p.w.ctx, j, func(got chain, _ *Record) error {
+				ready <- got
+				return nil
+			})
+		}()
+	}
 	return got, err
 }
 
 // charges is the currency of the tests.
 func (w *world) charges() int { return len(w.ca.Charges()) }
 
+func (w *world) about() vendors.Description {
+	return vendors.Description{Name: "racent", Account: "test"}
+}
+
 func (w *world) record(name string) *Record {
 	w.tb.Helper()
-	l := newLedger(w.storage, vendors.Description{Name: "racent", Account: "test"})
+	l := newLedger(w.storage, w.about())
 	rec, err := l.load(context.Background(), name)
 	if err != nil {
 		w.tb.Fatal(err)

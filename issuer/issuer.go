@@ -117,6 +117,8 @@ type Issuer struct {
 	order  vendors.OrderConfig
 	rules  rules
 
+	watches *watches
+
 	mu      sync.Mutex
 	magic   *certmagic.Config
 	serving *files // nil until the first SetConfig
@@ -140,6 +142,9 @@ func (*Issuer) CaddyModule() caddy.ModuleInfo {
 // Provision loads the vendor and resolves placeholders and defaults.
 func (iss *Issuer) Provision(ctx caddy.Context) error {
 	iss.ctx, iss.logger = ctx, ctx.Logger()
+	if iss.watches == nil {
+		iss.watches = newWatches(ctx)
+	}
 	if iss.vendor == nil {
 		if len(iss.VendorRaw) == 0 {
 			return errors.New("a vendor is required, for example: issuer commercial racent {env.RACENT_TOKEN}")
@@ -186,6 +191,7 @@ func (iss *Issuer) IssuerKey() string {
 // route of the validation files, whichever of the apps was loaded first.
 func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	rememberKeysOf(cfg)
+	preferNewest(cfg)
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.magic = cfg
@@ -198,8 +204,10 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 
 // Issue returns a certificate for the CSR: from the pending order, by a reissue of
 // the paid one, or by a new order, in this order of preference.
+//
+// When that takes longer than max_wait, the error lets certmagic try the next
+// issuer, and the issuer goes on by itself.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	defer keys.forget(csr.PublicKey)
 	if err := iss.legal(csr); err != nil {
 		return nil, noRetry(err)
 	}
@@ -210,10 +218,14 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	iss.mu.Lock()
 	magic, serving := iss.magic, iss.serving
 	iss.mu.Unlock()
-	if magic == nil {
+	if magic == nil || serving == nil {
 		return nil, errors.New("the issuer was not given its TLS config")
 	}
 	name := csr.DNSNames[0]
+	if pending := iss.watches.of(name); pending != nil {
+		keys.forget(csr.PublicKey)
+		return nil, noRetry(fmt.Errorf("%s: %w", iss.about.Name, pending))
+	}
 	f := iss.flow(magic, serving)
 	j := job{
 		name: name, csr: csr, key: key, started: time.Now(),
@@ -221,9 +233,40 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		logger:   iss.logger.With(zap.String("identifier", name), zap.String("vendor", iss.about.Name)),
 	}
 	got, rec, err := f.obtain(ctx, j)
+	if pending, ok := errors.AsType[*StillPendingError](err); ok && iss.watch(f, j, magic, pending) {
+		// certmagic need not come back for this one.
+		return nil, noRetry(fmt.Errorf("%s: %w", iss.about.Name, pending))
+	}
+	keys.forget(csr.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", iss.about.Name, err)
 	}
+	return iss.issued(got, rec), nil
+}
+
+// watch goes on with a job in the background. It needs the private key, to store the
+// certificate with.
+func (iss *Issuer) watch(f *flow, j job, magic *certmagic.Config, pending *StillPendingError) bool {
+	key, ok := f.findKey(iss.ctx, j.name, j.csr)
+	if !ok {
+		return false
+	}
+	j.logger.Info("the order takes its time; waiting for it in the background",
+		zap.String("order_id", pending.OrderID), zap.String("detail", pending.Detail))
+	iss.watches.start(j.name, pending, func(ctx context.Context) {
+		defer keys.forget(j.csr.PublicKey)
+		f.finish(ctx, j, func(got chain, rec *Record) error {
+			if err := store(ctx, magic, iss.IssuerKey(), j.name, key, iss.issued(got, rec)); err != nil {
+				return err
+			}
+			j.logger.Info("the site has its commercial certificate now", zap.String("order_id", rec.Order.ID))
+			return nil
+		})
+	})
+	return true
+}
+
+func (iss *Issuer) issued(got chain, rec *Record) *certmagic.IssuedCertificate {
 	return &certmagic.IssuedCertificate{
 		Certificate: got.pem(),
 		Metadata: metadata{
@@ -231,7 +274,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 			OrderID: rec.Order.ID, CAOrderID: rec.Order.CAOrderID,
 			Product: rec.Order.Product, TermEnds: rec.Order.TermEnds,
 		},
-	}, nil
+	}
 }
 
 func (iss *Issuer) flow(magic *certmagic.Config, prove prover) *flow {
@@ -299,6 +342,9 @@ func reasonText(reason int) string {
 // Cleanup lets go of everything that outlives a single call. Orders stay as they
 // are; the next config goes on with them.
 func (iss *Issuer) Cleanup() error {
+	if iss.watches != nil {
+		iss.watches.close()
+	}
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	if iss.serving != nil {

@@ -1,0 +1,178 @@
+package issuer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+)
+
+// matrix collects what each case cost and how it ended. TestMain prints it when the
+// tests are run with -v, or to the file that MATRIX names.
+var matrix struct {
+	sync.Mutex
+	rows []string
+}
+
+func note(t *testing.T, title string, w *world, err error) {
+	t.Helper()
+	matrix.Lock()
+	defer matrix.Unlock()
+	matrix.rows = append(matrix.rows, fmt.Sprintf("%-95s | %d | %s", title, w.charges(), outcome(err)))
+}
+
+// outcome names how a case ended.
+func outcome(err error) string {
+	switch {
+	case err == nil:
+		return "served"
+	case is[*UncertainError](err):
+		return "uncertain, says so"
+	case is[*DeadOrderError](err):
+		return "dead, says so"
+	case is[*StillPendingError](err):
+		return "pending, goes on"
+	case is[*HoldError](err):
+		return "held back, says so"
+	case is[certmagic.ErrNoRetry](err):
+		return "refused, says so"
+	}
+	return "failed, is retried"
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path := os.Getenv("MATRIX"); path != "" {
+		head := fmt.Sprintf("%-95s | charges | outcome\n", "case")
+		text := head + strings.Join(matrix.rows, "\n") + fmt.Sprintf("\n%d cases\n", len(matrix.rows))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// badVendor is one way in which a vendor or the world around it goes wrong.
+type badVendor struct {
+	name    string
+	config  func(*sandboxca.Config)
+	faults  []sandboxca.Fault
+	flow    func(*flow)
+	during  func(w *world) // runs one minute after the first attempt began
+	lasting time.Duration  // when the faults end; zero is never
+	charges int
+	want    string
+}
+
+func TestBadVendors(t *testing.T) {
+	quirk := func(change func(*sandboxca.Quirks)) func(*sandboxca.Config) {
+		return func(c *sandboxca.Config) { change(&c.Quirks) }
+	}
+	pending := func(c *sandboxca.Config) { c.IssueDelay = 10 * time.Minute }
+	behindOurBack := func(status string) func(*world) {
+		return func(w *world) { _ = w.ca.SetStatus(w.ca.Orders()[0].ID, status) }
+	}
+	api := func(endpoint string, code, times int) []sandboxca.Fault {
+		return []sandboxca.Fault{{Endpoint: endpoint, Kind: sandboxca.APICode, Code: code, Times: times}}
+	}
+	cases := []badVendor{
+		{name: "well-behaved", charges: 1, want: "served"},
+		{name: "slow by seconds in every call", faults: []sandboxca.Fault{{Kind: sandboxca.Delay, Delay: 5 * time.Second}}, charges: 1, want: "served"},
+		{name: "slow by 50 s in place", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Delay, Delay: 50 * time.Second}}, charges: 1, want: "served"},
+		{name: "429 on collect with absurd Retry-After", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "31536000", Times: 5}}, charges: 1, want: "served"},
+		{name: "429 on place", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "-1", Times: 2}}, charges: 1, want: "served"},
+		{name: "5xx storm for an hour", faults: []sandboxca.Fault{{Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, charges: 1, want: "served"},
+		{name: "5xx storm for an hour after each charge", faults: []sandboxca.Fault{{Phase: sandboxca.AfterEffect, Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, charges: 1, want: "served"},
+		{name: "5xx storm after place", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 500, Times: 60}}, charges: 1, want: "served"},
+		{name: "HTML on collect", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.HTML, Times: 5}}, charges: 1, want: "served"},
+		{name: "redirects on collect", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.Redirect, Times: 5}}, charges: 1, want: "served"},
+		{name: "unknown fields", config: quirk(func(q *sandboxca.Quirks) { q.UnknownFields = true }), charges: 1, want: "served"},
+		{name: "unknown status for a while", config: func(c *sandboxca.Config) { pending(c); c.Quirks.UnknownStatus = "PONDERING" }, charges: 1, want: "served"},
+		{name: "code 2 while pending", config: func(c *sandboxca.Config) { pending(c); c.Quirks.Code2WhilePending = true }, charges: 1, want: "served"},
+		{name: "code 2 without data", config: func(c *sandboxca.Config) { pending(c); c.Quirks.Code2WithoutData = true }, charges: 1, want: "served"},
+		{name: "-6 on place", faults: api("place", -6, 1), charges: 1, want: "served"},
+		{name: "-2 on place", faults: api("place", -2, 1), charges: 1, want: "served"},
+		{name: "-2 on place for ever", faults: api("place", -2, 0), charges: 0, want: "held back, says so"},
+		{name: "-7 on replace once", faults: api("replace", -7, 1), charges: 1, want: "served"},
+		{name: "-8 on collect: cancelled", config: pending, faults: api("collect", -8, 0), charges: 1, want: "dead, says so"},
+		{name: "-3 on place", faults: api("place", -3, 0), charges: 0, want: "refused, says so"},
+		{name: "-4 on place", faults: api("place", -4, 0), charges: 0, want: "refused, says so"},
+		{name: "400 on everything", faults: api("", 400, 0), charges: 0, want: "refused, says so"},
+		{name: "cancelled behind our back", config: pending, during: behindOurBack("CANCELLED"), charges: 1, want: "dead, says so"},
+		{name: "rejected behind our back", config: pending, during: behindOurBack("FAILED"), charges: 1, want: "dead, says so"},
+		{name: "revoked behind our back", config: pending, during: behindOurBack("REVOKED"), charges: 1, want: "dead, says so"},
+		{name: "fetched again after passing", config: func(c *sandboxca.Config) { pending(c); c.Quirks.RefetchAfterPass = true }, charges: 1, want: "served"},
+		{name: "reversed chain", config: quirk(func(q *sandboxca.Quirks) { q.ReverseChain = true }), charges: 1, want: "served"},
+		{name: "root included", config: quirk(func(q *sandboxca.Quirks) { q.IncludeRoot = true }), charges: 1, want: "served"},
+		{name: "CRLF", config: quirk(func(q *sandboxca.Quirks) { q.CRLF = true }), charges: 1, want: "served"},
+		{name: "missing intermediate", config: quirk(func(q *sandboxca.Quirks) { q.OmitIntermediate = true }), charges: 1, want: "pending, goes on"},
+		{name: "certificate for another key", config: quirk(func(q *sandboxca.Quirks) { q.WrongKey = true }), charges: 1, want: "pending, goes on"},
+		{name: "expired certificate", config: quirk(func(q *sandboxca.Quirks) { q.ExpiredCert = true }), charges: 1, want: "pending, goes on"},
+		{name: "CA's clock a day ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, charges: 1, want: "served"},
+		{name: "CA's clock a year ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(365 * 24 * time.Hour) } }, charges: 1, want: "pending, goes on"},
+		{name: "CA's clock a day behind", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(-24 * time.Hour) } }, charges: 1, want: "served"},
+		{name: "wrong common name", config: quirk(func(q *sandboxca.Quirks) { q.WrongCN = "elsewhere.example.org" }), charges: 1, want: "served"},
+		{name: "twin put first", config: quirk(func(q *sandboxca.Quirks) { q.TwinFirst = true }), charges: 1, want: "served"},
+		{name: "no twin", config: quirk(func(q *sandboxca.Quirks) { q.NoTwin = true }), charges: 1, want: "served"},
+		{name: "twin listed for validation", config: quirk(func(q *sandboxca.Quirks) { q.TwinInDCVList = true }), charges: 1, want: "served"},
+		{name: "no validation values", config: quirk(func(q *sandboxca.Quirks) { q.NoDCVValues = true }), charges: 1, want: "served"},
+		{name: "old trailer in the file", config: func(c *sandboxca.Config) { c.CheckInterval = time.Minute; c.Quirks.Trailer = "comodoca.com" }, charges: 1, want: "served"},
+		{name: "numeric IDs", config: quirk(func(q *sandboxca.Quirks) { q.NumericIDs = true }), charges: 1, want: "served"},
+		{name: "reference is a mere remark", config: quirk(func(q *sandboxca.Quirks) { q.LooseRefID = true }), faults: []sandboxca.Fault{{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1}}, charges: 1, want: "served"},
+		{name: "look-up answers with empty success", config: quirk(func(q *sandboxca.Quirks) { q.EmptyUnknownRef = true }), faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Reset, Times: 1}}, charges: 1, want: "served"},
+		{name: "place is processed 55 s after it was given up", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Delay, Delay: 85 * time.Second, Times: 1}}, charges: 1, want: "served"},
+		{name: "slow CA", config: func(c *sandboxca.Config) { c.IssueDelay = 20 * time.Hour }, charges: 1, want: "served"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, c.config)
+				for _, fault := range c.faults {
+					remove := w.ca.Inject(fault)
+					if c.lasting > 0 {
+						time.AfterFunc(c.lasting, remove)
+					}
+				}
+				if c.during != nil {
+					time.AfterFunc(time.Minute, func() { c.during(w) })
+				}
+				got, p, err := w.drive(w.start(nil, c.flow), "example.com", nil)
+				if err == nil {
+					w.verify(got, "example.com")
+					// Whatever certmagic takes for the first name is what it renews.
+					for _, name := range []string{"example.com", got.leaf().DNSNames[0]} {
+						if _, _, err := w.drive(p, name, nil); err != nil {
+							t.Errorf("renewing %s: %v", name, err)
+						}
+					}
+				}
+				note(t, c.name, w, err)
+				if outcome(err) != c.want {
+					t.Errorf("outcome %q, want %q: %v", outcome(err), c.want, err)
+				}
+				if w.charges() != c.charges {
+					t.Errorf("charges = %d, want %d", w.charges(), c.charges)
+				}
+				if w.ca.Calls("cancel") > 0 {
+					t.Error("an order was cancelled")
+				}
+				w.noForgottenOrders()
+				w.noSecrets()
+			})
+		})
+	}
+}
