@@ -42,7 +42,7 @@ type files struct {
 	mode    probeMode
 	port    int // of our own listener; 0 is Caddy's HTTP port
 	bind    []string
-	fetch   map[vendors.Method]int // where the CA fetches, 0 is the standard port
+	about   vendors.Description
 	logger  *zap.Logger
 
 	mu        sync.Mutex
@@ -54,11 +54,8 @@ type files struct {
 
 func newFiles(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *files {
 	f := &files{
-		ctx: ctx, storage: storage, mode: iss.rules.probe, port: iss.HTTPPort, bind: iss.Bind, logger: iss.logger,
-		fetch: map[vendors.Method]int{
-			vendors.MethodHTTP:  iss.about.HTTPPort,
-			vendors.MethodHTTPS: iss.about.HTTPSPort,
-		},
+		ctx: ctx, storage: storage, mode: iss.rules.probe, port: iss.HTTPPort, bind: iss.Bind,
+		about: iss.about, logger: iss.logger,
 		listening: make(map[string][]func()),
 	}
 	// The hosts are known only once the config is provisioned, and first needed
@@ -127,10 +124,7 @@ func (f *files) listen(ctx context.Context, id string) error {
 	if dcv.HTTPServed(f.ctx) {
 		return nil
 	}
-	port := f.port
-	if port == 0 {
-		port = dcv.HTTPPort(f.ctx)
-	}
+	port := f.listenPort()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.released || f.listening[id] != nil {
@@ -194,7 +188,7 @@ func (f *files) Probe(ctx context.Context, id string, names []string, challenges
 		return nil
 	}
 	method := challenges[0].Method
-	prober := &dcv.Prober{Port: f.fetch[method], HTTPS: method == vendors.MethodHTTPS}
+	prober := &dcv.Prober{Port: f.fetchPort(method), HTTPS: method == vendors.MethodHTTPS}
 	for _, ch := range list {
 		for _, host := range ch.Hosts {
 			if err := f.judge(host, prober.Probe(ctx, host, ch)); err != nil {
@@ -203,6 +197,25 @@ func (f *files) Probe(ctx context.Context, id string, names []string, challenges
 		}
 	}
 	return nil
+}
+
+// fetchPort is where the CA fetches: the standard port, unless it is a test service,
+// which may fetch from where this config listens.
+func (f *files) fetchPort(method vendors.Method) int {
+	switch {
+	case method == vendors.MethodHTTPS:
+		return f.about.HTTPSPort
+	case f.about.HTTPPort == 0 && f.about.AnyName:
+		return f.listenPort()
+	}
+	return f.about.HTTPPort
+}
+
+func (f *files) listenPort() int {
+	if f.port != 0 {
+		return f.port
+	}
+	return dcv.HTTPPort(f.ctx)
 }
 
 func (f *files) judge(host string, err error) error {
