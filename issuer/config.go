@@ -35,7 +35,7 @@ func (iss *Issuer) provisionOrder(repl *caddy.Replacer) error {
 		text = defaultTerm
 	}
 	if iss.order.Term, err = parseTerm(text); err != nil {
-		return err
+		return fmt.Errorf("term: %w", err)
 	}
 	iss.order.Method = vendors.MethodHTTP
 	if iss.DCV != nil && iss.DCV.Method != "" {
@@ -156,7 +156,7 @@ func normalNames(option string, names []string) ([]string, error) {
 
 // parseTerm reads a paid term such as 1y or 365d.
 func parseTerm(text string) (vendors.Term, error) {
-	fail := fmt.Errorf("term: must be a number of years or days such as 1y or 365d, got %q", text)
+	fail := fmt.Errorf("must be a number of years or days such as 1y or 365d, got %q", text)
 	if len(text) < 2 {
 		return vendors.Term{}, fail
 	}

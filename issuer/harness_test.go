@@ -123,6 +123,12 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	return p
 }
 
+func ringFinder(ring *keyring) func(context.Context, string, *x509.CertificateRequest) (crypto.Signer, bool) {
+	return func(_ context.Context, _ string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
+		return ring.find(csr.PublicKey)
+	}
+}
+
 // attempt does what certmagic does for one call of Issue: a new key, a CSR without
 // common name, and one call.
 func (p *process) attempt(ctx context.Context, name string) (chain, error) {

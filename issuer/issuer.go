@@ -167,6 +167,9 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 
 // Validate judges the configuration before any of it is used.
 func (iss *Issuer) Validate() error {
+	if m := iss.order.Method; m != vendors.MethodHTTP && m != vendors.MethodHTTPS {
+		return fmt.Errorf("dcv: the method must be http or https, got %q", m)
+	}
 	if !iss.about.Supports(iss.order.Method) {
 		return fmt.Errorf("dcv: %s does not support the method %q", iss.about.Name, iss.order.Method)
 	}
