@@ -1,0 +1,142 @@
+package racent
+
+import (
+	"bytes"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// fake is a strict service: it fails the test on any request that is not exactly
+// the expected one, down to each form field.
+type fake struct {
+	t       *testing.T
+	orders  *Orders
+	logs    *observer.ObservedLogs
+	path    string
+	form    map[string]string
+	respond http.HandlerFunc
+	calls   int
+}
+
+func newFake(t testing.TB) *fake {
+	t.Helper()
+	f := new(fake)
+	f.t, _ = t.(*testing.T)
+	srv := httptest.NewServer(f)
+	t.Cleanup(srv.Close)
+	core, logs := observer.New(zap.DebugLevel)
+	f.logs = logs
+	var err error
+	f.orders, err = New(Settings{
+		Token: testToken, Endpoint: srv.URL + "/ssl", Logger: zap.New(core),
+		Description: vendors.Description{Name: "racent"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.orders.Close)
+	return f
+}
+
+// expect sets the next requests and their answer. A nil form is not compared.
+func (f *fake) expect(endpoint string, form map[string]string, status int, body string) {
+	f.path, f.form, f.calls = "/ssl/"+endpoint, form, 0
+	f.respond = func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	}
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.calls++
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" || r.Method != "POST" {
+		f.t.Errorf("got %s with %q", r.Method, r.Header.Get("Content-Type"))
+	}
+	if r.URL.String() != f.path {
+		f.t.Errorf("got %s, want %s", r.URL, f.path)
+	}
+	if err := r.ParseMultipartForm(1 << 20); err != nil {
+		f.t.Errorf("form: %v", err)
+		return
+	}
+	got := make(map[string]string)
+	for name, values := range r.MultipartForm.Value {
+		if len(values) != 1 {
+			f.t.Errorf("%s is there %d times", name, len(values))
+		}
+		got[name] = values[0]
+	}
+	if f.form != nil {
+		want := maps.Clone(f.form)
+		want["api_token"] = testToken
+		if !reflect.DeepEqual(got, want) {
+			f.t.Errorf("%s:\ngot  %q\nwant %q", r.URL, got, want)
+		}
+	}
+	f.respond(w, r)
+}
+
+// workedCSR is a request for shop.example.com. The values derived from it were
+// computed with openssl.
+const workedCSR = `-----BEGIN CERTIFICATE REQUEST-----
+MIIBBTCBqwIBADAbMRkwFwYDVQQDDBBzaG9wLmV4YW1wbGUuY29tMFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAE2HlahTJJHSlpHEkpuY1Ndxq9XhlZFw6qLJyze2h8
+PqKXuA9JWnD51PhRQptsMbaouv58MPALfL7+87GA0tDkeqAuMCwGCSqGSIb3DQEJ
+DjEfMB0wGwYDVR0RBBQwEoIQc2hvcC5leGFtcGxlLmNvbTAKBggqhkjOPQQDAgNJ
+ADBGAiEA3Or4zvdA5o8WN6zxaMaDUeUu/P8D9SDBY4/tqLYi6mcCIQCzCqdCW4dN
+RLWDMx5bpKjCupOIO32N0uwL+PiZ6Zm8Sg==
+-----END CERTIFICATE REQUEST-----
+`
+
+const (
+	workedFile  = "07182696BBD74EE89627E3B4D943258A.txt"
+	workedHash  = "d73f0e02451bbf32a61a1ac89a8eba6c4ae1ed2b71bf65316411ed284de108d2"
+	workedLabel = "_07182696bbd74ee89627e3b4d943258a"
+)
+
+func workedRequest() vendors.OrderRequest {
+	block, _ := pem.Decode([]byte(workedCSR))
+	return vendors.OrderRequest{
+		OrderConfig: goodConfig(),
+		Reference:   "ref-1",
+		Names:       []string{"shop.example.com"},
+		CSR:         block.Bytes,
+		Unique:      "cn20250101a",
+	}
+}
+
+// quotedCSR is the CSR inside JSON.
+func quotedCSR() string {
+	return fmt.Sprintf("%q", workedCSR)
+}
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func response(status int, body []byte) *http.Response {
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))}
+}
+
+func mustHTTP(t testing.TB, transport http.RoundTripper) *vendorhttp.Client {
+	t.Helper()
+	c, err := vendorhttp.New(vendorhttp.Config{Vendor: "racent", BaseURL: "https://127.0.0.1", Secrets: []string{testToken}, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -1,0 +1,177 @@
+package racent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+func TestUnmarshalCaddyfile(t *testing.T) {
+	for input, want := range map[string]string{
+		"racent":                            `{}`,
+		"racent tok":                        `{"api_token":"tok"}`,
+		"racent {env.X}":                    `{"api_token":"{env.X}"}`,
+		"racent {\n api_token {file./x}\n}": `{"api_token":"{file./x}"}`,
+		"racent tok {\n endpoint https://e/s\n timeout 90s\n account shop\n}": `{"api_token":"tok","endpoint":"https://e/s","timeout":90000000000,"account":"shop"}`,
+	} {
+		var r Racent
+		if err := r.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)); err != nil {
+			t.Errorf("%q: %v", input, err)
+			continue
+		}
+		if got, err := json.Marshal(&r); err != nil || string(got) != want {
+			t.Errorf("%q: got %s, %v", input, got, err)
+		}
+	}
+	for input, want := range map[string]string{
+		"racent a b":                         "unexpected argument 'b'",
+		"racent a {\n api_token b\n}":        "option 'api_token' is given twice",
+		"racent {\n endpoint\n}":             "option 'endpoint' needs an argument",
+		"racent {\n timeout soon\n}":         "option 'timeout' must be a duration",
+		"racent {\n account a b\n}":          "unexpected argument 'b'",
+		"racent {\n token x\n}":              "unrecognized option 'token'",
+		"racent {\n endpoint a {\n b\n }\n}": "takes no block",
+	} {
+		err := new(Racent).UnmarshalCaddyfile(caddyfile.NewTestDispenser(input))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Testfile:") {
+			t.Errorf("%q: %v, want %s", input, err, want)
+		}
+	}
+}
+
+func provision(t *testing.T, config string) (*Racent, error) {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	mod, err := ctx.LoadModuleByID("tls.vendors.racent", []byte(config))
+	if err != nil {
+		return nil, err
+	}
+	return mod.(*Racent), nil
+}
+
+func TestProvision(t *testing.T) {
+	t.Setenv("RACENT_TEST_TOKEN", "tok")
+	t.Setenv("RACENT_TEST_EMPTY", "")
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("from-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ config, token, account, portal string }{
+		{`{"api_token":"x"}`, "x", "portal.racent.com", "https://portal.racent.com"},
+		{`{"api_token":"{env.RACENT_TEST_TOKEN}","endpoint":"https://portal.nicsrs.com/ssl/"}`, "tok", "portal.nicsrs.com", "https://portal.nicsrs.com"},
+		{fmt.Sprintf(`{"api_token":"{file.%s}","account":"shop"}`, file), "from-file", "portal.racent.com/shop", "https://portal.racent.com"},
+		{`{"api_token":"x","endpoint":"http://127.0.0.1:81"}`, "x", "127.0.0.1:81", "http://127.0.0.1:81"},
+		{`{"api_token":"x","endpoint":"http://127.0.0.1:82","test_service":true}`, "x", "127.0.0.1:82", "http://127.0.0.1:82"},
+	} {
+		r, err := provision(t, tt.config)
+		if err != nil {
+			t.Errorf("%s: %v", tt.config, err)
+			continue
+		}
+		want := vendors.Description{
+			Name: "racent", Account: tt.account, Portal: tt.portal,
+			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS, vendors.MethodDNS},
+			CoversTwin: true, NeedsCommonName: true, NeedsUnique: true,
+			AbsenceAge: 2 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+		}
+		if strings.Contains(tt.config, "test_service") {
+			want.AbsenceAge, want.AnyName = 10*time.Second, true
+		}
+		if got := r.Describe(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
+		}
+		if r.client.token != tt.token {
+			t.Errorf("%s: token %q", tt.config, r.client.token)
+		}
+	}
+	for config, want := range map[string]string{
+		`{}`: "api_token: missing",
+		`{"api_token":"{env.RACENT_TEST_UNSET}"}`:                 "api_token: placeholder {env.RACENT_TEST_UNSET} is empty",
+		`{"api_token":"{env.RACENT_TEST_EMPTY}"}`:                 "api_token: placeholder {env.RACENT_TEST_EMPTY} is empty",
+		`{"api_token":"{RACENT_TOKEN}"}`:                          "api_token: placeholder {RACENT_TOKEN} is unknown",
+		`{"api_token":"x","endpoint":"http://portal.racent.com"}`: "endpoint: portal.racent.com would send the credential in the clear",
+		`{"api_token":"x","endpoint":"{env.RACENT_TEST_UNSET}"}`:  "endpoint: placeholder",
+		`{"api_token":"x","test_service":true}`:                   "test_service: portal.racent.com is not on this machine",
+		`{"api_token":"x","timeout":-1}`:                          "timeout: must not be negative",
+	} {
+		if _, err := provision(t, config); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", config, err, want)
+		}
+	}
+}
+
+func TestCheckConfig(t *testing.T) {
+	o := newFake(t).orders
+	change := func(f func(*vendors.OrderConfig)) vendors.OrderConfig {
+		cfg := goodConfig()
+		f(&cfg)
+		return cfg
+	}
+	for _, cfg := range []vendors.OrderConfig{
+		goodConfig(),
+		change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 730} }),
+		change(func(c *vendors.OrderConfig) { c.Term.Years = 6 }),
+		change(func(c *vendors.OrderConfig) { c.Tech = &c.Contact; c.Billing = &c.Contact }),
+		change(func(c *vendors.OrderConfig) {
+			c.Organization = &vendors.Organization{Name: "n", Phone: "p", Address: "a", City: "c", PostalCode: "1", Country: "de"}
+		}),
+	} {
+		if err := o.CheckConfig(cfg); err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+	all := "missing first_name, last_name, email, phone, organization, job_title, address, city, state, postal_code, country"
+	for _, tt := range []struct {
+		cfg  vendors.OrderConfig
+		want []string
+	}{
+		{vendors.OrderConfig{}, []string{"product: missing", "term: must be 1y to 6y", "contact: " + all}},
+		{change(func(c *vendors.OrderConfig) { c.Term.Years = 7 }), []string{"term: must be 1y to 6y, got 7y"}},
+		{change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 90} }), []string{"term: must be whole years"}},
+		{change(func(c *vendors.OrderConfig) { c.Term.Days = 365 }), []string{"term: must be whole years"}},
+		{change(func(c *vendors.OrderConfig) { c.Term.Years = -1 }), []string{"term: "}},
+		{change(func(c *vendors.OrderConfig) { c.Method = "email" }), []string{`dcv: racent does not know the method "email"`}},
+		{change(func(c *vendors.OrderConfig) { c.Contact.Country = "Germany" }), []string{"contact: country must be a two-letter code"}},
+		{change(func(c *vendors.OrderConfig) { c.Contact.Country = "1x" }), []string{"contact: country"}},
+		{change(func(c *vendors.OrderConfig) { c.Contact.City = " "; c.Contact.Email = "" }), []string{"contact: missing email, city"}},
+		{change(func(c *vendors.OrderConfig) { c.Tech = new(vendors.Contact) }), []string{"tech_contact: " + all}},
+		{change(func(c *vendors.OrderConfig) { c.Billing = new(vendors.Contact) }), []string{"billing_contact: " + all}},
+		{change(func(c *vendors.OrderConfig) { c.Organization = new(vendors.Organization) }),
+			[]string{"organization: missing name, phone, address, city, postal_code, country"}},
+	} {
+		err := o.CheckConfig(tt.cfg)
+		if err == nil {
+			t.Errorf("%v: no error", tt.want)
+			continue
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("got %q, want %q", err, want)
+			}
+		}
+	}
+}
+
+func TestOrganizationOmitsBlanks(t *testing.T) {
+	req := workedRequest()
+	req.Organization = &vendors.Organization{
+		Name: "n", Phone: "p", Address: "a", City: "c", PostalCode: "1", Country: "de", RegistrationNumber: "HRB 1",
+	}
+	got, err := json.Marshal(params(req).Organization)
+	want := `{"organizationName":"n","organizationAddress":"a","organizationCity":"c","organizationCountry":"DE","organizationPostCode":"1","organizationMobile":"p"}`
+	if err != nil || string(got) != want {
+		t.Errorf("got  %s, %v\nwant %s", got, err, want)
+	}
+}

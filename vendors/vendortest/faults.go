@@ -1,0 +1,179 @@
+package vendortest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// paidOnce is the scenario that all the others are for.
+func paidOnce(s suite) {
+	eachFault(s, RolePlace, func(req vendors.OrderRequest) error {
+		_, err := s.Vendor.Place(s.ctx(), req)
+		return err
+	})
+}
+
+func renewedOnce(s suite) {
+	renewer, ok := s.Vendor.(vendors.Renewer)
+	if !ok {
+		return
+	}
+	old := s.renewable()
+	eachFault(s, RoleRenew, func(req vendors.OrderRequest) error {
+		req.Names = old.req.Names
+		req.CSR = newCSR(s.t, req.Names)
+		_, err := renewer.Renew(s.ctx(), old.id, req)
+		return err
+	})
+}
+
+// eachFault makes a paid call under each fault, before and after its effect.
+func eachFault(s suite, role Role, pay func(vendors.OrderRequest) error) {
+	finder, _ := s.Vendor.(vendors.Finder)
+	for _, kind := range broken {
+		for _, after := range []bool{false, true} {
+			req := s.request()
+			charges, sent := s.Service.Charges(), s.Service.Sent(role)
+			remove := s.Service.Inject(Fault{Role: role, Kind: kind, AfterEffect: after})
+			err := pay(req)
+			remove()
+			if err == nil {
+				s.t.Errorf("%s, carried out %v: no error", kind, after)
+				continue
+			}
+			if e := s.failed(err, vendors.Uncertain); e.Verdict != vendors.Uncertain {
+				s.t.Logf("that was: %s, carried out %v", kind, after)
+			}
+			if n := s.Service.Sent(role) - sent; n != 1 {
+				s.t.Errorf("%s, carried out %v: sent %d times", kind, after, n)
+			}
+			want := 0
+			if after {
+				want = 1
+			}
+			if got := s.Service.Charges() - charges; got != want {
+				s.t.Errorf("%s, carried out %v: charged %d times", kind, after, got)
+			}
+			if finder == nil {
+				continue
+			}
+			if ids, err := finder.Find(s.ctx(), req.Reference); err != nil || len(ids) != want {
+				s.t.Errorf("%s, carried out %v: found %v, %v", kind, after, ids, err)
+			}
+		}
+	}
+}
+
+func hangs(s suite) {
+	for _, after := range []bool{false, true} {
+		remove := s.Service.Inject(Fault{Role: RolePlace, Kind: Hang, AfterEffect: after})
+		arrived := s.Service.Arrived(RolePlace, after)
+		ctx, cancel := context.WithCancel(s.ctx())
+		var wg sync.WaitGroup
+		wg.Go(func() { <-arrived; cancel() })
+		_, err := s.Vendor.Place(ctx, s.request())
+		cancel()
+		wg.Wait()
+		remove()
+		if s.failed(err, vendors.Uncertain); !errors.Is(err, context.Canceled) {
+			s.t.Errorf("error does not match context.Canceled: %v", err)
+		}
+	}
+	if n := s.Service.Sent(RolePlace); n != 2 {
+		s.t.Errorf("two orders were sent %d times", n)
+	}
+	s.charged(1)
+}
+
+func refusals(s suite) {
+	req := s.request()
+	req.Product = "no-such-product"
+	_, err := s.Vendor.Place(s.ctx(), req)
+	s.failed(err, vendors.Permanent)
+
+	req = s.request()
+	req.CSR = []byte("not a request")
+	_, err = s.Vendor.Place(s.ctx(), req)
+	s.failed(err, vendors.Permanent)
+
+	_, err = s.Stranger.Place(s.ctx(), s.request())
+	if s.failed(err, vendors.Permanent); !errors.Is(err, vendors.ErrCredential) {
+		s.t.Errorf("error does not match ErrCredential: %v", err)
+	}
+	_, err = s.Stranger.Status(s.ctx(), "1")
+	s.failed(err, vendors.Permanent)
+	if finder, ok := s.Stranger.(vendors.Finder); ok {
+		_, err = finder.Find(s.ctx(), "suite-1")
+		s.failed(err, vendors.Permanent)
+	}
+
+	s.Service.Spend()
+	_, err = s.Vendor.Place(s.ctx(), s.request())
+	if s.failed(err, vendors.Permanent); !errors.Is(err, vendors.ErrBalance) {
+		s.t.Errorf("error does not match ErrBalance: %v", err)
+	}
+	s.charged(0)
+}
+
+func unreachable(s suite) {
+	ctx := s.brief()
+	_, err := s.Unreachable.Place(ctx, s.request())
+	s.failed(err, vendors.Retryable)
+	_, err = s.Unreachable.Status(ctx, "1")
+	s.failed(err, vendors.Retryable)
+	if finder, ok := s.Unreachable.(vendors.Finder); ok {
+		_, err = finder.Find(ctx, "suite-1")
+		s.failed(err, vendors.Retryable)
+	}
+}
+
+// brief returns a context that ends before a vendor's pause between attempts of
+// a read does, so that there is only one.
+func (s suite) brief() context.Context {
+	ctx, cancel := context.WithTimeout(s.ctx(), time.Second)
+	s.t.Cleanup(cancel)
+	return ctx
+}
+
+func cancelledEarly(s suite) {
+	ctx, cancel := context.WithCancel(s.ctx())
+	cancel()
+	_, err := s.Vendor.Place(ctx, s.request())
+	if s.failed(err, vendors.Retryable); !errors.Is(err, context.Canceled) {
+		s.t.Errorf("error does not match context.Canceled: %v", err)
+	}
+	if n := s.Service.Sent(RolePlace); n != 0 {
+		s.t.Errorf("sent %d times", n)
+	}
+}
+
+// readsFail: a fault must not look like "no such order", which would be taken
+// for leave to buy again.
+func readsFail(s suite) {
+	req := s.request()
+	order := s.place(req)
+	finder, _ := s.Vendor.(vendors.Finder)
+	for _, kind := range broken {
+		remove := s.Service.Inject(Fault{Role: RoleStatus, Kind: kind})
+		_, err := s.Vendor.Status(s.brief(), order.ID)
+		remove()
+		if s.failed(err, vendors.Retryable); errors.Is(err, vendors.ErrNotFound) {
+			s.t.Errorf("%s: taken for an unknown order", kind)
+		}
+		if finder == nil {
+			continue
+		}
+		remove = s.Service.Inject(Fault{Role: RoleFind, Kind: kind})
+		ids, err := finder.Find(s.brief(), req.Reference)
+		remove()
+		if err == nil {
+			s.t.Errorf("%s: found %v and no error", kind, ids)
+			continue
+		}
+		s.failed(err, vendors.Retryable)
+	}
+}

@@ -1,0 +1,254 @@
+// Package vendortest is the conformance suite of vendors: what the issuer relies
+// on, whatever the seller's dialect. Every vendor runs it against its sandbox.
+package vendortest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// Role is what a call is for.
+type Role int
+
+// The roles that faults can hit.
+const (
+	RolePlace Role = iota
+	RoleRenew
+	RoleReissue
+	RoleStatus
+	RoleFind
+)
+
+func (r Role) String() string {
+	return [...]string{"place", "renew", "reissue", "status", "find"}[r]
+}
+
+// Kind is what goes wrong with a call.
+type Kind string
+
+// The kinds of faults. Every service must be able to do all of them.
+const (
+	HTML200   Kind = "HTML with HTTP 200"
+	HTML502   Kind = "HTML with HTTP 502"
+	HTTP500   Kind = "HTTP 500"
+	Empty     Kind = "empty answer"
+	CutOff    Kind = "answer cut off"
+	BadJSON   Kind = "broken JSON"
+	Text      Kind = "text that is not JSON"
+	Huge      Kind = "10 MB"
+	Redirect  Kind = "redirect"
+	Reset     Kind = "connection reset"
+	Hang      Kind = "no answer"
+	EchoToken Kind = "error page that repeats the credential"
+
+	// ExtraFields is a good answer with fields that nobody has heard of.
+	ExtraFields Kind = "unknown fields"
+)
+
+// broken lists the faults after which no answer can be used, without Hang.
+var broken = []Kind{HTML200, HTML502, HTTP500, Empty, CutOff, BadJSON, Text, Huge, Redirect, Reset, EchoToken}
+
+// Fault hits all calls of a role until it is removed.
+type Fault struct {
+	Role Role
+	Kind Kind
+
+	// AfterEffect spoils the answer of a call that was carried out. Otherwise
+	// the call is not carried out.
+	AfterEffect bool
+}
+
+// Service is the seller's sandbox behind a vendor.
+type Service interface {
+	// Charges is how many times money was taken.
+	Charges() int
+
+	// Inject makes calls fail.
+	Inject(f Fault) (remove func())
+
+	// Sent is how many requests of a role have arrived.
+	Sent(role Role) int
+
+	// Arrived returns a channel that is closed when the next request of a role
+	// has arrived and, if it is to be, was carried out.
+	Arrived(role Role, afterEffect bool) <-chan struct{}
+
+	// Prove publishes an order's challenges and lets time pass, so that the next
+	// status is that of an issued order.
+	Prove(order vendors.Order)
+
+	// Age lets time pass until the order can be renewed.
+	Age(orderID string)
+
+	// Spend takes all money from the account.
+	Spend()
+}
+
+// Harness is a fresh service and vendors that talk to it.
+type Harness struct {
+	Vendor  vendors.Vendor
+	Service Service
+
+	// Stranger is the same vendor with a credential that the service refuses,
+	// Unreachable one whose service does not listen.
+	Stranger, Unreachable vendors.Vendor
+
+	// Order is the configured part of a good order for one name.
+	Order vendors.OrderConfig
+
+	// Secrets must appear in no error and no log line; Logs has them all.
+	Secrets []string
+	Logs    *observer.ObservedLogs
+}
+
+// suite is a harness within one test.
+type suite struct {
+	*Harness
+	t *testing.T
+}
+
+func (s suite) ctx() context.Context { return s.t.Context() }
+
+var counter atomic.Int64
+
+// request returns a good order with a fresh name, reference and CSR.
+func (s suite) request() vendors.OrderRequest {
+	s.t.Helper()
+	n := counter.Add(1)
+	req := vendors.OrderRequest{
+		OrderConfig: s.Order,
+		Reference:   fmt.Sprintf("suite-%d", n),
+		Names:       []string{fmt.Sprintf("host%d.example.com", n)},
+	}
+	req.CSR = newCSR(s.t, req.Names)
+	if s.Vendor.Describe().NeedsUnique {
+		req.Unique = fmt.Sprintf("u%d", n)
+	}
+	return req
+}
+
+func newCSR(t *testing.T, names []string) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// place buys and fails the test if that fails.
+func (s suite) place(req vendors.OrderRequest) vendors.Order {
+	s.t.Helper()
+	order, err := s.Vendor.Place(s.ctx(), req)
+	if err != nil {
+		s.t.Fatalf("placing order: %v", err)
+	}
+	if order.ID == "" {
+		s.t.Fatal("placed order has no ID")
+	}
+	return order
+}
+
+// issue drives an order until it has its certificate, which must fit the CSR.
+func (s suite) issue(order vendors.Order, csr []byte, names []string) vendors.Order {
+	s.t.Helper()
+	s.Service.Prove(order)
+	got, err := s.Vendor.Status(s.ctx(), order.ID)
+	if err != nil {
+		s.t.Fatalf("status after validation: %v", err)
+	}
+	if got.Status != vendors.StatusIssued || len(got.Certificates) == 0 || got.ID != order.ID {
+		s.t.Fatalf("order is %q (%s) with %d certificates and ID %q", got.Status, got.Describe(), len(got.Certificates), got.ID)
+	}
+	leaf, err := x509.ParseCertificate(got.Certificates[0])
+	if err != nil {
+		s.t.Fatalf("leaf: %v", err)
+	}
+	request, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if !leaf.PublicKey.(*ecdsa.PublicKey).Equal(request.PublicKey) {
+		s.t.Error("the certificate is not for the key of the CSR")
+	}
+	for _, name := range names {
+		if err := leaf.VerifyHostname(name); err != nil {
+			s.t.Error(err)
+		}
+	}
+	return got
+}
+
+// charged asserts on money.
+func (s suite) charged(want int) {
+	s.t.Helper()
+	if got := s.Service.Charges(); got != want {
+		s.t.Errorf("charged %d times, want %d", got, want)
+	}
+}
+
+// failed asserts that err is a vendors.Error with this verdict and no secret.
+func (s suite) failed(err error, want vendors.Verdict) *vendors.Error {
+	s.t.Helper()
+	e := s.anyFailure(err)
+	if e.Verdict != want {
+		s.t.Errorf("verdict is %v, want %v: %v", e.Verdict, want, err)
+	}
+	return e
+}
+
+func (s suite) anyFailure(err error) *vendors.Error {
+	s.t.Helper()
+	e, ok := err.(*vendors.Error) //nolint:errorlint // the contract asks for the type itself
+	if !ok {
+		s.t.Fatalf("error is a %T, want *vendors.Error: %v", err, err)
+	}
+	s.clean("error", fmt.Sprintf("%v %+v %#v", err, err, e.Err))
+	if e.Vendor != s.Vendor.Describe().Name || e.Endpoint == "" {
+		s.t.Errorf("error does not name vendor and endpoint: %#v", e)
+	}
+	return e
+}
+
+func (s suite) clean(what, text string) {
+	s.t.Helper()
+	for _, secret := range s.Secrets {
+		if strings.Contains(text, url.QueryEscape(secret)) {
+			s.t.Errorf("%s leaks an escaped secret: %s", what, text)
+		}
+		// Quoting repeats: an answer is quoted into an error, and that into a log.
+		for range 3 {
+			if strings.Contains(text, secret) {
+				s.t.Errorf("%s leaks a secret: %s", what, text)
+			}
+			quoted := strconv.Quote(secret)
+			secret = quoted[1 : len(quoted)-1]
+		}
+	}
+}
+
+func (s suite) cleanLogs() {
+	for _, entry := range s.Logs.All() {
+		s.clean("log", fmt.Sprint(entry.Message, entry.ContextMap()))
+	}
+}
