@@ -88,7 +88,7 @@ func (f *flow) buy(ctx context.Context, j job, rec *Record, kind AttemptKind) er
 	switch {
 	case err == nil && order.ID != "":
 		log.Info("order placed", zap.String("order_id", order.ID), zap.String("ca_order_id", order.CAOrderID))
-		return f.accept(ctx, rec, order)
+		return f.accept(ctx, log, rec, order)
 
 	case err != nil && vendors.VerdictOf(err) != vendors.Uncertain:
 		bought = false
@@ -160,7 +160,7 @@ func (f *flow) pay(ctx context.Context, a *Attempt) (vendors.Order, error) {
 }
 
 // accept records the order that the attempt bought.
-func (f *flow) accept(ctx context.Context, rec *Record, order vendors.Order) error {
+func (f *flow) accept(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order) error {
 	a := rec.Attempt
 	rec.retire()
 	rec.Order = &PaidOrder{
@@ -176,9 +176,7 @@ func (f *flow) accept(ctx context.Context, rec *Record, order vendors.Order) err
 		rec.Order.TermEnds = order.TermEnds.UTC()
 	}
 	rec.State, rec.Problem, rec.Hold = StatePending, "", nil
-	if len(order.Challenges) > 0 {
-		a.Challenges = order.Challenges
-	}
+	f.heed(ctx, log, a, order.Challenges)
 	return f.ledger.write(ctx, rec)
 }
 
@@ -197,9 +195,7 @@ func (f *flow) resolveIntent(ctx context.Context, j job, rec *Record) error {
 		return f.giveUp(ctx, rec, f.about.Name+" cannot look orders up by reference")
 	}
 	// Until it is known that there is no order, the CA may come for the file.
-	if err := f.prove.Publish(ctx, a.Reference, a.Names, a.Challenges); err != nil {
-		return fmt.Errorf("publishing the validation file for %s: %w", a.Names[0], err)
-	}
+	f.publishAgain(ctx, log, a)
 	id, err := f.lookUp(ctx, j, rec, finder)
 	switch {
 	case err != nil:
@@ -208,7 +204,7 @@ func (f *flow) resolveIntent(ctx context.Context, j job, rec *Record) error {
 		return f.neverPlaced(ctx, log, rec)
 	}
 	log.Info("order found by its reference", zap.String("order_id", id))
-	return f.accept(ctx, rec, vendors.Order{ID: id})
+	return f.accept(ctx, log, rec, vendors.Order{ID: id})
 }
 
 // lookUp asks the vendor what became of the attempt, until there is an answer. An
@@ -219,7 +215,7 @@ func (f *flow) lookUp(ctx context.Context, j job, rec *Record, finder vendors.Fi
 	a := rec.Attempt
 	schedule := f.schedule()
 	for absences := 0; ; {
-		ids, err := finder.Find(ctx, a.Reference)
+		ids, err := finder.Find(ctx, vendors.Lookup{Reference: a.Reference, PreparedID: a.PreparedID, Names: a.Names, Sent: a.Started})
 		switch {
 		case ctx.Err() != nil:
 			return "", context.Cause(ctx)

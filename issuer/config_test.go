@@ -18,11 +18,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard"
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
 )
 
 // configSecret is the token of every config of these tests. It must not be in any
@@ -161,17 +161,14 @@ func TestBadJSON(t *testing.T) {
 		"order no ID":   {"orders", `[{"names":["example.com"]}]`, "order: an order ID and at least one name are required"},
 		"order no name": {"orders", `[{"id":"77"}]`, "order: an order ID and at least one name are required"},
 		"vendor":        {"vendor", `{"name":"verisign"}`, "unknown module: tls.vendors.verisign"},
-		"no vendor":     {"vendor", `null`, "a vendor is required"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := configOf(t, goodBlock)
-			var app map[string]any
-			if err := json.Unmarshal(cfg.AppsRaw["tls"], &app); err != nil {
-				t.Fatal(err)
-			}
-			policy := app["automation"].(map[string]any)["policies"].([]any)[0].(map[string]any)
-			policy["issuers"].([]any)[0].(map[string]any)[c.field] = json.RawMessage(c.value)
-			raw, err := json.Marshal(app)
+			iss := issuerIn(t, cfg)
+			iss[c.field] = json.RawMessage(c.value)
+			raw, err := json.Marshal(map[string]any{"automation": map[string]any{
+				"policies": []any{map[string]any{"subjects": []string{"example.com"}, "issuers": []any{iss}}},
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,23 +184,48 @@ func TestBadJSON(t *testing.T) {
 	}
 }
 
-// provisioned returns the issuer of a config as the TLS app has it.
+// issuerIn returns the JSON of the only issuer of a config.
+func issuerIn(t *testing.T, cfg *caddy.Config) map[string]json.RawMessage {
+	t.Helper()
+	var app struct {
+		Automation struct {
+			Policies []struct {
+				Issuers []map[string]json.RawMessage `json:"issuers"`
+			} `json:"policies"`
+		} `json:"automation"`
+	}
+	if err := json.Unmarshal(cfg.AppsRaw["tls"], &app); err != nil {
+		t.Fatal(err)
+	}
+	return app.Automation.Policies[0].Issuers[0]
+}
+
+// provisioned loads the issuer by itself, until the test ends.
 func provisioned(t *testing.T, block string) *Issuer {
 	t.Helper()
-	cfg := configOf(t, block)
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	t.Cleanup(cancel)
-	app, err := ctx.LoadModuleByID("tls", cfg.AppsRaw["tls"])
+	object := issuerIn(t, configOf(t, block))
+	delete(object, "module") // the key by which the TLS app finds the issuer
+	raw, err := json.Marshal(object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return app.(*caddytls.TLS).Automation.Policies[0].Issuers[0].(*Issuer)
+	whole, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(whole)
+	t.Cleanup(cancel)
+	mod, err := ctx.LoadModuleByID("tls.issuance.commercial", raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mod.(*Issuer)
 }
 
 func TestDefaults(t *testing.T) {
 	iss := provisioned(t, goodBlock)
 	r := iss.rules
-	if r.pollMin != 5*time.Second || r.pollMax != 10*time.Minute || r.maxWait != time.Hour || r.renewMargin != 0 {
+	if r.pollMin != 5*time.Second || r.pollMax != 10*time.Minute || r.maxWait != 10*time.Minute || r.renewMargin != 0 {
 		t.Errorf("waits: %+v", r)
 	}
 	if r.spend.Orders != 20 || time.Duration(r.spend.Per) != 24*time.Hour || r.allowOnDemand || r.probe != probeDefault {

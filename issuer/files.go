@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -43,10 +44,14 @@ type files struct {
 	port    int // of our own listener; 0 is Caddy's HTTP port
 	bind    []string
 	about   vendors.Description
-	logger  *zap.Logger
+
+	// identities are how the CA recognizes itself in CAA records. Empty if unknown.
+	identities []string
+	logger     *zap.Logger
+
+	born time.Time
 
 	mu        sync.Mutex
-	attached  error
 	released  bool
 	unmanage  func()
 	listening map[string][]func() // releases of our own listeners, by challenge ID
@@ -55,8 +60,11 @@ type files struct {
 func newFiles(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *files {
 	f := &files{
 		ctx: ctx, storage: storage, mode: iss.rules.probe, port: iss.HTTPPort, bind: iss.Bind,
-		about: iss.about, logger: iss.logger,
+		about: iss.about, logger: iss.logger, born: time.Now(),
 		listening: make(map[string][]func()),
+	}
+	if v, ok := iss.vendor.(vendors.CAAIdentifier); ok {
+		f.identities = v.CAAIdentities(iss.order.Product)
 	}
 	// The hosts are known only once the config is provisioned, and first needed
 	// when a request comes in.
@@ -82,11 +90,7 @@ func managedHosts(ctx caddy.Context) []string {
 
 // attach puts the handler on Caddy's servers.
 func (f *files) attach() {
-	err := dcv.Attach(f.ctx)
-	f.mu.Lock()
-	f.attached = err
-	f.mu.Unlock()
-	if err != nil {
+	if err := dcv.Attach(f.ctx); err != nil {
 		f.logger.Error("cannot serve validation files from the servers of this config; add the dcv directive to a site on the HTTP port", zap.Error(err))
 	}
 }
@@ -184,6 +188,9 @@ func (f *files) Probe(ctx context.Context, id string, names []string, challenges
 	if err != nil {
 		return err
 	}
+	if err := f.checkCAA(ctx, names); err != nil {
+		return err
+	}
 	if len(list) == 0 {
 		return nil
 	}
@@ -191,10 +198,47 @@ func (f *files) Probe(ctx context.Context, id string, names []string, challenges
 	prober := &dcv.Prober{Port: f.fetchPort(method), HTTPS: method == vendors.MethodHTTPS}
 	for _, ch := range list {
 		for _, host := range ch.Hosts {
-			if err := f.judge(host, prober.Probe(ctx, host, ch)); err != nil {
+			if err := f.judge(host, f.fetch(ctx, prober, host, ch)); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// fetch probes, and more than once if the config is so young that its servers may not
+// be up, or the old ones not down yet.
+func (f *files) fetch(ctx context.Context, prober *dcv.Prober, host string, ch dcv.Challenge) error {
+	for {
+		err := prober.Probe(ctx, host, ch)
+		if err == nil || time.Since(f.born) > settleTime {
+			return err
+		}
+		if poll.Wait(ctx, settleTime/10) != nil {
+			return err
+		}
+	}
+}
+
+// settleTime is how long after it is loaded a config may take to serve.
+const settleTime = 3 * time.Second
+
+// checkCAA stops what DNS forbids the CA to issue. A resolver that cannot be asked is
+// no reason to stop: the CA asks for itself.
+func (f *files) checkCAA(ctx context.Context, names []string) error {
+	if len(f.identities) == 0 || f.about.AnyName {
+		return nil
+	}
+	for _, name := range names {
+		err := new(dcv.CAAChecker).Check(ctx, name, f.identities)
+		if err == nil {
+			continue
+		}
+		if _, forbidden := errors.AsType[*dcv.CAAError](err); forbidden && f.mode != probeWarn {
+			return err
+		}
+		f.logger.Warn("the CAA records do not settle that the CA may issue; it will look for itself",
+			zap.String("identifier", name), zap.Error(err))
 	}
 	return nil
 }

@@ -25,9 +25,7 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 	id := rec.Order.ID
 	log := j.logger.With(zap.String("order_id", id))
 	a := rec.Attempt
-	if err := f.prove.Publish(ctx, a.Reference, a.Names, a.Challenges); err != nil {
-		return nil, fmt.Errorf("publishing the validation file for %s: %w", a.Names[0], err)
-	}
+	f.publishAgain(ctx, log, a)
 	schedule := f.schedule()
 	nudge := nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
 	detail, unknown := "", 0
@@ -70,8 +68,10 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 			unknown = 0
 			detail = order.Describe()
 			log.Debug("order is pending", zap.String("status", order.RawStatus), zap.String("detail", detail), zap.Duration("wait", wait))
-			if err := f.adjust(ctx, log, rec, order); err != nil {
-				return nil, err
+			if f.heed(ctx, log, a, order.Challenges) {
+				if err := f.ledger.write(ctx, rec); err != nil {
+					return nil, err
+				}
 			}
 			f.recheck(ctx, log, rec, order, &nudge)
 		}
@@ -128,22 +128,31 @@ func (f *flow) recheck(ctx context.Context, log *zap.Logger, rec *Record, order 
 		zap.Strings("names", open), zap.String("seen", f.prove.Seen(rec.Attempt.Reference)))
 }
 
-// adjust publishes what the vendor asks for where that differs from what is
-// published. The vendor's word wins.
-func (f *flow) adjust(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order) error {
-	a := rec.Attempt
-	if len(order.Challenges) == 0 || reflect.DeepEqual(order.Challenges, a.Challenges) {
-		return nil
+// publishAgain publishes the proofs of an order that is paid for. If that fails, the
+// order is watched all the same: the CA may have seen them, or another server may
+// serve them.
+func (f *flow) publishAgain(ctx context.Context, log *zap.Logger, a *Attempt) {
+	if err := f.prove.Publish(ctx, a.Reference, a.Names, a.Challenges); err != nil {
+		log.Error("publishing the proofs of control of a pending order failed", zap.Error(err))
+	}
+}
+
+// heed publishes what the vendor asks for where that differs from what is published,
+// and reports whether it does. The vendor's word wins, unless it cannot be published.
+func (f *flow) heed(ctx context.Context, log *zap.Logger, a *Attempt, asked []vendors.Challenge) bool {
+	if len(asked) == 0 || reflect.DeepEqual(asked, a.Challenges) {
+		return false
+	}
+	if err := f.prove.Publish(ctx, a.Reference, a.Names, asked); err != nil {
+		log.Error("the vendor asks for proofs of control that cannot be published; keeping those expected", zap.Error(err))
+		return false
 	}
 	if len(a.Challenges) > 0 {
 		log.Warn("the vendor asks for other proofs of control than expected; publishing what it asks for",
-			zap.Int("expected", len(a.Challenges)), zap.Int("asked", len(order.Challenges)))
+			zap.Int("expected", len(a.Challenges)), zap.Int("asked", len(asked)))
 	}
-	if err := f.prove.Publish(ctx, a.Reference, a.Names, order.Challenges); err != nil {
-		return fmt.Errorf("publishing what %s asks for: %w", f.about.Name, err)
-	}
-	a.Challenges = order.Challenges
-	return f.ledger.write(ctx, rec)
+	a.Challenges = asked
+	return true
 }
 
 // certificate picks and judges the certificate of an issued order.

@@ -132,24 +132,9 @@ func ringFinder(ring *keyring) func(context.Context, string, *x509.CertificateRe
 // attempt does what certmagic does for one call of Issue: a new key, a CSR without
 // common name, and one call.
 func (p *process) attempt(ctx context.Context, name string) (chain, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		p.w.tb.Fatal(err)
-	}
-	p.keys.remember(key)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
-	if err != nil {
-		p.w.tb.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		p.w.tb.Fatal(err)
-	}
-	id, err := publicID(key.Public())
-	if err != nil {
-		p.w.tb.Fatal(err)
-	}
-	j := job{name: name, csr: csr, key: id, started: time.Now(), logger: p.w.logger.With(zap.String("identifier", name))}
+	p.w.tb.Helper()
+	j := p.newJob(p.w.tb, name)
+	j.logger = p.w.logger.With(zap.String("identifier", name))
 	if ready := p.background[name]; ready != nil {
 		select {
 		case got, ok := <-ready:
@@ -167,7 +152,6 @@ func (p *process) attempt(ctx context.Context, name string) (chain, error) {
 		// As Issuer.Issue does it.
 		ready := make(chan chain, 1)
 		p.background[name] = ready
-		p.keys.remember(key)
 		go func() {
 			defer close(ready)
 			p.finish(p.w.ctx, j, func(got chain, _ *Record) error {
@@ -177,6 +161,30 @@ func (p *process) attempt(ctx context.Context, name string) (chain, error) {
 		}()
 	}
 	return got, err
+}
+
+// newJob makes a key, which the process remembers, and the job of a call of Issue
+// with it.
+func (p *process) newJob(tb testing.TB, name string) job {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.keys.remember(key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	id, err := publicID(key.Public())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return job{name: name, csr: csr, key: id, started: time.Now(), logger: zap.NewNop()}
 }
 
 // charges is the currency of the tests.

@@ -65,7 +65,7 @@ type Issuer struct {
 
 	// The longest that one attempt waits for a certificate before the next
 	// issuer of the policy is tried. The order goes on and is picked up by the
-	// next attempt. Default: 1h
+	// next attempt, or delivered when it is ready. Default: 10m
 	MaxWait caddy.Duration `json:"max_wait,omitempty"`
 
 	// The shortest wait between two looks at a pending order, with which
@@ -235,6 +235,10 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		onDemand: ctx.Value(certmagic.ClientHelloInfoCtxKey) != nil,
 		logger:   iss.logger.With(zap.String("identifier", name), zap.String("vendor", iss.about.Name)),
 	}
+	if deadline, ok := ctx.Deadline(); ok {
+		// A handshake is waiting. Let the watch have the order in time.
+		f.rules.maxWait = max(min(f.rules.maxWait, time.Until(deadline)-deadlineReserve), time.Nanosecond)
+	}
 	got, rec, err := f.obtain(ctx, j)
 	if pending, ok := errors.AsType[*StillPendingError](err); ok && iss.watch(f, j, magic, pending) {
 		// certmagic need not come back for this one.
@@ -246,6 +250,10 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	return iss.issued(got, rec), nil
 }
+
+// deadlineReserve is what is left of a handshake's time for handing an order over to a
+// watch.
+const deadlineReserve = 2 * time.Second
 
 // watch goes on with a job in the background. It needs the private key, to store the
 // certificate with.

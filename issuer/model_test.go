@@ -13,13 +13,13 @@ import (
 	"math/big"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -58,6 +58,7 @@ type shop struct {
 	byRef   map[string][]string
 	charges []string // references
 	serial  int64
+	delay   time.Duration // of each order, added to what the tape says
 }
 
 type shopOrder struct {
@@ -153,7 +154,7 @@ func (s *shop) create(reference, root string, der []byte) vendors.Order {
 		panic(err)
 	}
 	o := &shopOrder{id: id, root: root, csr: csr, status: vendors.StatusPending, paid: time.Now()}
-	o.readyAfter = time.Now().Add([]time.Duration{0, time.Minute, time.Hour, 30 * time.Hour}[s.tape.pick(4)])
+	o.readyAfter = time.Now().Add([]time.Duration{0, time.Minute, time.Hour, 30 * time.Hour}[s.tape.pick(4)] + s.delay)
 	if root == "" {
 		o.root = id
 		s.charges = append(s.charges, reference)
@@ -238,13 +239,13 @@ func (s *shop) sign(csr *x509.CertificateRequest) []byte {
 // findingShop is a shop that can look references up.
 type findingShop struct{ *shop }
 
-func (s findingShop) Find(_ context.Context, reference string) ([]string, error) {
+func (s findingShop) Find(_ context.Context, req vendors.Lookup) ([]string, error) {
 	if s.tape.pick(6) == 1 {
 		return nil, &vendors.Error{Vendor: "model", Endpoint: "find", Verdict: vendors.Retryable, Err: errors.New("busy")}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.byRef[reference], nil
+	return s.byRef[req.Reference], nil
 }
 
 // fusedVendor counts each call as a contact of its process.
@@ -279,8 +280,8 @@ func (v fusedVendor) Status(ctx context.Context, id string) (o vendors.Order, er
 	return o, err
 }
 
-func (v fusedVendor) Find(ctx context.Context, reference string) (ids []string, err error) {
-	err = v.around("find", func() error { ids, err = v.findingShop.Find(ctx, reference); return err })
+func (v fusedVendor) Find(ctx context.Context, req vendors.Lookup) (ids []string, err error) {
+	err = v.around("find", func() error { ids, err = v.findingShop.Find(ctx, req); return err })
 	return ids, err
 }
 
@@ -302,6 +303,7 @@ func (b blindVendor) Reissue(ctx context.Context, r vendors.ReissueRequest) (ven
 
 // history is one run of the model.
 type history struct {
+	tb      testing.TB
 	storage *memStorage
 	shop    *shop
 	web     *web
@@ -347,7 +349,9 @@ func (h *history) serve(crashes []int, until time.Duration) (served bool, last e
 			time.Sleep(min(time.Until(renewAt), until-time.Since(h.start)) + time.Second)
 			continue
 		}
-		got, err := p.once("example.com")
+		j := p.newJob(h.tb, "example.com")
+		got, _, err := p.obtain(context.Background(), j)
+		p.keys.forget(j.csr.PublicKey)
 		if err == nil {
 			served, last = true, nil
 			renewAt = time.Now().Add(time.Until(got.leaf().NotAfter) * 2 / 3)
@@ -438,7 +442,7 @@ func modelHistories(t *testing.T, all *ends) {
 		var charges int
 		ended := make([]string, 0, 2)
 		synctest.Test(t, func(*testing.T) {
-			h := &history{storage: newMemStorage(), shop: newShop(&tape{bytes: decisions}, finder), web: &web{files: make(map[string]string)}, start: time.Now()}
+			h := &history{tb: t, storage: newMemStorage(), shop: newShop(&tape{bytes: decisions}, finder), web: &web{files: make(map[string]string)}, start: time.Now()}
 			until := time.Duration(years)*(modelTerm-31*24*time.Hour) - 24*time.Hour
 			var wg sync.WaitGroup
 			servers := [][]int{crashesA}
@@ -506,28 +510,25 @@ func (h *history) judge(terms int) string {
 	return ""
 }
 
-// once is process.attempt without the conveniences of a world.
-func (p *process) once(name string) (chain, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
+// countedShop counts the status calls.
+type countedShop struct {
+	findingShop
+	status atomic.Int64
+}
+
+func (s *countedShop) Status(ctx context.Context, id string) (vendors.Order, error) {
+	s.status.Add(1)
+	return s.findingShop.Status(ctx, id)
+}
+
+// watcher is what a watch runs for a job.
+func (p *process) watcher(j job, issued chan<- string) func(context.Context) {
+	return func(ctx context.Context) {
+		p.finish(ctx, j, func(chain, *Record) error {
+			issued <- j.name
+			return nil
+		})
 	}
-	p.keys.remember(key)
-	defer p.keys.forget(key.Public())
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return nil, err
-	}
-	id, err := publicID(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	got, _, err := p.obtain(context.Background(), job{name: name, csr: csr, key: id, started: time.Now(), logger: zap.NewNop()})
-	return got, err
 }
 
 // Interface guards

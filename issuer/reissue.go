@@ -79,7 +79,7 @@ func (f *flow) reissue(ctx context.Context, j job, rec *Record) error {
 	})
 	switch {
 	case err == nil:
-		return f.reissued(ctx, rec, order)
+		return f.reissued(ctx, log, rec, order)
 	case vendors.VerdictOf(err) == vendors.Uncertain:
 		log.Warn("the answer to a reissue was lost; looking it up by its reference", zap.Error(err))
 		rec.Problem = err.Error()
@@ -93,16 +93,14 @@ func (f *flow) reissue(ctx context.Context, j job, rec *Record) error {
 }
 
 // reissued records what the reissue is to be followed under.
-func (f *flow) reissued(ctx context.Context, rec *Record, order vendors.Order) error {
+func (f *flow) reissued(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order) error {
 	if order.ID != "" {
 		rec.Order.ID = order.ID
 	}
 	if order.CAOrderID != "" {
 		rec.Order.CAOrderID = order.CAOrderID
 	}
-	if len(order.Challenges) > 0 {
-		rec.Attempt.Challenges = order.Challenges
-	}
+	f.heed(ctx, log, rec.Attempt, order.Challenges)
 	rec.State, rec.Problem = StatePending, ""
 	return f.ledger.write(ctx, rec)
 }
@@ -120,6 +118,7 @@ func (f *flow) reissueFailed(ctx context.Context, rec *Record, cause error) erro
 // compare asks where an order stands whose reissue was refused or lost, and puts
 // the record right.
 func (f *flow) compare(ctx context.Context, j job, rec *Record, cause error) error {
+	log := j.logger.With(zap.String("order_id", rec.Order.ID), zap.String("reference", rec.Attempt.Reference))
 	order, err := f.vendor.Status(ctx, rec.Attempt.PreviousID)
 	if err != nil {
 		return forCertmagic(fmt.Errorf("asking for the status of order %s after its reissue failed (%w): %w", rec.Attempt.PreviousID, cause, err))
@@ -127,7 +126,7 @@ func (f *flow) compare(ctx context.Context, j job, rec *Record, cause error) err
 	switch {
 	case order.Status == vendors.StatusIssued:
 		if _, err := f.certificate(rec.Attempt, rec.Order.Serial, order); err == nil {
-			return f.reissued(ctx, rec, order)
+			return f.reissued(ctx, log, rec, order)
 		}
 		if errors.Is(cause, errNeverReissued) && !f.waitedTooLong(j, 0) {
 			rec.State, rec.Problem = StateIssued, cause.Error()
@@ -144,7 +143,7 @@ func (f *flow) compare(ctx context.Context, j job, rec *Record, cause error) err
 		}
 		return f.bury(ctx, rec)
 	}
-	return f.reissued(ctx, rec, order)
+	return f.reissued(ctx, log, rec, order)
 }
 
 // errNeverReissued is the cause of a reissue that the vendor knows nothing of. Being
@@ -168,5 +167,5 @@ func (f *flow) resolveReissue(ctx context.Context, j job, rec *Record) error {
 		return f.compare(ctx, j, rec, errNeverReissued)
 	}
 	log.Info("reissue found by its reference", zap.String("found_order_id", id))
-	return f.reissued(ctx, rec, vendors.Order{ID: id})
+	return f.reissued(ctx, log, rec, vendors.Order{ID: id})
 }

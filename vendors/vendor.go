@@ -57,12 +57,26 @@ type ConfigChecker interface {
 	CheckConfig(cfg OrderConfig) error
 }
 
-// Finder is a vendor that can look orders up by the reference sent with them.
+// Finder is a vendor that can tell what became of a request whose answer was lost.
 type Finder interface {
-	// Find returns the IDs of the orders placed or reissued with this reference.
-	// No IDs and no error means that the vendor knows none; whether that
-	// proves absence also depends on Description.AbsenceAge.
-	Find(ctx context.Context, reference string) ([]string, error)
+	// Find returns the IDs of the orders that the request made, usually by its
+	// reference. No IDs and no error means that the vendor knows none; whether
+	// that proves absence also depends on Description.AbsenceAge.
+	Find(ctx context.Context, req Lookup) ([]string, error)
+}
+
+// Lookup is what is known of a request whose answer was lost.
+type Lookup struct {
+	Reference  string
+	PreparedID string
+	Names      []string
+	Sent       time.Time
+}
+
+// CAAIdentifier is a vendor that knows by which domain names its CAs recognize
+// themselves in CAA records (RFC 8659). None means that it is not known.
+type CAAIdentifier interface {
+	CAAIdentities(product string) []string
 }
 
 // Predictor is a vendor whose validation challenges are a function of the

@@ -69,7 +69,7 @@ func FuzzVendorAnswer(f *testing.F) {
 		if err == nil && (order.ID != "id" || order.Status == vendors.StatusIssued && len(order.Certificates) == 0) {
 			t.Errorf("status: %+v", order)
 		}
-		ids, err := orders.Find(ctx, "ref")
+		ids, err := orders.Find(ctx, vendors.Lookup{Reference: "ref"})
 		for _, id := range ids {
 			if id == "" || err != nil {
 				t.Errorf("found %q, %v", ids, err)

@@ -174,8 +174,8 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 // Find implements vendors.Finder. Only answers that speak about the reference
 // count as absence: no data, or a refusal of the request as such. Assumed; no
 // page tells what is answered for an unknown reference.
-func (o *Orders) Find(ctx context.Context, reference string) ([]string, error) {
-	a, err := o.client.CertIDByRefID(ctx, reference)
+func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
+	a, err := o.client.CertIDByRefID(ctx, req.Reference)
 	if err != nil {
 		return nil, err
 	}
@@ -218,6 +218,16 @@ func (o *Orders) Predict(req vendors.OrderRequest) ([]vendors.Challenge, error) 
 		return nil, nil
 	}
 	return []vendors.Challenge{csrHash(req.CSR, req.Unique, req.Method)}, nil
+}
+
+// CAAIdentities implements vendors.CAAIdentifier for Sectigo, the CA of most
+// products. The names are those of Sectigo's knowledge base, "CAA Record
+// (Certification Authority Authorization)".
+func (o *Orders) CAAIdentities(product string) []string {
+	if !usesCSRHash(product) {
+		return nil
+	}
+	return []string{"sectigo.com", "comodo.com", "comodoca.com", "usertrust.com", "trust-provider.com"}
 }
 
 // Recheck implements vendors.Rechecker: sending a name's method again makes the
@@ -386,4 +396,5 @@ var (
 	_ vendors.Canceler      = (*Orders)(nil)
 	_ vendors.Revoker       = (*Orders)(nil)
 	_ vendors.ProductLister = (*Orders)(nil)
+	_ vendors.CAAIdentifier = (*Orders)(nil)
 )

@@ -83,7 +83,10 @@ func calls() map[string]struct {
 		},
 		"certIdByrefId": {
 			map[string]string{"refId": "ref-1"}, placed,
-			func(ctx context.Context, o *Orders) error { _, err := o.Find(ctx, "ref-1"); return err }, false,
+			func(ctx context.Context, o *Orders) error {
+				_, err := o.Find(ctx, vendors.Lookup{Reference: "ref-1"})
+				return err
+			}, false,
 		},
 		"updateDCV": {
 			map[string]string{"certId": "id", "domainName": "a.example", "dcvMethod": "CNAME_CSR_HASH"}, `{"code":1}`,
@@ -295,7 +298,7 @@ func TestFind(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.expect("certIdByrefId", nil, 200, tt.body)
-		got, err := f.orders.Find(t.Context(), "ref-1")
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1"})
 		if !reflect.DeepEqual(got, tt.want) || (err != nil) != tt.err {
 			t.Errorf("%s: %v, %v", tt.body, got, err)
 		}

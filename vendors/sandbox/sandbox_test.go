@@ -217,7 +217,7 @@ func TestSurvivesReloadAndRestart(t *testing.T) {
 	if got := fourth.Describe().Account; got != account {
 		t.Errorf("account changed from %s to %s", account, got)
 	}
-	if ids, err := fourth.Find(t.Context(), "1"); err != nil || len(ids) != 1 || ids[0] != placed.ID {
+	if ids, err := fourth.Find(t.Context(), vendors.Lookup{Reference: "1"}); err != nil || len(ids) != 1 || ids[0] != placed.ID {
 		t.Errorf("after restart found %v, %v", ids, err)
 	}
 	if n := len(fourth.service.ca.Charges()); n != 1 {

@@ -61,7 +61,7 @@ func eachFault(s suite, role Role, pay func(vendors.OrderRequest) error) {
 			if finder == nil {
 				continue
 			}
-			if ids, err := finder.Find(s.ctx(), req.Reference); err != nil || len(ids) != want {
+			if ids, err := finder.Find(s.ctx(), vendors.Lookup{Reference: req.Reference}); err != nil || len(ids) != want {
 				s.t.Errorf("%s, carried out %v: found %v, %v", kind, after, ids, err)
 			}
 		}
@@ -107,7 +107,7 @@ func refusals(s suite) {
 	_, err = s.Stranger.Status(s.ctx(), "1")
 	s.failed(err, vendors.Permanent)
 	if finder, ok := s.Stranger.(vendors.Finder); ok {
-		_, err = finder.Find(s.ctx(), "suite-1")
+		_, err = finder.Find(s.ctx(), vendors.Lookup{Reference: "suite-1"})
 		s.failed(err, vendors.Permanent)
 	}
 
@@ -126,7 +126,7 @@ func unreachable(s suite) {
 	_, err = s.Unreachable.Status(ctx, "1")
 	s.failed(err, vendors.Retryable)
 	if finder, ok := s.Unreachable.(vendors.Finder); ok {
-		_, err = finder.Find(ctx, "suite-1")
+		_, err = finder.Find(ctx, vendors.Lookup{Reference: "suite-1"})
 		s.failed(err, vendors.Retryable)
 	}
 }
@@ -168,7 +168,7 @@ func readsFail(s suite) {
 			continue
 		}
 		remove = s.Service.Inject(Fault{Role: RoleFind, Kind: kind})
-		ids, err := finder.Find(s.brief(), req.Reference)
+		ids, err := finder.Find(s.brief(), vendors.Lookup{Reference: req.Reference})
 		remove()
 		if err == nil {
 			s.t.Errorf("%s: found %v and no error", kind, ids)

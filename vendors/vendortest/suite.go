@@ -88,14 +88,14 @@ func findsLost(s suite) {
 	s.failed(err, vendors.Uncertain)
 	remove()
 
-	ids, err := finder.Find(s.ctx(), req.Reference)
+	ids, err := finder.Find(s.ctx(), vendors.Lookup{Reference: req.Reference})
 	if err != nil || len(ids) != 1 {
 		s.t.Fatalf("found %v, %v", ids, err)
 	}
 	s.issue(vendors.Order{ID: ids[0], Challenges: s.challenges(ids[0])}, req.CSR, req.Names)
 	s.charged(1)
 
-	ids, err = finder.Find(s.ctx(), "suite-never-sent")
+	ids, err = finder.Find(s.ctx(), vendors.Lookup{Reference: "suite-never-sent"})
 	if err != nil || len(ids) != 0 {
 		s.t.Errorf("found %v, %v for a reference that was never sent", ids, err)
 	}
@@ -152,7 +152,7 @@ func reissues(s suite) {
 		s.t.Error("the reissue gave the old certificate")
 	}
 	if finder, ok := s.Vendor.(vendors.Finder); ok {
-		if ids, err := finder.Find(s.ctx(), change.Reference); err != nil || len(ids) != 1 || ids[0] != next.ID {
+		if ids, err := finder.Find(s.ctx(), vendors.Lookup{Reference: change.Reference}); err != nil || len(ids) != 1 || ids[0] != next.ID {
 			s.t.Errorf("found %v, %v for the reissue", ids, err)
 		}
 	}
@@ -312,7 +312,7 @@ func concurrent(s suite) {
 				s.t.Errorf("status: %v", err)
 			}
 			if f, ok := s.Vendor.(vendors.Finder); ok {
-				if found, err := f.Find(s.ctx(), req.Reference); err != nil || len(found) != 1 || found[0] != order.ID {
+				if found, err := f.Find(s.ctx(), vendors.Lookup{Reference: req.Reference}); err != nil || len(found) != 1 || found[0] != order.ID {
 					s.t.Errorf("order %s found as %v, %v", order.ID, found, err)
 				}
 			}
