@@ -55,7 +55,7 @@ func (f *flow) buy(ctx context.Context, j job, rec *Record, kind AttemptKind) er
 	bought := false
 	defer func() {
 		if !bought {
-			f.prove.Withdraw(ctx, a.Reference, a.Names)
+			f.prove.Withdraw(ctx, a.proof())
 		}
 	}()
 	if v, ok := f.vendor.(vendors.Validator); ok {
@@ -175,6 +175,9 @@ func (f *flow) accept(ctx context.Context, log *zap.Logger, rec *Record, order v
 	if !order.TermEnds.IsZero() {
 		rec.Order.TermEnds = order.TermEnds.UTC()
 	}
+	if order.ForeignCSR {
+		a.CSR = nil
+	}
 	rec.State, rec.Problem, rec.Hold = StatePending, "", nil
 	f.heed(ctx, log, a, order.Challenges)
 	return f.ledger.write(ctx, rec)
@@ -251,7 +254,7 @@ func (f *flow) lookUp(ctx context.Context, j job, rec *Record, finder vendors.Fi
 func (f *flow) neverPlaced(ctx context.Context, log *zap.Logger, rec *Record) error {
 	a := rec.Attempt
 	log.Info("the lost order was never placed; nothing was bought")
-	f.prove.Withdraw(ctx, a.Reference, a.Names)
+	f.prove.Withdraw(ctx, a.proof())
 	rec.State = StateNone
 	if rec.Order != nil {
 		rec.State = StateIssued

@@ -108,8 +108,8 @@ func (f *files) close() {
 }
 
 // Publish serves the files, from our own listener if Caddy has none on the port.
-func (f *files) Publish(ctx context.Context, id string, names []string, challenges []vendors.Challenge) error {
-	list, err := fileChallenges(id, names, challenges)
+func (f *files) Publish(ctx context.Context, p proof) error {
+	list, err := fileChallenges(p)
 	if err != nil {
 		return err
 	}
@@ -118,10 +118,10 @@ func (f *files) Publish(ctx context.Context, id string, names []string, challeng
 			return err
 		}
 	}
-	if len(list) == 0 || challenges[0].Method != vendors.MethodHTTP {
+	if len(list) == 0 || p.method != vendors.MethodHTTP {
 		return nil
 	}
-	return f.listen(ctx, id)
+	return f.listen(ctx, p.id)
 }
 
 func (f *files) listen(ctx context.Context, id string) error {
@@ -159,17 +159,17 @@ func (f *files) unlisten(id string) {
 
 // fileChallenges turns what a vendor asks for into files. Challenges for other
 // methods are left out; a vendor may send several kinds.
-func fileChallenges(id string, names []string, challenges []vendors.Challenge) ([]dcv.Challenge, error) {
+func fileChallenges(p proof) ([]dcv.Challenge, error) {
 	var list []dcv.Challenge
-	for _, ch := range challenges {
+	for _, ch := range p.challenges {
 		if ch.Method != vendors.MethodHTTP && ch.Method != vendors.MethodHTTPS {
 			continue
 		}
-		hosts := names
+		hosts := p.names
 		if ch.Name != "" {
 			hosts = []string{ch.Name}
 		}
-		file, err := dcv.NewChallenge(id, hosts, ch.FileName, ch.FileContent)
+		file, err := dcv.NewChallenge(p.id, hosts, ch.FileName, ch.FileContent)
 		if err != nil {
 			return nil, fmt.Errorf("the vendor's validation file for %s: %w", strings.Join(hosts, ", "), err)
 		}
@@ -179,23 +179,28 @@ func fileChallenges(id string, names []string, challenges []vendors.Challenge) (
 	return list, nil
 }
 
-// Probe fetches the published files as the CA will.
-func (f *files) Probe(ctx context.Context, id string, names []string, challenges []vendors.Challenge) error {
+// Probe fetches the published files as the CA will. Where the CA's file is not known
+// yet, it fetches one of its own from the same folder.
+func (f *files) Probe(ctx context.Context, p proof) error {
 	if f.mode == probeOff {
 		return nil
 	}
-	list, err := fileChallenges(id, names, challenges)
+	if err := f.checkCAA(ctx, p.names); err != nil {
+		return err
+	}
+	if len(p.challenges) == 0 {
+		p.id += "-probe"
+		p.challenges = []vendors.Challenge{{Method: p.method, FileName: p.id + ".txt", FileContent: newUnique()}}
+		defer f.Withdraw(ctx, p)
+		if err := f.Publish(ctx, p); err != nil {
+			return err
+		}
+	}
+	list, err := fileChallenges(p)
 	if err != nil {
 		return err
 	}
-	if err := f.checkCAA(ctx, names); err != nil {
-		return err
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	method := challenges[0].Method
-	prober := &dcv.Prober{Port: f.fetchPort(method), HTTPS: method == vendors.MethodHTTPS}
+	prober := &dcv.Prober{Port: f.fetchPort(p.method), HTTPS: p.method == vendors.MethodHTTPS}
 	for _, ch := range list {
 		for _, host := range ch.Hosts {
 			if err := f.judge(host, f.fetch(ctx, prober, host, ch)); err != nil {
@@ -279,22 +284,22 @@ func (f *files) judge(host string, err error) error {
 }
 
 // Withdraw takes the files away.
-func (f *files) Withdraw(ctx context.Context, id string, names []string) {
-	if err := dcv.Live.Withdraw(ctx, f.storage, id, names); err != nil {
-		f.logger.Warn("removing validation files from storage failed; they expire by themselves", zap.Strings("identifiers", names), zap.Error(err))
+func (f *files) Withdraw(ctx context.Context, p proof) {
+	if err := dcv.Live.Withdraw(ctx, f.storage, p.id, p.names); err != nil {
+		f.logger.Warn("removing validation files from storage failed; they expire by themselves", zap.Strings("identifiers", p.names), zap.Error(err))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.unlisten(id)
+	f.unlisten(p.id)
 }
 
 // Seen sums up who came for the files.
-func (f *files) Seen(id string) string {
-	total := dcv.Live.VisitCount(id)
+func (f *files) Seen(p proof) string {
+	total := dcv.Live.VisitCount(p.id)
 	if total == 0 {
 		return "nobody has fetched the validation file from this server"
 	}
-	visits := dcv.Live.Visits(id)
+	visits := dcv.Live.Visits(p.id)
 	var from []string
 	for _, v := range visits {
 		addr, _, err := net.SplitHostPort(v.RemoteAddr)

@@ -34,21 +34,35 @@ type flow struct {
 	findKey func(ctx context.Context, name string, csr *x509.CertificateRequest) (key crypto.Signer, ok bool)
 }
 
+// proof is what proves control of the names of one attempt.
+type proof struct {
+	id         string
+	names      []string
+	method     vendors.Method
+	challenges []vendors.Challenge // empty until the vendor told, where it cannot be predicted
+}
+
+func (a *Attempt) proof() proof {
+	return proof{a.Reference, a.Names, a.Method, a.Challenges}
+}
+
 // prover publishes proofs of control of names.
 type prover interface {
-	// Publish makes the challenges fetchable for the names, until Withdraw with
-	// the same ID. Publishing again replaces.
-	Publish(ctx context.Context, id string, names []string, challenges []vendors.Challenge) error
+	// Publish makes the challenges findable until Withdraw. Publishing again, with
+	// the same ID, replaces.
+	Publish(ctx context.Context, p proof) error
 
-	// Probe fetches what was published as the CA will. An error means that the CA
-	// would not find it.
-	Probe(ctx context.Context, id string, names []string, challenges []vendors.Challenge) error
+	// Probe looks for what was published as the CA will, or, if the challenges are
+	// not known yet, for something of its own in the same place. An error means
+	// that the CA would not find it.
+	Probe(ctx context.Context, p proof) error
 
-	// Withdraw takes the challenges away. It works after ctx is done, too.
-	Withdraw(ctx context.Context, id string, names []string)
+	// Withdraw takes the challenges away, needs no successful Publish, and works
+	// after ctx is done, too.
+	Withdraw(ctx context.Context, p proof)
 
 	// Seen tells in a few words who came to look, for error messages.
-	Seen(id string) string
+	Seen(p proof) string
 }
 
 // rules are the operator's bounds on what a flow may do.
@@ -247,6 +261,16 @@ func (f *flow) request(a *Attempt) vendors.OrderRequest {
 	}
 }
 
+// predicts reports whether the attempt's challenges were known before the vendor told.
+func (f *flow) predicts(a *Attempt) bool {
+	p, ok := f.vendor.(vendors.Predictor)
+	if !ok || len(a.CSR) == 0 {
+		return false
+	}
+	challenges, err := p.Predict(f.request(a))
+	return err == nil && len(challenges) > 0
+}
+
 // isFor reports whether the attempt's CSR has the job's key.
 func (a *Attempt) isFor(j job) bool {
 	if a == nil {
@@ -262,11 +286,11 @@ func (a *Attempt) isFor(j job) bool {
 
 // announce publishes the attempt's challenges, and probes them.
 func (f *flow) announce(ctx context.Context, a *Attempt) error {
-	if err := f.prove.Publish(ctx, a.Reference, a.Names, a.Challenges); err != nil {
+	if err := f.prove.Publish(ctx, a.proof()); err != nil {
 		return fmt.Errorf("publishing the validation file for %s: %w", a.Names[0], err)
 	}
-	if err := f.prove.Probe(ctx, a.Reference, a.Names, a.Challenges); err != nil {
-		f.prove.Withdraw(ctx, a.Reference, a.Names)
+	if err := f.prove.Probe(ctx, a.proof()); err != nil {
+		f.prove.Withdraw(ctx, a.proof())
 		return fmt.Errorf("checking that the CA can validate %s: %w", a.Names[0], err)
 	}
 	return nil

@@ -28,6 +28,11 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 	f.publishAgain(ctx, log, a)
 	schedule := f.schedule()
 	nudge := nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
+	if !f.predicts(a) {
+		// The proofs were published only after the order, so the CA cannot have
+		// found them by itself.
+		nudge.every = 0
+	}
 	detail, unknown := "", 0
 	for {
 		wait := schedule.Next()
@@ -76,7 +81,7 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 			f.recheck(ctx, log, rec, order, &nudge)
 		}
 		if f.waitedTooLong(j, wait) {
-			if seen := f.prove.Seen(a.Reference); seen != "" {
+			if seen := f.prove.Seen(a.proof()); seen != "" {
 				detail = strings.TrimPrefix(detail+"; "+seen, "; ")
 			}
 			return nil, &StillPendingError{f.about.Name, id, time.Since(j.started), detail}
@@ -112,27 +117,27 @@ func (f *flow) recheck(ctx context.Context, log *zap.Logger, rec *Record, order 
 			open = append(open, name.Name)
 		}
 	}
-	if len(open) == 0 && len(order.Names) > 0 {
+	if len(open) == 0 && len(order.Names) > 0 || len(rec.Attempt.Challenges) == 0 {
 		return
 	}
 	if len(open) == 0 {
 		open = rec.Attempt.Names
 	}
-	n.last, n.every = time.Now(), min(2*n.every, maxNudge)
+	n.last, n.every = time.Now(), min(max(2*n.every, nudgeAfter*f.rules.pollMin), maxNudge)
 	err := r.Recheck(ctx, order.ID, open, rec.Attempt.Method)
 	if err != nil && !errors.Is(err, vendors.ErrStillIssuing) {
 		log.Warn("asking the vendor to check the validation file again failed", zap.Error(err))
 		return
 	}
 	log.Info("asked the vendor to check the validation file again",
-		zap.Strings("names", open), zap.String("seen", f.prove.Seen(rec.Attempt.Reference)))
+		zap.Strings("names", open), zap.String("seen", f.prove.Seen(rec.Attempt.proof())))
 }
 
 // publishAgain publishes the proofs of an order that is paid for. If that fails, the
 // order is watched all the same: the CA may have seen them, or another server may
 // serve them.
 func (f *flow) publishAgain(ctx context.Context, log *zap.Logger, a *Attempt) {
-	if err := f.prove.Publish(ctx, a.Reference, a.Names, a.Challenges); err != nil {
+	if err := f.prove.Publish(ctx, a.proof()); err != nil {
 		log.Error("publishing the proofs of control of a pending order failed", zap.Error(err))
 	}
 }
@@ -143,7 +148,9 @@ func (f *flow) heed(ctx context.Context, log *zap.Logger, a *Attempt, asked []ve
 	if len(asked) == 0 || reflect.DeepEqual(asked, a.Challenges) {
 		return false
 	}
-	if err := f.prove.Publish(ctx, a.Reference, a.Names, asked); err != nil {
+	wanted := a.proof()
+	wanted.challenges = asked
+	if err := f.prove.Publish(ctx, wanted); err != nil {
 		log.Error("the vendor asks for proofs of control that cannot be published; keeping those expected", zap.Error(err))
 		return false
 	}
@@ -158,7 +165,7 @@ func (f *flow) heed(ctx context.Context, log *zap.Logger, a *Attempt, asked []ve
 // certificate picks and judges the certificate of an issued order.
 func (f *flow) certificate(a *Attempt, oldSerial string, order vendors.Order) (chain, error) {
 	var key any
-	if a.Kind != KindAdoption {
+	if len(a.CSR) > 0 {
 		csr, err := x509.ParseCertificateRequest(a.CSR)
 		if err != nil {
 			return nil, fmt.Errorf("parsing the CSR in the ledger: %w", err)
@@ -189,7 +196,7 @@ func (f *flow) issued(ctx context.Context, j job, rec *Record, order vendors.Ord
 	if err := f.ledger.write(ctx, rec); err != nil {
 		return nil, err
 	}
-	f.prove.Withdraw(ctx, a.Reference, a.Names)
+	f.prove.Withdraw(ctx, a.proof())
 	log := j.logger.With(zap.String("order_id", o.ID))
 	log.Info("certificate issued",
 		zap.Strings("names", leaf.DNSNames), zap.String("serial", o.Serial),
@@ -221,7 +228,7 @@ func (f *flow) deliver(log *zap.Logger, j job, rec *Record, got chain) (chain, e
 // ended deals with an order that will not give a certificate.
 func (f *flow) ended(ctx context.Context, j job, rec *Record, order vendors.Order) error {
 	a := rec.Attempt
-	f.prove.Withdraw(ctx, a.Reference, a.Names)
+	f.prove.Withdraw(ctx, a.proof())
 	log := j.logger.With(zap.String("order_id", rec.Order.ID))
 	reason := order.Describe()
 	if a.Kind == KindReissue && a.PreviousID != "" && a.PreviousID != rec.Order.ID {

@@ -269,11 +269,11 @@ type webProver struct {
 	web  *web
 }
 
-func (p *webProver) Publish(_ context.Context, id string, names []string, challenges []vendors.Challenge) error {
+func (p *webProver) Publish(_ context.Context, what proof) error {
 	if p.fuse.burnt() {
 		return errDied
 	}
-	list, err := fileChallenges(id, names, challenges)
+	list, err := fileChallenges(what)
 	if err != nil {
 		return err
 	}
@@ -288,12 +288,12 @@ func (p *webProver) Publish(_ context.Context, id string, names []string, challe
 	return nil
 }
 
-func (p *webProver) Probe(context.Context, string, []string, []vendors.Challenge) error { return nil }
+func (p *webProver) Probe(context.Context, proof) error { return nil }
 
 // Withdraw leaves the files: a file that stays up too long is harmless, and the
 // life of files is not what these tests are about.
-func (p *webProver) Withdraw(context.Context, string, []string) {}
-func (p *webProver) Seen(string) string                         { return "" }
+func (p *webProver) Withdraw(context.Context, proof) {}
+func (p *webProver) Seen(proof) string               { return "" }
 
 // errDied is what a process gets from the world after its death.
 var errDied = errors.New("this process is dead")

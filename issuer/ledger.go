@@ -88,7 +88,8 @@ type Attempt struct {
 	// Names in the order in which they were sent; the first is the common name.
 	Names []string `json:"names"`
 
-	// CSR is the DER of the signing request, exactly as it was sent.
+	// CSR is the DER of the signing request, exactly as it was sent. Empty if
+	// the order is for a CSR that is not ours.
 	CSR []byte `json:"csr,omitempty"`
 
 	Unique  string         `json:"unique,omitempty"`

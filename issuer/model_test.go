@@ -403,7 +403,8 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("%6d histories", all.histories)
 	for _, end := range []string{"served", "uncertain, says so", "dead, says so"} {
-		if all.count[end] == 0 {
+		// The rarest end comes about once in sixty histories.
+		if all.count[end] == 0 && all.histories >= 1000 {
 			t.Errorf("the model never ends with: %s", end)
 		}
 	}

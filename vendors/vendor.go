@@ -304,6 +304,10 @@ type Order struct {
 	// Challenges are what the vendor wants published. They win over predicted ones.
 	Challenges []Challenge
 
+	// ForeignCSR says, in the answer to a paid call, that the order was prepared
+	// elsewhere with another CSR than the request's. It is reissued once issued.
+	ForeignCSR bool
+
 	// Names is what the vendor tells about each name's validation.
 	Names []NameStatus
 
@@ -396,11 +400,13 @@ type Contact struct {
 	// Street and house number.
 	Address string `json:"address,omitempty"`
 
+	// Town or city.
 	City string `json:"city,omitempty"`
 
 	// State or province.
 	State string `json:"state,omitempty"`
 
+	// Postal code (ZIP code) of the address.
 	PostalCode string `json:"postal_code,omitempty"`
 
 	// Two-letter country code (ISO 3166-1 alpha-2).
@@ -418,11 +424,13 @@ type Organization struct {
 	// Street and house number.
 	Address string `json:"address,omitempty"`
 
+	// Town or city.
 	City string `json:"city,omitempty"`
 
 	// State or province.
 	State string `json:"state,omitempty"`
 
+	// Postal code (ZIP code) of the address.
 	PostalCode string `json:"postal_code,omitempty"`
 
 	// Two-letter country code (ISO 3166-1 alpha-2).

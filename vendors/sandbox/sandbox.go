@@ -56,9 +56,12 @@ type Sandbox struct {
 	// Time between validation and the certificate. Default: none.
 	Delay caddy.Duration `json:"delay,omitempty"`
 
-	// Where validation files are fetched. Default: the HTTP app's ports, or else
-	// 80 and 443.
-	HTTPPort  int `json:"http_port,omitempty"`
+	// Where validation files are fetched over HTTP. Default: the HTTP app's port, or
+	// else 80.
+	HTTPPort int `json:"http_port,omitempty"`
+
+	// Where validation files are fetched over HTTPS. Default: the HTTP app's port, or
+	// else 443.
 	HTTPSPort int `json:"https_port,omitempty"`
 
 	// Opening balance of the account, in cents of no currency. It applies to a
