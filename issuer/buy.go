@@ -69,9 +69,6 @@ func (f *flow) buy(ctx context.Context, j job, rec *Record, kind AttemptKind) er
 		}
 	}
 	if err := f.ledger.reserveSpending(ctx, f.rules.spend, a.Reference, rec.primary()); err != nil {
-		if _, reached := errors.AsType[*SpendLimitError](err); reached {
-			return noRetry(err)
-		}
 		return err
 	}
 	before := rec.State

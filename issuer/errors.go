@@ -86,10 +86,11 @@ func (e *HoldError) Error() string {
 // maintenance asks again all the same, which is why the ledger keeps its own counsel.
 func noRetry(err error) error { return certmagic.ErrNoRetry{Err: err} }
 
-// forCertmagic marks the errors of a vendor that only a person can mend.
+// forCertmagic marks the errors of a vendor that only a person can mend here. An empty
+// account is filled elsewhere, so that it is worth asking again.
 func forCertmagic(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, vendors.ErrBalance) {
+		return err
 	}
 	if e, ok := errors.AsType[*vendors.Error](err); ok && e.Verdict == vendors.Permanent {
 		return noRetry(err)

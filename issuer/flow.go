@@ -271,17 +271,23 @@ func (f *flow) predicts(a *Attempt) bool {
 	return err == nil && len(challenges) > 0
 }
 
-// isFor reports whether the attempt's CSR has the job's key.
-func (a *Attempt) isFor(j job) bool {
-	if a == nil {
-		return false
+// request returns the attempt's CSR and the ID of its key.
+func (a *Attempt) request() (csr *x509.CertificateRequest, key string, ok bool) {
+	if a == nil || len(a.CSR) == 0 {
+		return nil, "", false
 	}
 	csr, err := x509.ParseCertificateRequest(a.CSR)
 	if err != nil {
-		return false
+		return nil, "", false
 	}
-	id, err := publicID(csr.PublicKey)
-	return err == nil && id == j.key
+	key, err = publicID(csr.PublicKey)
+	return csr, key, err == nil
+}
+
+// isFor reports whether the attempt's CSR has the job's key.
+func (a *Attempt) isFor(j job) bool {
+	_, key, ok := a.request()
+	return ok && key == j.key
 }
 
 // announce publishes the attempt's challenges, and probes them.

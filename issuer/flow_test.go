@@ -100,8 +100,8 @@ func TestRefusalsBuyNothing(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("error = %v, want one with %q", err, c.want)
 				}
-				if _, final := errors.AsType[certmagic.ErrNoRetry](err); !final {
-					t.Errorf("certmagic would try again: %v", err)
+				if _, final := errors.AsType[certmagic.ErrNoRetry](err); final == errors.Is(err, vendors.ErrBalance) {
+					t.Errorf("certmagic gives up: %t: %v", final, err)
 				}
 				if w.charges() != 0 || w.record("example.com").State != StateNone {
 					t.Errorf("charges %d, state %s", w.charges(), w.record("example.com").State)

@@ -103,7 +103,7 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	ring := &keyring{keys: make(map[string]ringKey)}
+	ring := newKeyring()
 	storage := &fusedStorage{w.storage, f}
 	p := &process{w: w, fuse: f, keys: ring, background: make(map[string]chan chain), flow: &flow{
 		vendor: client, about: client.Describe(), ledger: newLedger(storage, client.Describe()),
@@ -244,8 +244,9 @@ func (w *world) noSecrets() {
 
 // web is where validation files are fetched from.
 type web struct {
-	mu    sync.Mutex
-	files map[string]string // host and path to body
+	mu      sync.Mutex
+	files   map[string]string // host and path to body
+	noTwins bool              // twins do not lead here
 }
 
 func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -282,7 +283,9 @@ func (p *webProver) Publish(_ context.Context, what proof) error {
 	for _, ch := range list {
 		for _, host := range ch.Hosts {
 			p.web.files[host+ch.Path] = string(ch.Body)
-			p.web.files[dcv.Twin(host)+ch.Path] = string(ch.Body)
+			if !p.web.noTwins {
+				p.web.files[dcv.Twin(host)+ch.Path] = string(ch.Body)
+			}
 		}
 	}
 	return nil

@@ -194,7 +194,7 @@ func (iss *Issuer) IssuerKey() string {
 // route of the validation files, whichever of the apps was loaded first.
 func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	rememberKeysOf(cfg)
-	preferNewest(cfg)
+	preferOwn(cfg)
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.magic = cfg
@@ -240,11 +240,15 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		f.rules.maxWait = max(min(f.rules.maxWait, time.Until(deadline)-deadlineReserve), time.Nanosecond)
 	}
 	got, rec, err := f.obtain(ctx, j)
-	if pending, ok := errors.AsType[*StillPendingError](err); ok && iss.watch(f, j, magic, pending) {
+	if pending, ok := errors.AsType[*StillPendingError](err); ok && iss.watch(f, j, rec, magic, pending) {
 		// certmagic need not come back for this one.
 		return nil, noRetry(fmt.Errorf("%s: %w", iss.about.Name, pending))
 	}
-	keys.forget(csr.PublicKey)
+	if err != nil && rec != nil && rec.State == StatePending && rec.Attempt.isFor(j) {
+		keys.keep(csr.PublicKey)
+	} else {
+		keys.forget(csr.PublicKey)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", iss.about.Name, err)
 	}
@@ -255,17 +259,24 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 // watch.
 const deadlineReserve = 2 * time.Second
 
-// watch goes on with a job in the background. It needs the private key, to store the
+// watch goes on in the background with a pending order, for the key that it was placed
+// with if that is still known, or else for the job's. The key is needed to store the
 // certificate with.
-func (iss *Issuer) watch(f *flow, j job, magic *certmagic.Config, pending *StillPendingError) bool {
+func (iss *Issuer) watch(f *flow, j job, rec *Record, magic *certmagic.Config, pending *StillPendingError) bool {
+	if csr, id, ok := rec.Attempt.request(); ok && id != j.key {
+		if _, known := keys.find(csr.PublicKey); known {
+			keys.forget(j.csr.PublicKey)
+			j.csr, j.key = csr, id
+		}
+	}
 	key, ok := f.findKey(iss.ctx, j.name, j.csr)
 	if !ok {
 		return false
 	}
+	keys.keep(j.csr.PublicKey)
 	j.logger.Info("the order takes its time; waiting for it in the background",
 		zap.String("order_id", pending.OrderID), zap.String("detail", pending.Detail))
 	iss.watches.start(j.name, pending, func(ctx context.Context) {
-		defer keys.forget(j.csr.PublicKey)
 		f.finish(ctx, j, func(got chain, rec *Record) error {
 			if err := store(ctx, magic, iss.IssuerKey(), j.name, key, iss.issued(got, rec)); err != nil {
 				return err
@@ -273,6 +284,9 @@ func (iss *Issuer) watch(f *flow, j job, magic *certmagic.Config, pending *Still
 			j.logger.Info("the site has its commercial certificate now", zap.String("order_id", rec.Order.ID))
 			return nil
 		})
+		if ctx.Err() == nil {
+			keys.forget(j.csr.PublicKey)
+		}
 	})
 	return true
 }

@@ -40,11 +40,15 @@ type keyring struct {
 type ringKey struct {
 	signer crypto.Signer
 	made   time.Time
+	kept   bool // a pending order is for it; age does not matter
 }
 
-// keys is shared by all issuers of the process: a policy may have several of
-// them, and they must not wrap each other's key sources.
-var keys = &keyring{keys: make(map[string]ringKey)}
+// keys is shared by all issuers of the process: a policy may have several of them,
+// which must not wrap each other's key sources, and a pending order's key must outlive
+// the config that it was made under.
+var keys = newKeyring()
+
+func newKeyring() *keyring { return &keyring{keys: make(map[string]ringKey)} }
 
 func publicID(pub crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
@@ -64,7 +68,7 @@ func (r *keyring) remember(signer crypto.Signer) {
 	now := time.Now()
 	for len(r.fifo) > 0 {
 		oldest, known := r.keys[r.fifo[0]]
-		if known && len(r.fifo) < maxKeys && now.Sub(oldest.made) < maxKeyAge {
+		if known && len(r.fifo) < maxKeys && (oldest.kept || now.Sub(oldest.made) < maxKeyAge) {
 			break
 		}
 		delete(r.keys, r.fifo[0])
@@ -73,7 +77,21 @@ func (r *keyring) remember(signer crypto.Signer) {
 	if _, known := r.keys[id]; !known {
 		r.fifo = append(r.fifo, id)
 	}
-	r.keys[id] = ringKey{signer, now}
+	r.keys[id] = ringKey{signer: signer, made: now}
+}
+
+// keep lets a remembered key grow old, because a pending order is for it.
+func (r *keyring) keep(pub crypto.PublicKey) {
+	id, err := publicID(pub)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if key, ok := r.keys[id]; ok {
+		key.kept = true
+		r.keys[id] = key
+	}
 }
 
 func (r *keyring) find(pub crypto.PublicKey) (crypto.Signer, bool) {

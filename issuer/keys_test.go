@@ -29,8 +29,6 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func newRing() *keyring { return &keyring{keys: make(map[string]ringKey)} }
-
 func (r *keyring) size() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,7 +36,7 @@ func (r *keyring) size() int {
 }
 
 func TestKeyringRemembersAndForgets(t *testing.T) {
-	ring, key, other := newRing(), newKey(t), newKey(t)
+	ring, key, other := newKeyring(), newKey(t), newKey(t)
 	ring.remember(key)
 	if found, ok := ring.find(key.Public()); !ok || !found.Public().(*ecdsa.PublicKey).Equal(key.Public()) {
 		t.Fatalf("found %v, %t", found, ok)
@@ -60,7 +58,7 @@ func TestKeyringRemembersAndForgets(t *testing.T) {
 }
 
 func TestKeyringIsBounded(t *testing.T) {
-	ring := newRing()
+	ring := newKeyring()
 	first := newKey(t)
 	ring.remember(first)
 	var last *ecdsa.PrivateKey
@@ -85,7 +83,7 @@ func TestKeyringIsBounded(t *testing.T) {
 // TestKeyringQueueIsBounded is about keys that are forgotten soon, as all are whose
 // attempt comes to us.
 func TestKeyringQueueIsBounded(t *testing.T) {
-	ring := newRing()
+	ring := newKeyring()
 	for range 3 * maxKeys {
 		key := newKey(t)
 		ring.remember(key)
@@ -98,7 +96,7 @@ func TestKeyringQueueIsBounded(t *testing.T) {
 
 func TestKeyringDropsOldKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ring, old, young := newRing(), newKey(t), newKey(t)
+		ring, old, young := newKeyring(), newKey(t), newKey(t)
 		ring.remember(old)
 		<-time.After(maxKeyAge / 2)
 		ring.remember(young)
@@ -116,8 +114,35 @@ func TestKeyringDropsOldKeys(t *testing.T) {
 	})
 }
 
+func TestKeyringKeepsKeysOfPendingOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ring, kept, never := newKeyring(), newKey(t), newKey(t)
+		ring.keep(never.Public())
+		if ring.size() != 0 {
+			t.Error("an unknown key came into being")
+		}
+		ring.remember(kept)
+		ring.keep(kept.Public())
+		<-time.After(30 * 24 * time.Hour)
+		ring.remember(newKey(t))
+		if found, ok := ring.find(kept.Public()); !ok || !kept.PublicKey.Equal(found.Public()) {
+			t.Error("the kept key was dropped for its age")
+		}
+		for range maxKeys {
+			ring.remember(newKey(t))
+		}
+		if n := ring.size(); n > maxKeys {
+			t.Errorf("%d keys, at most %d are allowed", n, maxKeys)
+		}
+		ring.forget(kept.Public())
+		if _, ok := ring.find(kept.Public()); ok {
+			t.Error("a kept key cannot be forgotten")
+		}
+	})
+}
+
 func TestKeyringIsSafeForConcurrentUse(t *testing.T) {
-	ring := newRing()
+	ring := newKeyring()
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -1,6 +1,8 @@
 package issuer
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +15,8 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
 
 // matrix collects what each case cost and how it ended. TestMain prints it when the
@@ -72,10 +76,38 @@ type badVendor struct {
 	config  func(*sandboxca.Config)
 	faults  []sandboxca.Fault
 	flow    func(*flow)
+	world   func(w *world)
 	during  func(w *world) // runs one minute after the first attempt began
 	lasting time.Duration  // when the faults end; zero is never
 	charges int
 	want    string
+}
+
+// unreachable is a vendor whose certificate does not verify for a while.
+type unreachable struct {
+	*racent.Orders
+	until time.Time
+}
+
+func (u *unreachable) err() error {
+	if time.Now().After(u.until) {
+		return nil
+	}
+	return &vendors.Error{Vendor: "racent", Endpoint: "any", Verdict: vendors.Retryable, Err: x509.UnknownAuthorityError{}}
+}
+
+func (u *unreachable) Validate(ctx context.Context, req vendors.OrderRequest) error {
+	if err := u.err(); err != nil {
+		return err
+	}
+	return u.Orders.Validate(ctx, req)
+}
+
+func (u *unreachable) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
+	if err := u.err(); err != nil {
+		return vendors.Order{}, err
+	}
+	return u.Orders.Place(ctx, req)
 }
 
 func TestBadVendors(t *testing.T) {
@@ -110,7 +142,12 @@ func TestBadVendors(t *testing.T) {
 		{name: "-7 on replace once", faults: api("replace", -7, 1), charges: 1, want: "served"},
 		{name: "-8 on collect: cancelled", config: pending, faults: api("collect", -8, 0), charges: 1, want: "dead, says so"},
 		{name: "-3 on place", faults: api("place", -3, 0), charges: 0, want: "refused, says so"},
-		{name: "-4 on place", faults: api("place", -4, 0), charges: 0, want: "refused, says so"},
+		{name: "-4 on place", faults: api("place", -4, 0), charges: 0, want: "failed, is retried"},
+		{name: "-4 until the account is filled", faults: api("place", -4, 3), charges: 1, want: "served"},
+		{name: "TLS error for an hour", flow: func(f *flow) {
+			f.vendor = &unreachable{Orders: f.vendor.(*racent.Orders), until: time.Now().Add(time.Hour)}
+		}, charges: 1, want: "served"},
+		{name: "twin not provable", world: func(w *world) { w.web.noTwins = true }, charges: 1, want: "served"},
 		{name: "400 on everything", faults: api("", 400, 0), charges: 0, want: "refused, says so"},
 		{name: "cancelled behind our back", config: pending, during: behindOurBack("CANCELLED"), charges: 1, want: "dead, says so"},
 		{name: "rejected behind our back", config: pending, during: behindOurBack("FAILED"), charges: 1, want: "dead, says so"},
@@ -141,6 +178,9 @@ func TestBadVendors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, c.config)
+				if c.world != nil {
+					c.world(w)
+				}
 				for _, fault := range c.faults {
 					remove := w.ca.Inject(fault)
 					if c.lasting > 0 {

@@ -318,7 +318,7 @@ func (h *history) process(f *fuse) *process {
 	if !s.finder {
 		vendor = blindVendor{fused}
 	}
-	ring := &keyring{keys: make(map[string]ringKey)}
+	ring := newKeyring()
 	storage := &fusedStorage{h.storage, f}
 	p := &process{fuse: f, keys: ring, flow: &flow{
 		vendor: vendor, about: about, ledger: newLedger(storage, about), prove: &webProver{f, h.web},

@@ -136,13 +136,14 @@ func store(ctx context.Context, magic *certmagic.Config, issuerKey, name string,
 	return nil
 }
 
-// newest serves the newest of several certificates for a name. certmagic serves the
-// one that was loaded first, which here is that of the next issuer, with which the
-// site made do while the order was pending.
-type newest struct{}
+// lasting serves the certificate that lasts longest of several for a name. certmagic
+// serves the one that was loaded first, which here is that of the next issuer, with
+// which the site made do while the order was pending. The beginnings of certificates
+// tell nothing: some CAs set them to an hour ago, others to midnight.
+type lasting struct{}
 
 // SelectCertificate implements certmagic.CertificateSelector.
-func (newest) SelectCertificate(hello *tls.ClientHelloInfo, choices []certmagic.Certificate) (certmagic.Certificate, error) {
+func (lasting) SelectCertificate(hello *tls.ClientHelloInfo, choices []certmagic.Certificate) (certmagic.Certificate, error) {
 	now := time.Now()
 	var best certmagic.Certificate
 	for _, choice := range choices {
@@ -151,8 +152,8 @@ func (newest) SelectCertificate(hello *tls.ClientHelloInfo, choices []certmagic.
 		if choice.Leaf == nil || hello.SupportsCertificate(&choice.Certificate) != nil {
 			continue
 		}
-		valid := now.After(choice.Leaf.NotBefore) && now.Before(choice.Leaf.NotAfter)
-		if best.Leaf == nil || valid && choice.Leaf.NotBefore.After(best.Leaf.NotBefore) {
+		begun := now.After(choice.Leaf.NotBefore)
+		if best.Leaf == nil || begun && choice.Leaf.NotAfter.After(best.Leaf.NotAfter) {
 			best = choice
 		}
 	}
@@ -162,13 +163,19 @@ func (newest) SelectCertificate(hello *tls.ClientHelloInfo, choices []certmagic.
 	return best, nil
 }
 
-// preferNewest makes a config serve the newest of several certificates, where there
-// can be several.
-func preferNewest(cfg *certmagic.Config) {
-	if len(cfg.Issuers) > 1 && cfg.OnDemand == nil && cfg.CertSelection == nil {
-		cfg.CertSelection = newest{}
+// preferOwn makes a config with several issuers load, from storage, the certificate
+// of the first of them that has a usable one, and serve, from memory, the one that
+// lasts longest. Else certmagic would go by the beginnings of certificates, and the
+// stopgap of the next issuer, which renews it often, would win.
+func preferOwn(cfg *certmagic.Config) {
+	if len(cfg.Issuers) < 2 {
+		return
+	}
+	cfg.LoadFirstUsableCert = true
+	if cfg.OnDemand == nil && cfg.CertSelection == nil {
+		cfg.CertSelection = lasting{}
 	}
 }
 
 // Interface guard
-var _ certmagic.CertificateSelector = newest{}
+var _ certmagic.CertificateSelector = lasting{}
