@@ -189,12 +189,8 @@ func unreachableDetail(host string, timeout time.Duration, err error) string {
 // was received. A server that speaks first, as those of SSH and mail do, makes the
 // transport fail in ways that its errors do not tell apart.
 func (p *Prober) dialHearing(heard *atomic.Bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	dial := p.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
+		conn, err := p.dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}

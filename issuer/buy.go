@@ -219,6 +219,8 @@ func (f *flow) lookUp(ctx context.Context, j job, rec *Record, finder vendors.Fi
 		switch {
 		case ctx.Err() != nil:
 			return "", context.Cause(ctx)
+		case errors.Is(err, vendors.ErrUndecidable) && time.Since(a.Started) >= f.about.AbsenceAge:
+			return "", f.giveUp(ctx, rec, err.Error())
 		case err != nil && vendors.VerdictOf(err) == vendors.Permanent:
 			return "", forCertmagic(fmt.Errorf("looking up reference %s at %s: %w", a.Reference, f.about.Name, err))
 		case err != nil:

@@ -46,6 +46,6 @@
 //	flow.go buy.go follow.go reissue.go adopt.go guard.go   what is done
 //	files.go                           validation files through package dcv
 //	keys.go chain.go                   keys, CSRs, certificates
-//	watch.go                           orders that take longer than one call may
+//	watch.go resume.go                 orders that take longer than one call may
 //	resolve.go command.go errors.go    what people see and say
 package issuer

@@ -28,7 +28,6 @@ type flow struct {
 	prove  prover
 	order  vendors.OrderConfig
 	rules  rules
-	logger *zap.Logger
 
 	// findKey returns the private key of a CSR that certmagic made.
 	findKey func(ctx context.Context, name string, csr *x509.CertificateRequest) (key crypto.Signer, ok bool)
@@ -139,8 +138,7 @@ func (f *flow) step(ctx context.Context, j job, rec *Record) (chain, error) {
 }
 
 // find returns the record that answers for the job's name: that of its group, its
-// own, or another one whose live order covers the name. Only when the name has no
-// record of its own, that is before a purchase, are all the others read.
+// own, or another one whose live order covers the name.
 func (f *flow) find(ctx context.Context, j job) (*Record, error) {
 	names := f.namesFor(j.name)
 	own, err := f.ledger.load(ctx, names[0])
@@ -148,15 +146,12 @@ func (f *flow) find(ctx context.Context, j job) (*Record, error) {
 		return own, err
 	}
 	if len(names) == 1 {
-		// Damaged records of other names stop those names, not this one.
-		others, err := f.ledger.all(ctx)
-		if _, damaged := errors.AsType[*DamagedRecordError](err); err != nil && !damaged {
+		other, err := f.ledger.coveredBy(ctx, j.name)
+		if err != nil {
 			return nil, err
 		}
-		for _, other := range others {
-			if other.live() && other.covers(j.name) {
-				return other, nil
-			}
+		if other != nil && other.live() && other.covers(j.name) {
+			return other, nil
 		}
 	}
 	own.Names = names

@@ -200,6 +200,7 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	iss.magic = cfg
 	if iss.serving == nil {
 		iss.serving = newFiles(iss.ctx, cfg.Storage, iss)
+		iss.watches.run(iss.resume)
 		return
 	}
 	iss.serving.attach()
@@ -277,6 +278,19 @@ func (iss *Issuer) watch(f *flow, j job, rec *Record, magic *certmagic.Config, p
 	j.logger.Info("the order takes its time; waiting for it in the background",
 		zap.String("order_id", pending.OrderID), zap.String("detail", pending.Detail))
 	iss.watches.start(j.name, pending, func(ctx context.Context) {
+		unlock, err := f.lockWatch(ctx, j.name)
+		if err != nil {
+			if ctx.Err() == nil {
+				j.logger.Error("waiting for an order in the background failed", zap.Error(err))
+			}
+			return
+		}
+		defer unlock()
+		if rec, err := f.find(ctx, j); err == nil && iss.loadStored(ctx, magic, rec, j.name) {
+			j.logger.Info("another server has got the commercial certificate")
+			keys.forget(j.csr.PublicKey)
+			return
+		}
 		f.finish(ctx, j, func(got chain, rec *Record) error {
 			if err := store(ctx, magic, iss.IssuerKey(), j.name, key, iss.issued(got, rec)); err != nil {
 				return err

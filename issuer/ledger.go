@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -213,6 +214,60 @@ func (l *ledger) key(name string) string {
 	return path.Join(l.ordersPrefix(), certmagic.StorageKeys.Safe(name)+".json")
 }
 
+// aliasKey is where it is noted that another name's record covers a name.
+func (l *ledger) aliasKey(name string) string {
+	return path.Join(l.prefix, "names", certmagic.StorageKeys.Safe(name)+".json")
+}
+
+// alias notes, in storage, under which name the record is that covers another name. It
+// is only a hint: the record itself says whether it does.
+type alias struct {
+	Version int    `json:"version"`
+	Record  string `json:"record"` // first name of the record
+}
+
+// coveredBy returns the record that is noted to cover the name, if any.
+func (l *ledger) coveredBy(ctx context.Context, name string) (*Record, error) {
+	key := l.aliasKey(name)
+	data, err := l.storage.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", key, err)
+	}
+	var a alias
+	if err := json.Unmarshal(data, &a); err != nil || a.Version != recordVersion || a.Record == "" {
+		return nil, &DamagedRecordError{key, errors.Join(err, fmt.Errorf("it names the record %q in version %d", a.Record, a.Version))}
+	}
+	return l.load(ctx, a.Record)
+}
+
+// noteAliases notes the record under the names other than its first that it covers.
+func (l *ledger) noteAliases(ctx context.Context, rec *Record) error {
+	names := slices.Clone(rec.Names)
+	if rec.Order != nil {
+		names = append(names, rec.Order.Covered...)
+	}
+	data, err := json.Marshal(alias{recordVersion, rec.primary()})
+	if err != nil {
+		return fmt.Errorf("encoding alias: %w", err)
+	}
+	for _, name := range names {
+		if name == rec.primary() {
+			continue
+		}
+		key := l.aliasKey(name)
+		if have, err := l.storage.Load(ctx, key); err == nil && bytes.Equal(have, data) {
+			continue
+		}
+		if err := l.storage.Store(ctx, key, data); err != nil {
+			return fmt.Errorf("writing %s: %w", key, err)
+		}
+	}
+	return nil
+}
+
 // load returns the record of name. A name without one gets a fresh record in
 // StateNone.
 func (l *ledger) load(ctx context.Context, name string) (*Record, error) {
@@ -295,6 +350,10 @@ func (l *ledger) write(ctx context.Context, rec *Record) error {
 	if err == nil {
 		err = rec.check()
 	}
+	if err == nil && (rec.State == StateIntent || rec.State == StatePending || rec.State == StateIssued) {
+		// First, so that no crash leaves a covered name without its note.
+		err = l.noteAliases(ctx, rec)
+	}
 	if err == nil {
 		err = l.storage.Store(ctx, key, data)
 	}
@@ -306,8 +365,7 @@ func (l *ledger) write(ctx context.Context, rec *Record) error {
 }
 
 // all returns the records of the account, and an error for those that cannot be
-// used. It reads all of them, so it is for people and for the moment before a
-// purchase.
+// used. It reads all of them, so it is for what happens rarely.
 func (l *ledger) all(ctx context.Context) ([]*Record, error) {
 	keys, err := l.storage.List(ctx, l.ordersPrefix(), false)
 	if errors.Is(err, fs.ErrNotExist) {

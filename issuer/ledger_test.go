@@ -141,6 +141,30 @@ func TestUnknownFieldsInRecord(t *testing.T) {
 	})
 }
 
+// TestDamagedAlias expects that a name whose note of the order that covers it cannot be
+// read is not bought for.
+func TestDamagedAlias(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		key := p.ledger.aliasKey("www.example.com")
+		if !w.storage.Exists(t.Context(), key) {
+			t.Fatal("there is no note of the covered twin")
+		}
+		if err := w.storage.Store(t.Context(), key, []byte("{")); err != nil {
+			t.Fatal(err)
+		}
+		_, err := p.attempt(t.Context(), "www.example.com")
+		if damaged, ok := errors.AsType[*DamagedRecordError](err); !ok || damaged.Key != key {
+			t.Fatalf("error = %v", err)
+		}
+		if w.charges() != 1 {
+			t.Errorf("charges = %d, want 1", w.charges())
+		}
+	})
+}
+
 func TestDamagedSpendingStopsOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

@@ -63,6 +63,15 @@ func (w *watches) start(name string, pending *StillPendingError, run func(contex
 	})
 }
 
+// run runs what starts watches.
+func (w *watches) run(f func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.wg.Go(func() { f(w.ctx) })
+	}
+}
+
 // close ends all watches. Their orders stay as they are.
 func (w *watches) close() {
 	w.mu.Lock()

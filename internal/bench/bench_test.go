@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+func TestVerdict(t *testing.T) {
+	for _, tc := range []struct {
+		value float64
+		want  bound
+		out   string
+	}{
+		{5, bound{}, verdictReport},
+		{30, bound{atLeast, 30, 0.1}, verdictOK},
+		{27.1, bound{atLeast, 30, 0.1}, verdictNoise},
+		{26.9, bound{atLeast, 30, 0.1}, verdictMissed},
+		{1.5, bound{atMost, 1.5, 0.1}, verdictOK},
+		{1.64, bound{atMost, 1.5, 0.1}, verdictNoise},
+		{1.66, bound{atMost, 1.5, 0.1}, verdictMissed},
+		{0, bound{kind: atMost}, verdictOK},
+		{0.1, bound{kind: atMost}, verdictMissed},
+	} {
+		if got := (row{value: tc.value, want: tc.want}).verdict(); got != tc.out {
+			t.Errorf("%v against %+v: got %q, want %q", tc.value, tc.want, got, tc.out)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tc := range []struct {
+		values []float64
+		want   float64
+	}{
+		{nil, 0},
+		{[]float64{3, 1, 2}, 2},
+		{[]float64{4, 1, 3, 2}, 3},
+	} {
+		if got := median(tc.values); got != tc.want {
+			t.Errorf("median of %v: got %v, want %v", tc.values, got, tc.want)
+		}
+	}
+}
+
+func TestMedianRatio(t *testing.T) {
+	// The second round was disturbed, the third one for one side only.
+	got := medianRatio([]float64{100, 50, 40}, []float64{50, 25, 40})
+	if got != 2 {
+		t.Errorf("got %v, want 2", got)
+	}
+}
+
+// What is counted and not timed is as good here as in a real run. Times are not
+// judged: the race detector and other tests are in the way.
+func TestQuick(t *testing.T) {
+	for _, b := range benches {
+		if b.name == "site" {
+			continue // builds Caddy
+		}
+		t.Run(b.name, func(t *testing.T) {
+			rows, err := runOne(t.Context(), b, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range rows {
+				if r.want.kind != reportOnly && r.want.margin == 0 && r.verdict() != verdictOK {
+					t.Errorf("%s: %v, want %s", r.claim, r.value, r.want.format(r.unit))
+				}
+			}
+		})
+	}
+}
+
+func TestRun(t *testing.T) {
+	var table bytes.Buffer
+	missed, err := run(t.Context(), []string{"-quick", "-only", "flood"}, &table, io.Discard)
+	if err != nil || missed != 0 {
+		t.Fatalf("missed %d, %v\n%s", missed, err, &table)
+	}
+	if got := strings.Count(table.String(), "| ok |"); got != 3 {
+		t.Errorf("the table has %d cells ok, want its head and two claims:\n%s", got, &table)
+	}
+	for _, args := range [][]string{{"-only", "nothing"}, {"file"}, {"-slow"}} {
+		if _, err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+// An answer in any number of pieces is one answer.
+func TestClient(t *testing.T) {
+	for _, tc := range []struct {
+		pieces []string
+		ok     bool
+	}{
+		{[]string{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"}, true},
+		{[]string{"HTTP/1.1 200 OK\r\nContent-Le", "ngth: 5\r\n\r", "\nhel", "lo"}, true},
+		{[]string{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"}, false},
+		{[]string{"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello"}, false},
+		{[]string{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"}, false},
+		{[]string{strings.Repeat("x", 5000)}, false},
+	} {
+		server, conn := net.Pipe()
+		go func() {
+			defer server.Close() //nolint:errcheck // a pipe
+			if _, err := server.Read(make([]byte, 1024)); err != nil {
+				return
+			}
+			for _, piece := range tc.pieces {
+				if _, err := io.WriteString(server, piece); err != nil {
+					return
+				}
+			}
+		}()
+		c := &client{conn: conn}
+		err := c.wantBody("example.com", "/", "hello")
+		c.close()
+		if (err == nil) != tc.ok {
+			t.Errorf("%q: got error %v", tc.pieces, err)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	// The vendor under measurement.
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
+)
+
+const (
+	issueToken = "bench"
+
+	// vendorDelay is what the vendor takes for each answer on top of its work. A
+	// real one is farther away; the nearer it is, the harder the claim.
+	vendorDelay = 30 * time.Millisecond
+)
+
+// benchIssue buys certificates, from a CA that validates and issues at once, and
+// compares the time with what the vendor took for its answers. A storage and an issuer
+// are made for each one, so that all are the first.
+func benchIssue(ctx context.Context, o options) ([]row, error) {
+	ports, err := freePorts(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := sandboxca.New(sandboxca.Config{
+		Accounts: []sandboxca.Account{{Token: issueToken, Balance: 100_000_000}},
+		HTTPPort: ports[0],
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer ca.Close()
+	ca.Inject(sandboxca.Fault{Kind: sandboxca.Delay, Phase: sandboxca.AfterEffect, Delay: vendorDelay})
+	seller := &meter{next: ca}
+	api := httptest.NewServer(seller)
+	defer api.Close()
+
+	var wall, vendor, ratios, overhead, operations []float64
+	var calls []string
+	detail := ""
+	rounds := pick(o, 31, 5)
+	for i := range rounds + 1 {
+		seller.reset()
+		took, storage, err := issueOnce(ctx, subdir(o, i), api.URL, ports[0], fmt.Sprintf("shop%d.example.com", i))
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			continue // for the first time ever, in this process
+		}
+		spent, made := seller.read()
+		calls = made
+		wall = append(wall, took.Seconds()*1e3)
+		vendor = append(vendor, spent.Seconds()*1e3)
+		ratios = append(ratios, float64(took)/float64(spent))
+		overhead = append(overhead, (took-spent).Seconds()*1e3)
+		operations = append(operations, float64(storage.all()))
+		detail = fmt.Sprintf("%d reads, %d writes, %d deletes, %d lists, %d locks",
+			storage.loads.Load(), storage.stores.Load(), storage.deletes.Load(), storage.lists.Load(), storage.locks.Load())
+	}
+	if charges := len(ca.Charges()); charges != rounds+1 {
+		return nil, fmt.Errorf("%d certificates were charged %d times", rounds+1, charges)
+	}
+	return []row{
+		{
+			claim: fmt.Sprintf("issuing a certificate, against the vendor's answer times (%s, %s each or more)", strings.Join(calls, ", "), vendorDelay),
+			ours:  number(median(wall)) + " ms", peer: number(median(vendor)) + " ms",
+			value: median(ratios), unit: "×", want: bound{atMost, 1.5, 0.1},
+		},
+		{claim: "time of our own in it, network and validation file included", ours: number(median(overhead)) + " ms", peer: "-", value: median(overhead), unit: " ms"},
+		{claim: "storage operations for it, the first of its account", ours: detail, peer: "-", value: median(operations)},
+	}, nil
+}
+
+func issueOnce(ctx context.Context, dir, api string, port int, name string) (time.Duration, *countingStorage, error) {
+	cfg, err := issuerConfig(map[string]any{
+		"name": "racent", "api_token": issueToken, "endpoint": api + "/ssl", "test_service": true,
+	}, port)
+	if err != nil {
+		return 0, nil, err
+	}
+	cfg.PollMin = caddy.Duration(50 * time.Millisecond)
+	s, err := newServer(newStorage(dir), cfg)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer s.close()
+	csr, err := s.request(name)
+	if err != nil {
+		return 0, nil, err
+	}
+	started := time.Now()
+	cert, err := s.Issue(ctx, csr)
+	took := time.Since(started)
+	if err != nil {
+		return 0, nil, err
+	}
+	leaf, _ := pem.Decode(cert.Certificate)
+	if leaf == nil {
+		return 0, nil, errors.New("there is no certificate")
+	}
+	parsed, err := x509.ParseCertificate(leaf.Bytes)
+	if err != nil {
+		return 0, nil, err
+	}
+	return took, s.storage, parsed.VerifyHostname(name)
+}
+
+// meter adds up how long a vendor takes for its answers, from the request read to the
+// answer written, and notes what was asked for. What the network takes in addition
+// is not counted, so that it does not count in our favour.
+type meter struct {
+	next   http.Handler
+	flight sync.WaitGroup
+
+	mu    sync.Mutex
+	spent time.Duration
+	calls []string
+}
+
+func (m *meter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.flight.Add(1)
+	defer m.flight.Done()
+	started := time.Now()
+	m.next.ServeHTTP(w, r)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spent += time.Since(started)
+	m.calls = append(m.calls, path.Base(r.URL.Path))
+}
+
+func (m *meter) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spent, m.calls = 0, nil
+}
+
+// read waits for calls whose answer has arrived before they are noted.
+func (m *meter) read() (spent time.Duration, calls []string) {
+	m.flight.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.spent, slices.Clone(m.calls)
+}

@@ -1,0 +1,447 @@
+package caddycommercial
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+const modulePath = "github.com/caddy-commercial/caddy-commercial"
+
+// ourModules are the modules of this plugin that importing it registered.
+func ourModules() []caddy.ModuleInfo {
+	var ours []caddy.ModuleInfo
+	for _, id := range caddy.Modules() {
+		info, err := caddy.GetModule(id)
+		if err != nil {
+			continue
+		}
+		typ := reflect.TypeOf(info.New())
+		if typ.Kind() == reflect.Pointer && strings.HasPrefix(typ.Elem().PkgPath(), modulePath+"/") {
+			ours = append(ours, info)
+		}
+	}
+	return ours
+}
+
+// TestModulesRegister compares what is registered with what the package
+// documentation and the README promise.
+func TestModulesRegister(t *testing.T) {
+	promised := regexp.MustCompile(`(?m)^//\t((?:tls|http)\.[a-z.]+) `).FindAllStringSubmatch(read(t, "plugin.go"), -1)
+	if len(promised) < 4 {
+		t.Fatalf("the package documentation names %d modules", len(promised))
+	}
+	var want, got []string
+	for _, match := range promised {
+		want = append(want, match[1])
+	}
+	for _, info := range ourModules() {
+		got = append(got, string(info.ID))
+		if !strings.Contains(read(t, "README.md"), "`"+string(info.ID)+"`") {
+			t.Errorf("the README does not name %s", info.ID)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("registered %v, documented %v", got, want)
+	}
+}
+
+func TestExampleAdapts(t *testing.T) {
+	_, warnings, err := adapt(read(t, "example.Caddyfile"))
+	if err != nil || len(warnings) > 0 {
+		t.Errorf("%v, warnings %v", err, warnings)
+	}
+}
+
+func adapt(text string) ([]byte, []caddyconfig.Warning, error) {
+	return caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// optionTable is a literal of an options table in the source: where it is, the block
+// of a Caddyfile that it is for, and the names of its options.
+type optionTable struct {
+	file, block string
+	syntax      string // the comment of the function or of UnmarshalCaddyfile beside it
+	names       []string
+}
+
+// optionTables reads all tables of the modules from the source.
+func optionTables(t *testing.T) []optionTable {
+	t.Helper()
+	var tables []optionTable
+	for _, file := range sources(t, "issuer", "vendors", "dcv", "caddyfile") {
+		parsed := parse(t, file)
+		syntax := ""
+		for _, decl := range parsed.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Name.Name == "UnmarshalCaddyfile" {
+				syntax = fn.Doc.Text()
+			}
+		}
+		for _, decl := range parsed.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(fn, func(n ast.Node) bool {
+				lit, ok := n.(*ast.CompositeLit)
+				if !ok {
+					return true
+				}
+				if sel, ok := lit.Type.(*ast.SelectorExpr); !ok || sel.Sel.Name != "Table" {
+					return true
+				}
+				table := optionTable{file: file, block: blockOf(file, fn.Name.Name), syntax: syntax}
+				for _, element := range lit.Elts {
+					name, err := strconv.Unquote(element.(*ast.KeyValueExpr).Key.(*ast.BasicLit).Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					table.names = append(table.names, name)
+				}
+				tables = append(tables, table)
+				return false
+			})
+		}
+	}
+	if len(tables) < 5 {
+		t.Fatalf("found %d options tables; has their form changed?", len(tables))
+	}
+	return tables
+}
+
+// blockOf names the block that a table in this function of this file is for: that of
+// a function such as contactOption, the vendor of a vendor's folder, or the issuer.
+func blockOf(file, function string) string {
+	if block, ok := strings.CutSuffix(function, "Option"); ok {
+		return block
+	}
+	if dir := filepath.Dir(file); strings.HasPrefix(dir, "vendors/") {
+		return filepath.Base(dir)
+	}
+	return "commercial"
+}
+
+func sources(t *testing.T, roots ...string) []string {
+	t.Helper()
+	var files []string
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+			if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+func parse(t *testing.T, file string) *ast.File {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// TestEveryOptionIsDocumented looks for each option in the syntax comment beside its
+// table, in the right block of a Caddyfile in the README, and among the golden files
+// of what goes wrong.
+func TestEveryOptionIsDocumented(t *testing.T) {
+	documented := make(map[string]bool)
+	for _, text := range fences(t, "caddyfile") {
+		for _, option := range optionsIn(text) {
+			documented[option] = true
+		}
+	}
+	failing := ""
+	for _, file := range glob(t, filepath.Join("caddyfile", "testdata", "errors", "*.caddyfiletest")) {
+		failing += read(t, file)
+	}
+	for _, table := range optionTables(t) {
+		for _, name := range table.names {
+			if !regexp.MustCompile(`(?m)^\s*` + name + `\b`).MatchString(table.syntax) {
+				t.Errorf("%s: the comment of UnmarshalCaddyfile does not show %q", table.file, name)
+			}
+			if !documented[table.block+" "+name] {
+				t.Errorf("README.md: no Caddyfile shows option %q of %q", name, table.block)
+			}
+			if !strings.Contains(failing, "option '"+name+"'") {
+				t.Errorf("no golden file shows how option %q of %q fails", name, table.block)
+			}
+		}
+	}
+}
+
+// optionsIn returns each line's option with its block, as "block option".
+func optionsIn(caddyfile string) []string {
+	var found []string
+	blocks := []string{""}
+	for line := range strings.Lines(caddyfile) {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] == "#" {
+			continue
+		}
+		if words[0] == "}" {
+			blocks = blocks[:len(blocks)-1]
+			continue
+		}
+		found = append(found, blocks[len(blocks)-1]+" "+words[0])
+		line, _, _ := strings.Cut(line, " #")
+		if strings.HasSuffix(strings.TrimSpace(line), "{") {
+			block := words[0]
+			if slices.Contains([]string{"vendor", "issuer", "cert_issuer"}, block) {
+				block = words[1]
+			}
+			blocks = append(blocks, block)
+		}
+	}
+	return found
+}
+
+// fences returns the fenced blocks of a language in the README.
+func fences(t *testing.T, language string) []string {
+	t.Helper()
+	var list []string
+	for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, "README.md"), -1) {
+		list = append(list, match[1])
+	}
+	if len(list) == 0 {
+		t.Fatalf("the README has no %s", language)
+	}
+	return list
+}
+
+// TestReadmeConfigsLoad runs all configs of the README through everything that
+// Caddy does before it starts one.
+func TestReadmeConfigsLoad(t *testing.T) {
+	configs := fences(t, "json")
+	for _, text := range fences(t, "caddyfile") {
+		raw, _, err := adapt(text)
+		if err != nil {
+			t.Errorf("%v in\n%s", err, text)
+			continue
+		}
+		configs = append(configs, string(raw))
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("RACENT_TOKEN", "token")
+	t.Setenv("NICSRS_TOKEN", "token")
+	for _, text := range configs {
+		// Another program may have the port.
+		text = strings.ReplaceAll(text, "127.0.0.1:9443", "127.0.0.1:0")
+		cfg := new(caddy.Config)
+		if err := caddy.StrictUnmarshalJSON([]byte(text), cfg); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+			continue
+		}
+		cfg.Admin = &caddy.AdminConfig{Disabled: true}
+		cfg.StorageRaw = json.RawMessage(`{"module": "file_system", "root": "storage"}`)
+		if err := caddy.Validate(cfg); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+		}
+	}
+}
+
+// TestReadmeQuotesRealMessages looks for the messages that head the README's advice
+// in the source. Dots in a heading stand for what varies.
+func TestReadmeQuotesRealMessages(t *testing.T) {
+	var texts []string
+	for _, file := range sources(t, "issuer", "vendors", "dcv", "internal") {
+		ast.Inspect(parse(t, file), func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if text, err := strconv.Unquote(lit.Value); err == nil {
+					texts = append(texts, text)
+				}
+			}
+			return true
+		})
+	}
+	headings := regexp.MustCompile("(?m)^#### `(.+)`$").FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(headings) < 10 {
+		t.Fatalf("found %d headings", len(headings))
+	}
+	for _, heading := range headings {
+		for part := range strings.SplitSeq(heading[1], "…") {
+			part = strings.TrimSpace(part)
+			if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, part) }) {
+				t.Errorf("no message of the source has %q", part)
+			}
+		}
+	}
+}
+
+// TestReadmeCommands holds the README and the check of the project to the same
+// commands.
+func TestReadmeCommands(t *testing.T) {
+	for _, command := range []string{"go run ./cmd/caddy run --config example.Caddyfile", "go test -race ./..."} {
+		for _, file := range []string{"README.md", filepath.Join(".ci", "run")} {
+			if !strings.Contains(read(t, file), command) {
+				t.Errorf("%s does not have %q", file, command)
+			}
+		}
+	}
+}
+
+// TestReadmeExplainsDependencies looks for each module that go.mod requires directly.
+func TestReadmeExplainsDependencies(t *testing.T) {
+	direct := regexp.MustCompile(`(?m)^(?:require )?\t?([a-z.]+\.[a-z]+/\S+) v\S+$`).FindAllStringSubmatch(read(t, "go.mod"), -1)
+	if len(direct) < 5 {
+		t.Fatalf("go.mod has %d direct dependencies", len(direct))
+	}
+	for _, match := range direct {
+		if !strings.Contains(read(t, "README.md"), "`"+match[1]+"`") {
+			t.Errorf("the README does not say why %s is needed", match[1])
+		}
+	}
+}
+
+// TestFieldsHaveDocs: Caddy's website makes the documentation of JSON from these
+// comments.
+func TestFieldsHaveDocs(t *testing.T) {
+	seen := make(map[reflect.Type]bool)
+	var check func(reflect.Type)
+	check = func(typ reflect.Type) {
+		for slices.Contains([]reflect.Kind{reflect.Pointer, reflect.Slice}, typ.Kind()) {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || seen[typ] || !strings.HasPrefix(typ.PkgPath(), modulePath+"/") {
+			return
+		}
+		seen[typ] = true
+		comments, documented := fieldComments(t, typ)
+		if !documented {
+			t.Errorf("%s has no comment", typ)
+		}
+		for i := range typ.NumField() {
+			field := typ.Field(i)
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if !field.IsExported() || name == "" || name == "-" {
+				continue
+			}
+			if comments[field.Name] == "" {
+				t.Errorf("%s.%s has no comment", typ, field.Name)
+			}
+			check(field.Type)
+		}
+	}
+	for _, info := range ourModules() {
+		check(reflect.TypeOf(info.New()))
+	}
+}
+
+// fieldComments returns the comments of a struct's fields, and whether the struct
+// has one itself.
+func fieldComments(t *testing.T, typ reflect.Type) (comments map[string]string, documented bool) {
+	t.Helper()
+	comments = make(map[string]string)
+	for _, file := range glob(t, filepath.Join(strings.TrimPrefix(typ.PkgPath(), modulePath+"/"), "*.go")) {
+		for _, decl := range parse(t, file).Decls {
+			gen, ok := decl.(*ast.GenDecl)
+			if !ok {
+				continue
+			}
+			for _, spec := range gen.Specs {
+				def, ok := spec.(*ast.TypeSpec)
+				if !ok || def.Name.Name != typ.Name() {
+					continue
+				}
+				documented = gen.Doc.Text() != ""
+				for _, field := range def.Type.(*ast.StructType).Fields.List {
+					for _, name := range field.Names {
+						comments[name.Name] = field.Doc.Text()
+					}
+				}
+			}
+		}
+	}
+	return comments, documented
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("nothing at %s: %v", pattern, err)
+	}
+	return files
+}
+
+// mayImport says which layers of the project each layer may import. What is not
+// listed, the module root, commands, end-to-end tests and benchmarks, puts the layers together and
+// may import all of them.
+var mayImport = map[string][]string{
+	"caddyfile": {"issuer", "dcv", "vendors", "internal"},
+	"issuer":    {"dcv", "vendors", "internal"},
+	"vendors/*": {"vendors", "vendors/*", "internal"},
+	"vendors":   {"internal"},
+	"dcv":       {"internal"},
+	"internal":  {"internal"},
+}
+
+func layerOf(pkg string) string {
+	pkg = strings.TrimPrefix(strings.TrimPrefix(pkg, modulePath), "/")
+	top, rest, _ := strings.Cut(pkg, "/")
+	switch {
+	case rest == "bench" || strings.HasPrefix(rest, "e2e"):
+		return "tests"
+	case top == "vendors" && rest != "":
+		return "vendors/*"
+	}
+	return top
+}
+
+func TestDependenciesPointOneWay(t *testing.T) {
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := make(map[string]bool)
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		layer := layerOf(words[0])
+		allowed, bounded := mayImport[layer]
+		checked[layer] = true
+		for _, imported := range words[1:] {
+			if bounded && strings.HasPrefix(imported, modulePath) && imported != words[0] && !slices.Contains(allowed, layerOf(imported)) {
+				t.Errorf("%s must not import %s", words[0], imported)
+			}
+		}
+	}
+	for layer := range mayImport {
+		if !checked[layer] {
+			t.Errorf("there is no package in %s", layer)
+		}
+	}
+}
