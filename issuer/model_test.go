@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -308,6 +309,9 @@ type history struct {
 	shop    *shop
 	web     *web
 	start   time.Time
+
+	mu   sync.Mutex
+	jobs int // how many were handed out
 }
 
 func (h *history) process(f *fuse) *process {
@@ -332,6 +336,49 @@ func (h *history) process(f *fuse) *process {
 	return p
 }
 
+// modelJobs is a stock of jobs with keys of their own, more than a history needs,
+// because making them would be most of the work.
+var modelJobs = sync.OnceValue(func() []modelJob {
+	jobs := make([]modelJob, 512)
+	for i := range jobs {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			panic(err)
+		}
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"example.com"}}, key)
+		if err != nil {
+			panic(err)
+		}
+		csr, err := x509.ParseCertificateRequest(der)
+		if err != nil {
+			panic(err)
+		}
+		id, err := publicID(key.Public())
+		if err != nil {
+			panic(err)
+		}
+		jobs[i] = modelJob{key, job{name: "example.com", csr: csr, key: id, logger: zap.NewNop()}}
+	}
+	return jobs
+})
+
+type modelJob struct {
+	signer *ecdsa.PrivateKey
+	job
+}
+
+// job returns the next job of the history, with a key that no other one had, as
+// certmagic makes one for each attempt.
+func (h *history) job(p *process) job {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	next := modelJobs()[h.jobs%len(modelJobs())]
+	h.jobs++
+	p.keys.remember(next.signer)
+	next.started = time.Now()
+	return next.job
+}
+
 // serve is one server's life: attempts whenever it has no certificate or an old one,
 // and crashes.
 func (h *history) serve(crashes []int, until time.Duration) (served bool, last error) {
@@ -349,7 +396,7 @@ func (h *history) serve(crashes []int, until time.Duration) (served bool, last e
 			time.Sleep(min(time.Until(renewAt), until-time.Since(h.start)) + time.Second)
 			continue
 		}
-		j := p.newJob(h.tb, "example.com")
+		j := h.job(p)
 		got, _, err := p.obtain(context.Background(), j)
 		p.keys.forget(j.csr.PublicKey)
 		if err == nil {
