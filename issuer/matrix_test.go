@@ -110,6 +110,31 @@ func (u *unreachable) Place(ctx context.Context, req vendors.OrderRequest) (vend
 	return u.Orders.Place(ctx, req)
 }
 
+// asksFor makes the vendor ask for a certain file, in every answer. It cannot be served,
+// and the one that was expected still is.
+func asksFor(name, content string) func(*flow) {
+	return func(f *flow) {
+		f.vendor = &demanding{f.vendor.(*racent.Orders), []vendors.Challenge{{Method: vendors.MethodHTTP, FileName: name, FileContent: content}}}
+	}
+}
+
+type demanding struct {
+	*racent.Orders
+	challenges []vendors.Challenge
+}
+
+func (d *demanding) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
+	order, err := d.Orders.Place(ctx, req)
+	order.Challenges = d.challenges
+	return order, err
+}
+
+func (d *demanding) Status(ctx context.Context, id string) (vendors.Order, error) {
+	order, err := d.Orders.Status(ctx, id)
+	order.Challenges = d.challenges
+	return order, err
+}
+
 func TestBadVendors(t *testing.T) {
 	quirk := func(change func(*sandboxca.Quirks)) func(*sandboxca.Config) {
 		return func(c *sandboxca.Config) { change(&c.Quirks) }
@@ -172,6 +197,14 @@ func TestBadVendors(t *testing.T) {
 		{name: "reference is a mere remark", config: quirk(func(q *sandboxca.Quirks) { q.LooseRefID = true }), faults: []sandboxca.Fault{{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1}}, charges: 1, want: "served"},
 		{name: "look-up answers with empty success", config: quirk(func(q *sandboxca.Quirks) { q.EmptyUnknownRef = true }), faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Reset, Times: 1}}, charges: 1, want: "served"},
 		{name: "place is processed 55 s after it was given up", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Delay, Delay: 85 * time.Second, Times: 1}}, charges: 1, want: "served"},
+		{name: "success without an ID, order placed", faults: []sandboxca.Fault{{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.APICode, Code: 1, Times: 1}}, charges: 1, want: "served"},
+		{name: "success without an ID, nothing placed", faults: api("place", 1, 1), charges: 1, want: "served"},
+		{name: "hostile file name ../x", flow: asksFor("../x", "y"), charges: 1, want: "served"},
+		{name: "hostile file name, absolute", flow: asksFor("/etc/passwd", "y"), charges: 1, want: "served"},
+		{name: "hostile file name with control characters", flow: asksFor("a\r\nb.txt", "y"), charges: 1, want: "served"},
+		{name: "hostile file name of 5 kB", flow: asksFor(strings.Repeat("a", 5000), "y"), charges: 1, want: "served"},
+		{name: "hostile content", flow: asksFor("a.txt", "x\x00y"), charges: 1, want: "served"},
+		{name: "content of 1 MB", flow: asksFor("a.txt", strings.Repeat("a", 1<<20)), charges: 1, want: "served"},
 		{name: "slow CA", config: func(c *sandboxca.Config) { c.IssueDelay = 20 * time.Hour }, charges: 1, want: "served"},
 	}
 	for _, c := range cases {
