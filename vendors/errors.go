@@ -55,6 +55,11 @@ var (
 
 	// ErrBalance matches errors about an account without enough money.
 	ErrBalance = errors.New("account balance is too low")
+
+	// ErrUndecidable matches errors of Find that say that the vendor's answers
+	// contradict each other: an order may be there or not, and only a person can
+	// tell once time has not resolved it.
+	ErrUndecidable = errors.New("the vendor's answers contradict each other")
 )
 
 // Error is a failed call to a vendor. It never holds a secret.

@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/issuer"
+)
+
+// lostOrder leaves a world in which the answer to an order was lost, the vendor
+// cannot be asked about it any more, and the ledger has given up. Whether there is an
+// order depends on the phase in which the answer was lost.
+func lostOrder(t *testing.T, name string, phase sandboxca.Phase) *world {
+	t.Helper()
+	w := newWorld(t, nil)
+	w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: phase, Kind: sandboxca.Reset, Times: 1})
+	heal := w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTML})
+	s := w.start(w.simple(w.node, name))
+	s.awaitLog("looking up a reference failed")
+	s.stop()
+	heal()
+
+	// No fault makes this vendor's look-up undecidable for good, so the ledger is told
+	// that it was.
+	records := w.records()
+	if len(records) != 1 || records[0].State != issuer.StateIntent {
+		t.Fatalf("the ledger has not one intent: %+v", records)
+	}
+	rec := records[0]
+	rec.State, rec.Problem = issuer.StateUncertain, "for a test"
+	rec.Revision++
+	data, err := json.Marshal(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(w.storage, "commercial", "racent", w.account(), "orders", name+".json")
+	if _, err := os.Stat(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// TestResolve: an order whose fate cannot be told stops all buying, the log says what
+// to do, and doing it brings the certificate.
+func TestResolve(t *testing.T) {
+	const name = "shop.localhost"
+	for title, tt := range map[string]struct {
+		phase  sandboxca.Phase
+		orders int
+		answer func(w *world) []string
+	}{
+		"there is an order": {sandboxca.AfterEffect, 1, func(w *world) []string { return []string{"--order", w.ca.Orders()[0].ID} }},
+		"there is none":     {sandboxca.BeforeEffect, 0, func(*world) []string { return []string{"--none"} }},
+	} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			w := lostOrder(t, name, tt.phase)
+			w.charges(tt.orders)
+			reference := w.records()[0].Attempt.Reference
+
+			placed := w.ca.Calls("place")
+			s := w.start(w.simple(w.node, name))
+			refusal := s.awaitEntry("the refusal", func(e logEntry) bool {
+				return e.Level == "error" && strings.Contains(e.raw, "cannot be told")
+			})
+			for _, part := range []string{"racent", reference, "caddy commercial resolve " + name + " --order", "--none"} {
+				if !strings.Contains(refusal.raw, part) {
+					t.Errorf("the error does not name %q: %s", part, refusal.raw)
+				}
+			}
+			if n := w.ca.Calls("place") - placed; n != 0 {
+				t.Errorf("%d orders were placed without leave", n)
+			}
+
+			args := append([]string{"commercial", "resolve", name, "--config", s.config}, tt.answer(w)...)
+			if out, err := w.run(w.node, args...); err != nil {
+				t.Fatalf("caddy %s: %v\n%s", strings.Join(args, " "), err, out)
+			}
+			if out, err := w.run(w.node, "reload", "--config", s.config, "--force"); err != nil {
+				t.Fatalf("caddy reload: %v\n%s", err, out)
+			}
+			s.served(name)
+			w.charges(1)
+			w.nothingForgotten()
+
+			if out, err := w.run(w.node, args...); err == nil || !strings.Contains(out, "nothing to resolve") {
+				t.Errorf("resolving again: error %v\n%s", err, out)
+			}
+		})
+	}
+}

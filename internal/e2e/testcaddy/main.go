@@ -1,0 +1,17 @@
+// Command testcaddy is Caddy with its standard modules and this plugin, as the
+// end-to-end tests run it. Two things differ from a real one: there is a storage
+// module that tells the test of every write, see [Storage], and the names of tests
+// lead to this machine, whatever the resolver of the system says of them.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/caddy-commercial/caddy-commercial"
+)
+
+func main() {
+	resolveLocally()
+	caddycmd.Main()
+}
