@@ -22,8 +22,9 @@ func judge(resp *http.Response, body []byte, readErr error, raw bool, secrets sc
 	what := describe(resp.Header, body, readErr, secrets)
 	switch {
 	case status == http.StatusTooManyRequests:
-		// Sent by rate limits in front of the service: it was not processed.
-		e.NoEffect, e.again = true, true
+		// Usually sent by a rate limit in front of the service, before anything was
+		// done. But nothing proves that, and a look-up costs less than an order.
+		e.again = true
 		e.Err = fmt.Errorf("too many requests: %s", what)
 	case status >= 300 && status < 400:
 		target := snippet(secrets.scrub(resp.Header.Get("Location")))

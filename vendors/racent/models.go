@@ -8,6 +8,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/lax"
+)
+
+// The service does not keep to the kinds of values in its documents.
+type (
+	text         = lax.Text
+	loose[T any] = lax.Value[T]
 )
 
 // answer is the envelope of every call.
@@ -43,7 +51,8 @@ type orderData struct {
 	OV          loose[step] `json:"ov"`
 	Issued      loose[step] `json:"issued"`
 
-	ApplyParams applyParams `json:"applyParams"`
+	// An object, or a text that holds one. Both were observed.
+	ApplyParams lax.Nested[applyParams] `json:"applyParams"`
 
 	// Observed: updateDCV nests the values one level deeper at times.
 	Data loose[struct{ dcvValues }] `json:"data"`
@@ -73,23 +82,9 @@ type step struct {
 	Status text `json:"status"`
 }
 
-// applyParams is the echo of an order's params: an object, or a text that holds
-// one. Both were observed.
+// applyParams is the echo of an order's params.
 type applyParams struct {
 	DomainInfo loose[[]dcvState] `json:"domainInfo"`
-}
-
-func (p *applyParams) UnmarshalJSON(b []byte) error {
-	var quoted string
-	if json.Unmarshal(b, &quoted) == nil {
-		b = []byte(quoted)
-	}
-	type plain applyParams
-	var v plain
-	if json.Unmarshal(b, &v) == nil {
-		*p = applyParams(v)
-	}
-	return nil
 }
 
 // productData is one product of productList.
@@ -151,43 +146,6 @@ type organization struct {
 	Mobile   string `json:"organizationMobile,omitempty"`
 }
 
-// text takes a JSON string, number or boolean as text, and anything else as
-// empty: an optional field of an unexpected kind must not cost a good answer.
-type text string
-
-func (t *text) UnmarshalJSON(b []byte) error {
-	*t = ""
-	switch {
-	case len(b) == 0 || b[0] == '{' || b[0] == '[' || string(b) == "null":
-		return nil
-	case b[0] == '"':
-		var s string
-		if err := json.Unmarshal(b, &s); err != nil {
-			return err
-		}
-		*t = text(s)
-	default:
-		*t = text(b)
-	}
-	return nil
-}
-
-// loose holds a value whose JSON may be of another kind than documented, for
-// example PHP's empty array where an object is meant. It is then empty.
-type loose[T any] struct{ V T }
-
-func (l *loose[T]) UnmarshalJSON(b []byte) error {
-	var v T
-	if json.Unmarshal(b, &v) == nil {
-		l.V = v
-	}
-	return nil
-}
-
-// word is a text that is compared or used as a handle, without white space
-// around it.
-func (t text) word() string { return strings.TrimSpace(string(t)) }
-
 // isEmpty reports whether JSON says nothing: absent, null, or an empty text,
 // array or object.
 func isEmpty(raw json.RawMessage) bool {
@@ -240,7 +198,7 @@ var chinaTime = time.FixedZone("UTC+8", 8*60*60)
 // parseDate returns the zero time for anything that is not a date.
 func parseDate(t text) time.Time {
 	for _, layout := range []string{time.DateTime, time.DateOnly} {
-		if at, err := time.ParseInLocation(layout, t.word(), chinaTime); err == nil {
+		if at, err := time.ParseInLocation(layout, t.Word(), chinaTime); err == nil {
 			return at.UTC()
 		}
 	}

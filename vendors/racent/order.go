@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sectigo"
 	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -134,7 +135,7 @@ func (o *Orders) placed(endpoint string, method vendors.Method, a answer, err er
 		return vendors.Order{}, o.client.failure(endpoint, vendorhttp.Effect, a)
 	}
 	d := a.order()
-	if d.CertID.word() == "" {
+	if d.CertID.Word() == "" {
 		return vendors.Order{}, &vendors.Error{
 			Vendor: o.about.Name, Endpoint: endpoint, Verdict: vendors.Uncertain,
 			Code: string(a.Code), Message: o.client.http.Scrub(message(a.Errors)),
@@ -142,10 +143,10 @@ func (o *Orders) placed(endpoint string, method vendors.Method, a answer, err er
 		}
 	}
 	return vendors.Order{
-		ID:         d.CertID.word(),
+		ID:         d.CertID.Word(),
 		Status:     vendors.StatusPending,
-		RawStatus:  o.client.http.Scrub(a.Status.word()),
-		CAOrderID:  d.VendorID.word(),
+		RawStatus:  o.client.http.Scrub(a.Status.Word()),
+		CAOrderID:  d.VendorID.Word(),
 		Challenges: d.challenges(method),
 		Names:      d.names(),
 	}, nil
@@ -204,7 +205,7 @@ func foundIDs(raw json.RawMessage) []string {
 	}
 	var ids []string
 	for _, d := range list.V {
-		if id := d.CertID.word(); id != "" {
+		if id := d.CertID.Word(); id != "" {
 			ids = append(ids, id)
 		}
 	}
@@ -214,20 +215,19 @@ func foundIDs(raw json.RawMessage) []string {
 // Predict implements vendors.Predictor. Products whose proofs are random have
 // none to predict.
 func (o *Orders) Predict(req vendors.OrderRequest) ([]vendors.Challenge, error) {
-	if !usesCSRHash(req.Product) {
+	if !sectigo.IsProduct(req.Product) {
 		return nil, nil
 	}
 	return []vendors.Challenge{csrHash(req.CSR, req.Unique, req.Method)}, nil
 }
 
 // CAAIdentities implements vendors.CAAIdentifier for Sectigo, the CA of most
-// products. The names are those of Sectigo's knowledge base, "CAA Record
-// (Certification Authority Authorization)".
+// products.
 func (o *Orders) CAAIdentities(product string) []string {
-	if !usesCSRHash(product) {
+	if !sectigo.IsProduct(product) {
 		return nil
 	}
-	return []string{"sectigo.com", "comodo.com", "comodoca.com", "usertrust.com", "trust-provider.com"}
+	return sectigo.CAAIdentities()
 }
 
 // Recheck implements vendors.Rechecker: sending a name's method again makes the
@@ -307,19 +307,19 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 }
 
 func (p productData) product() vendors.Product {
-	maxNames, _ := strconv.Atoi(p.MaxDomain.word()) // 0 means unknown
+	maxNames, _ := strconv.Atoi(p.MaxDomain.Word()) // 0 means unknown
 	product := vendors.Product{
-		Code:       p.Code.word(),
-		Name:       p.Name.word(),
-		Validation: strings.ToLower(p.ValidationType.word()),
-		Wildcard:   strings.EqualFold(p.SupportWildcard.word(), "Y"),
+		Code:       p.Code.Word(),
+		Name:       p.Name.Word(),
+		Validation: strings.ToLower(p.ValidationType.Word()),
+		Wildcard:   strings.EqualFold(p.SupportWildcard.Word(), "Y"),
 		MaxNames:   maxNames,
 		Prices:     make(map[int]string),
 	}
 	for key, price := range p.Price.V.BasePrice.V {
 		months, err := strconv.Atoi(strings.TrimPrefix(key, "price"))
 		if err == nil && price != "" {
-			product.Prices[months] = price.word()
+			product.Prices[months] = price.Word()
 		}
 	}
 	return product
@@ -365,7 +365,7 @@ func domains(names []string, method vendors.Method) []domainInfo {
 // uniqueFor returns the unique value for products that take one: Sectigo's only
 // (documented).
 func uniqueFor(product, unique string) string {
-	if !usesCSRHash(product) {
+	if !sectigo.IsProduct(product) {
 		return ""
 	}
 	return unique

@@ -223,7 +223,7 @@ func TestRefusalWithHTTPStatus(t *testing.T) {
 		{400, `{"code":1,"data":{"certId":"x"}}`, vendors.Uncertain},
 		{500, `{"code":-4}`, vendors.Uncertain},
 		{429, `{"code":-4}`, vendors.Permanent},
-		{429, ``, vendors.Retryable},
+		{429, ``, vendors.Uncertain},
 	} {
 		f := newFake(t)
 		f.expect("place", nil, tt.status, tt.body)

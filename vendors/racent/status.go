@@ -2,13 +2,13 @@ package racent
 
 import (
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
 	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -112,15 +112,15 @@ var statuses = map[string]vendors.Status{
 // collected translates an answer of collect with code 1 or 2.
 func (c *client) collected(id string, a answer) vendors.Order {
 	d := a.order()
-	raw := a.Status.word()
+	raw := a.Status.Word()
 	if raw == "" {
-		raw = a.CertStatus.word()
+		raw = a.CertStatus.Word()
 	}
 	order := vendors.Order{
 		ID:         id,
 		Status:     statuses[strings.ToLower(raw)],
 		RawStatus:  c.http.Scrub(raw),
-		CAOrderID:  d.VendorID.word(),
+		CAOrderID:  d.VendorID.Word(),
 		Challenges: d.challenges(""),
 		Names:      d.names(),
 		TermEnds:   parseDate(d.DueDate),
@@ -145,35 +145,15 @@ func parseCertificates(leaf, above string) ([][]byte, error) {
 	if leaf == "" {
 		return nil, errors.New("issued, but without a certificate so far")
 	}
-	certs, err := parsePEM(leaf)
+	certs, err := certpem.Parse(leaf)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	more, err := parsePEM(above)
+	more, err := certpem.Parse(above)
 	if err != nil {
 		return nil, fmt.Errorf("caCertificate: %w", err)
 	}
 	return append(certs, more...), nil
-}
-
-// parsePEM returns the certificates of a text that holds nothing else but white
-// space.
-func parsePEM(text string) ([][]byte, error) {
-	var certs [][]byte
-	// Line ends may be CRLF (observed).
-	rest := []byte(strings.TrimSpace(strings.ReplaceAll(text, "\r", "")))
-	for len(rest) > 0 {
-		if !strings.HasPrefix(string(rest), "-----BEGIN ") {
-			return nil, errors.New("text between or around the PEM blocks")
-		}
-		block, next := pem.Decode(rest)
-		if block == nil || block.Type != "CERTIFICATE" {
-			return nil, errors.New("not a PEM certificate")
-		}
-		certs = append(certs, block.Bytes)
-		rest = []byte(strings.TrimSpace(string(next)))
-	}
-	return certs, nil
 }
 
 // order returns the data of an answer about an order. Whatever is not an object
@@ -188,14 +168,14 @@ func (a answer) order() orderData {
 func (d orderData) names() []vendors.NameStatus {
 	list := d.DCVList.V
 	if len(list) == 0 {
-		list = d.ApplyParams.DomainInfo.V
+		list = d.ApplyParams.V.DomainInfo.V
 	}
 	var names []vendors.NameStatus
 	for _, s := range list {
-		if s.DomainName.word() != "" {
+		if s.DomainName.Word() != "" {
 			names = append(names, vendors.NameStatus{
-				Name:     strings.ToLower(s.DomainName.word()),
-				Verified: strings.EqualFold(s.IsVerify.word(), "verified"),
+				Name:     strings.ToLower(s.DomainName.Word()),
+				Verified: strings.EqualFold(s.IsVerify.Word(), "verified"),
 			})
 		}
 	}
@@ -211,7 +191,7 @@ func (d orderData) progress() string {
 	}{
 		{"application", d.Application.V}, {"dcv", d.DCV.V}, {"ov", d.OV.V}, {"issued", d.Issued.V},
 	} {
-		if status := s.step.Status.word(); status != "" {
+		if status := s.step.Status.Word(); status != "" {
 			parts = append(parts, s.name+" "+status)
 		}
 	}
@@ -255,13 +235,13 @@ func (d orderData) challenges(method vendors.Method) []vendors.Challenge {
 // methodOf returns the method of a name, or of all names if empty: what dcvList
 // or the echo of the order says, or else the given one.
 func (d orderData) methodOf(name string, ordered vendors.Method) vendors.Method {
-	for _, list := range [][]dcvState{d.DCVList.V, d.ApplyParams.DomainInfo.V} {
+	for _, list := range [][]dcvState{d.DCVList.V, d.ApplyParams.V.DomainInfo.V} {
 		for _, s := range list {
-			if name != "" && !strings.EqualFold(name, s.DomainName.word()) {
+			if name != "" && !strings.EqualFold(name, s.DomainName.Word()) {
 				continue
 			}
 			for m, word := range methodWords {
-				if strings.EqualFold(word, s.Method.word()) {
+				if strings.EqualFold(word, s.Method.Word()) {
 					return m
 				}
 			}
@@ -281,7 +261,7 @@ func (v dcvValues) challenge(name string, method vendors.Method) (vendors.Challe
 		}
 	}
 	if method == vendors.MethodDNS {
-		kind := v.DNSType.word()
+		kind := v.DNSType.Word()
 		if kind == "" {
 			kind = "CNAME"
 		}

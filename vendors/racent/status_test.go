@@ -136,30 +136,6 @@ func TestRandomRecordOfOtherCAs(t *testing.T) {
 	}
 }
 
-func TestParsePEM(t *testing.T) {
-	for _, tt := range []struct {
-		text string
-		want int // -1 means an error
-	}{
-		{"", 0},
-		{" \r\n", 0},
-		{testPEM("a"), 1},
-		{testPEM("a", "b", "c"), 3},
-		{strings.ReplaceAll(testPEM("a", "b"), "\n", "\r\n"), 2},
-		{testPEM("a") + "\n\n \t" + testPEM("b"), 2},
-		{"subject=CN\n" + testPEM("a"), -1},
-		{testPEM("a") + "trailer", -1},
-		{testPEM("a")[:40], -1},
-		{strings.ReplaceAll(testPEM("a"), "CERTIFICATE", "PRIVATE KEY"), -1},
-		{"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", -1},
-	} {
-		got, err := parsePEM(tt.text)
-		if (err != nil) != (tt.want < 0) || err == nil && len(got) != tt.want {
-			t.Errorf("%q: %d certificates, %v", tt.text, len(got), err)
-		}
-	}
-}
-
 func TestMessageShapes(t *testing.T) {
 	for raw, want := range map[string]string{
 		``:                                    "",
