@@ -21,6 +21,10 @@ type Account struct {
 	// wins over it.
 	Balance int64
 
+	// Organizations are the IDs of the validated organizations that orders of
+	// DigiCert's dialect may name.
+	Organizations []int64
+
 	// AllowedIPs lists the addresses or prefixes (CIDR) the token may be used
 	// from. Empty means anywhere.
 	AllowedIPs []string

@@ -27,6 +27,21 @@ const (
 // parseCSR reads a CSR in PEM and checks everything that does not depend on the
 // order: encoding, signature, key, and that there is a common name.
 func parseCSR(text string) (*x509.CertificateRequest, error) {
+	csr, err := parseBareCSR(text)
+	if err != nil {
+		return nil, err
+	}
+	switch n := len(csr.Subject.CommonName); {
+	case n == 0:
+		return nil, errors.New("csr has no common name")
+	case n > maxCommonNameLen:
+		return nil, fmt.Errorf("csr has a common name of %d characters, allowed are %d", n, maxCommonNameLen)
+	}
+	return csr, nil
+}
+
+// parseBareCSR is parseCSR for sellers that take no name from the CSR.
+func parseBareCSR(text string) (*x509.CertificateRequest, error) {
 	block, rest := pem.Decode([]byte(text))
 	switch {
 	case block == nil:
@@ -56,12 +71,6 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 		}
 	default:
 		return nil, fmt.Errorf("csr has an unsupported key of type %s", csr.PublicKeyAlgorithm)
-	}
-	switch n := len(csr.Subject.CommonName); {
-	case n == 0:
-		return nil, errors.New("csr has no common name")
-	case n > maxCommonNameLen:
-		return nil, fmt.Errorf("csr has a common name of %d characters, allowed are %d", n, maxCommonNameLen)
 	}
 	return csr, nil
 }

@@ -31,6 +31,12 @@ type dialect interface {
 	failure(code int, errs any) answer
 }
 
+// namer is a dialect whose paths hold more than the name of a call. Faults and
+// counters use that name.
+type namer interface {
+	callName(method, path string) string
+}
+
 // answer is an HTTP response before it is sent.
 type answer struct {
 	status   int // zero means 200
@@ -73,7 +79,11 @@ func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveCall takes one API call through its phases. The body is read first: only
 // then can the server notice that a client has gone.
-func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d dialect, endpoint string) {
+func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d dialect, path string) {
+	endpoint := path
+	if n, ok := d.(namer); ok {
+		endpoint = n.callName(r.Method, path)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBytes))
 	if err != nil {
 		textAnswer(http.StatusRequestEntityTooLarge, "the request cannot be read\n").send(w)
@@ -93,7 +103,7 @@ func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d dialect, endpoi
 		ans.send(w)
 		return
 	}
-	ans := d.serve(endpoint, r)
+	ans := d.serve(path, r)
 	c.logger.Debug("call served", zap.String("endpoint", endpoint), zap.Int("status", ans.status))
 	if hook != nil {
 		hook(endpoint, AfterEffect)

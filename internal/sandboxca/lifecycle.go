@@ -72,7 +72,7 @@ func (c *CA) create(o *order) (string, *refusal) {
 			return "", ref
 		}
 	}
-	if c.st.used(o.CSR, o.Unique) {
+	if o.DigiCert == nil && c.st.used(o.CSR, o.Unique) {
 		return "", &refusal{refusedByCA, "csr", "the CA has seen this CSR with the same uniqueValue before"}
 	}
 	if c.st.Balances[o.Account] < o.Cents {
@@ -96,7 +96,9 @@ func (c *CA) create(o *order) (string, *refusal) {
 		})
 	case KindReissue, KindReplace:
 		o.Paid, o.Bonus, o.TermEnd = parent.Paid, parent.Bonus, parent.TermEnd
-		parent.Status, parent.ReplacedBy = StatusReissued, o.ID
+		if o.DigiCert == nil { // its orders stay what they are
+			parent.Status, parent.ReplacedBy = StatusReissued, o.ID
+		}
 	}
 	if err := c.save(); err != nil {
 		c.st = before
@@ -117,7 +119,7 @@ func (c *CA) create(o *order) (string, *refusal) {
 // sameReference finds the order that was made by an earlier call of the same
 // kind with the same reference.
 func (c *CA) sameReference(o *order) (*order, *refusal) {
-	if o.RefID == "" || c.cfg.Quirks.LooseRefID {
+	if o.RefID == "" || c.cfg.Quirks.LooseRefID || o.DigiCert != nil {
 		return nil, nil
 	}
 	prior := c.st.byRef(o.Account, o.RefID)
@@ -171,6 +173,9 @@ func (c *CA) identify(o *order, now time.Time) error {
 	}
 	c.st.Sequence++
 	o.ID = id.String()
+	if o.DigiCert != nil {
+		o.ID = strconv.FormatInt(digicertFirstID+c.st.Sequence, 10)
+	}
 	o.Number = "RC" + strconv.FormatInt(100_000_000+c.st.Sequence, 10)
 	o.CAOrder = strconv.FormatInt(2_771_000_000+c.st.Sequence, 10)
 	o.CACert = strconv.FormatInt(39_831_000_000+c.st.Sequence, 10)
@@ -322,7 +327,7 @@ func (c *CA) issue(o *order, now time.Time) (*x509.Certificate, error) {
 		}
 		req.key = other.Public()
 	}
-	if end := c.termEnd(o, now); quirks.ClipToTerm && req.notAfter.After(end) {
+	if end := c.termEnd(o, now); (quirks.ClipToTerm || o.DigiCert != nil) && req.notAfter.After(end) {
 		req.notAfter = end
 	}
 	if quirks.ExpiredCert {

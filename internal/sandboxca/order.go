@@ -34,6 +34,7 @@ const (
 	methodHTTP  method = "http"
 	methodHTTPS method = "https"
 	methodCNAME method = "cname"
+	methodTXT   method = "txt"
 	methodEmail method = "email"
 )
 
@@ -80,6 +81,9 @@ type order struct {
 	Names     []*orderName    `json:"names"`
 	Twin      *orderName      `json:"twin,omitempty"`
 	Challenge challenge       `json:"challenge"`
+
+	// DigiCert is what only that dialect knows of an order, nil for the others.
+	DigiCert *digicertOrder `json:"digicert,omitempty"`
 
 	Created   time.Time `json:"created"`
 	LastLook  time.Time `json:"last_look"`

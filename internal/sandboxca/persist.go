@@ -23,6 +23,8 @@ type state struct {
 	Balances map[string]int64 `json:"balances"`
 	Orders   []*order         `json:"orders"`
 	Charges  []Charge         `json:"charges"`
+
+	HowSSL []*howsslDraft `json:"howssl,omitempty"` // what only that dialect knows
 }
 
 func loadState(dir string) (state, error) {

@@ -91,6 +91,12 @@ type Quirks struct {
 	// the default), "object-string", "string", "array" or "null".
 	ErrorsShape string
 
+	// DigiCert are the deviations of that dialect.
+	DigiCert DigiCertQuirks
+
+	// HowSSL are the deviations of that dialect, and the names that it leaves open.
+	HowSSL HowSSLQuirks
+
 	// NumericIDs makes the identifiers of new orders digits only, and sends them
 	// as JSON numbers.
 	NumericIDs bool

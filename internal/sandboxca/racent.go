@@ -2,8 +2,6 @@ package sandboxca
 
 import (
 	"encoding/json"
-	"io"
-	"mime"
 	"mime/multipart"
 	"net/http"
 	"net/url"
@@ -19,21 +17,18 @@ type racent struct{ ca *CA }
 
 // Response codes of Racent.
 const (
-	racentOK             = 1
-	racentIssuing        = 2
-	racentBadParams      = -1
-	racentUnexpected     = -2
-	racentBadProduct     = -3
-	racentNoBalance      = -4
-	racentRefused        = -6 // by the CA; on validation calls: not yet
-	racentWrongStatus    = -7
-	racentCancelled      = -8
-	racentNotPermitted   = 400
-	maxPictureBytes      = 2 << 20
-	racentDateLayout     = "2006-01-02 15:04:05"
-	multipartMemory      = maxRequestBytes
-	contentTypeForm      = "application/x-www-form-urlencoded"
-	contentTypeMultipart = "multipart/form-data"
+	racentOK           = 1
+	racentIssuing      = 2
+	racentBadParams    = -1
+	racentUnexpected   = -2
+	racentBadProduct   = -3
+	racentNoBalance    = -4
+	racentRefused      = -6 // by the CA; on validation calls: not yet
+	racentWrongStatus  = -7
+	racentCancelled    = -8
+	racentNotPermitted = 400
+	maxPictureBytes    = 2 << 20
+	racentDateLayout   = "2006-01-02 15:04:05"
 )
 
 // chinaTime is the zone of all dates, which carry none.
@@ -123,8 +118,9 @@ func (d *racent) serve(endpoint string, r *http.Request) answer {
 		return textAnswer(http.StatusMethodNotAllowed, "only POST\n")
 	}
 	call := &racentCall{r: r, quirks: d.quirks()}
-	if err := call.readForm(); err != nil {
-		return d.refuse(call, err)
+	var unreadable *refusal
+	if call.form, call.files, unreadable = readForm(r); unreadable != nil {
+		return d.refuse(call, unreadable)
 	}
 	acc := d.ca.authenticate(r, call.get("api_token"))
 	if acc == nil {
@@ -139,33 +135,6 @@ func (d *racent) serve(endpoint string, r *http.Request) answer {
 		ans.body = addFields(ans.body)
 	}
 	return ans
-}
-
-// readForm reads the body's form; the query of the address counts for nothing.
-func (c *racentCall) readForm() *refusal {
-	kind, params, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
-	if err != nil {
-		return &refusal{badInput, "Content-Type", "the request has no readable content type"}
-	}
-	switch kind {
-	case contentTypeForm:
-		body, err := io.ReadAll(c.r.Body)
-		if err == nil {
-			c.form, err = url.ParseQuery(string(body))
-		}
-		if err != nil {
-			return &refusal{badInput, "body", "the form cannot be decoded"}
-		}
-	case contentTypeMultipart:
-		form, err := multipart.NewReader(c.r.Body, params["boundary"]).ReadForm(multipartMemory)
-		if err != nil {
-			return &refusal{badInput, "body", "the form cannot be decoded"}
-		}
-		c.form, c.files = form.Value, form.File
-	default:
-		return &refusal{badInput, "Content-Type", "the request is neither " + contentTypeMultipart + " nor " + contentTypeForm}
-	}
-	return nil
 }
 
 // checkForm refuses unknown, repeated and missing fields.

@@ -47,7 +47,7 @@ func (d *racent) collectData(c *racentCall, o *order) map[string]any {
 	data["certificate"], data["caCertificate"] = "", ""
 	if o.Cert != nil {
 		data["certificate"] = pemText(c.quirks, o.Cert)
-		data["caCertificate"] = d.chain(c)
+		data["caCertificate"] = d.ca.chainAbove(c.quirks)
 	}
 	for _, bundle := range []string{"certPath", "rsaPrivateKey", "jks", "jksPass", "pkcs12", "pkcsPass"} {
 		data[bundle] = "" // the service never has the key
@@ -156,8 +156,9 @@ func (d *racent) steps(o *order) map[string]string {
 	return steps
 }
 
-func (d *racent) chain(c *racentCall) string {
-	q, auth := c.quirks, d.ca.authority
+// chainAbove is the PEM text of the certificates above a leaf.
+func (c *CA) chainAbove(q Quirks) string {
+	auth := c.authority
 	switch {
 	case q.OmitIntermediate:
 		return ""

@@ -6,8 +6,8 @@
 //
 // The core knows accounts, orders, validation, signing, faults and persistence.
 // What a seller's API looks like is a dialect on top of it; Racent's is served
-// below /ssl/. A dialect is strict: it refuses whatever the seller's documents
-// do not allow, naming the field.
+// below /ssl/, DigiCert's below /services/v2/, HowSSL's below /Home/. A dialect is strict: it refuses
+// whatever the seller's documents do not allow, naming the field.
 //
 // Nothing here ever dials an address that is not loopback.
 package sandboxca
@@ -83,6 +83,10 @@ type Config struct {
 	// LookupCNAME answers DNS validation. Nil means that nothing resolves.
 	LookupCNAME func(ctx context.Context, host string) (target string, err error)
 
+	// LookupTXT answers DNS validation by TXT records. Nil means that nothing
+	// resolves.
+	LookupTXT func(ctx context.Context, host string) (values []string, err error)
+
 	// Transport replaces the network for validation fetches.
 	Transport http.RoundTripper
 
@@ -111,7 +115,7 @@ const (
 
 func (cfg *Config) setDefaults() {
 	if cfg.Products == nil {
-		cfg.Products = DefaultProducts()
+		cfg.Products = append(DefaultProducts(), DigiCertProducts()...)
 	}
 	if cfg.Lifetime <= 0 {
 		cfg.Lifetime = defaultLifetime
@@ -199,7 +203,7 @@ func New(cfg Config) (*CA, error) {
 		calls:     make(map[string]int),
 	}
 	c.network = newLoopbackTransport(c.resolve)
-	c.dialects = []dialect{&racent{ca: c}}
+	c.dialects = []dialect{&racent{ca: c}, &digicert{ca: c}, &howssl{ca: c}}
 	c.logger.Warn("sandbox certificate authority started; its certificates are not trusted by anyone",
 		zap.String("root", auth.root.Subject.CommonName),
 		zap.String("dir", cfg.Dir))

@@ -71,7 +71,7 @@ func (c *CA) look(id string, force bool) {
 	o := c.st.byID(id)
 	cfg := c.cfg
 	now := cfg.Now()
-	if o == nil || !o.pending() || o.looking || c.closed || !o.submitted(&cfg, now) {
+	if o == nil || !o.pending() || o.looking || c.closed || !o.submitted(&cfg, now) || !o.DigiCert.checkable(now) {
 		c.mu.Unlock()
 		return
 	}
@@ -133,9 +133,12 @@ func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bo
 			defer cancel()
 			f := Fetch{Time: cfg.Now(), OrderID: orderID, Host: n.Name, Perspective: i + 1, Result: ResultOK}
 			var err error
-			if n.Method == methodCNAME {
+			switch n.Method {
+			case methodCNAME:
 				err = lookupCNAME(ctx, cfg, proof, &f)
-			} else {
+			case methodTXT:
+				err = lookupTXT(ctx, cfg, proof, &f)
+			default:
 				err = c.fetchFile(ctx, cfg, n.Method, proof, &f)
 			}
 			if err != nil {
@@ -246,6 +249,29 @@ func lookupCNAME(ctx context.Context, cfg *Config, proof challenge, f *Fetch) er
 				err = errors.New("not found")
 			}
 			return fmt.Errorf("no record: %w", err)
+		}
+		name = parent
+	}
+}
+
+// lookupTXT looks for a record with the value below the label and at the name, and
+// at each of its parents.
+func lookupTXT(ctx context.Context, cfg *Config, proof challenge, f *Fetch) error {
+	if cfg.LookupTXT == nil {
+		return errors.New("no DNS to ask")
+	}
+	name := strings.TrimPrefix(f.Host, "*.")
+	for {
+		for _, host := range []string{proof.DNSLabel + "." + name, name} {
+			f.URL = host
+			values, err := cfg.LookupTXT(ctx, host)
+			if err == nil && slices.Contains(values, proof.FileContent) {
+				return nil
+			}
+		}
+		_, parent, ok := strings.Cut(name, ".")
+		if !ok || !strings.Contains(parent, ".") {
+			return errors.New("no record with the value")
 		}
 		name = parent
 	}

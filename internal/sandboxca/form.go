@@ -1,0 +1,42 @@
+package sandboxca
+
+import (
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+)
+
+const (
+	multipartMemory      = maxRequestBytes
+	contentTypeForm      = "application/x-www-form-urlencoded"
+	contentTypeMultipart = "multipart/form-data"
+)
+
+// readForm reads the body's form; the query of the address counts for nothing.
+func readForm(r *http.Request) (url.Values, map[string][]*multipart.FileHeader, *refusal) {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return nil, nil, &refusal{badInput, "Content-Type", "the request has no readable content type"}
+	}
+	switch kind {
+	case contentTypeForm:
+		body, err := io.ReadAll(r.Body)
+		var form url.Values
+		if err == nil {
+			form, err = url.ParseQuery(string(body))
+		}
+		if err != nil {
+			return nil, nil, &refusal{badInput, "body", "the form cannot be decoded"}
+		}
+		return form, nil, nil
+	case contentTypeMultipart:
+		form, err := multipart.NewReader(r.Body, params["boundary"]).ReadForm(multipartMemory)
+		if err != nil {
+			return nil, nil, &refusal{badInput, "body", "the form cannot be decoded"}
+		}
+		return form.Value, form.File, nil
+	}
+	return nil, nil, &refusal{badInput, "Content-Type", "the request is neither " + contentTypeMultipart + " nor " + contentTypeForm}
+}
