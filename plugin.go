@@ -1,9 +1,13 @@
 // Package caddycommercial is a Caddy plugin that gets certificates from
-// commercial certificate authorities as effortlessly as Caddy gets free ones.
+// commercial certificate authorities as effortlessly as Caddy gets free ones. Names
+// are proven by files, which it serves, or by DNS records, which it adds and removes
+// through Caddy's DNS providers.
 //
 // Importing it registers all modules of the plugin:
 //
 //	tls.issuance.commercial   the issuer, see package issuer
+//	tls.vendors.digicert      DigiCert CertCentral
+//	tls.vendors.howssl        HowSSL, a reseller of Sectigo and others
 //	tls.vendors.racent        Racent and NicSRS, resellers of Sectigo and others
 //	tls.vendors.sandbox       a CA in this process, for trying things out
 //	http.handlers.dcv         serves validation files, see package dcv
@@ -18,6 +22,8 @@ import (
 	_ "github.com/caddy-commercial/caddy-commercial/caddyfile"
 	_ "github.com/caddy-commercial/caddy-commercial/dcv"
 	_ "github.com/caddy-commercial/caddy-commercial/issuer"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/digicert"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
 )

@@ -92,6 +92,12 @@ type Preparer interface {
 	Prepare(ctx context.Context, req OrderRequest) (preparedID string, err error)
 }
 
+// ForeignPreparer is a Preparer whose preparations may have been made elsewhere, with a
+// CSR that is not the request's. Such an order is reissued once it is issued.
+type ForeignPreparer interface {
+	ForeignCSR(preparedID string) bool
+}
+
 // Reissuer is a vendor that replaces an issued certificate within the paid
 // term, free of charge, with one for a new CSR.
 type Reissuer interface {
@@ -303,10 +309,6 @@ type Order struct {
 
 	// Challenges are what the vendor wants published. They win over predicted ones.
 	Challenges []Challenge
-
-	// ForeignCSR says, in the answer to a paid call, that the order was prepared
-	// elsewhere with another CSR than the request's. It is reissued once issued.
-	ForeignCSR bool
 
 	// Names is what the vendor tells about each name's validation.
 	Names []NameStatus

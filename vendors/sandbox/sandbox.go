@@ -250,6 +250,14 @@ func (s *Sandbox) Cleanup() error {
 	return errors.Join(errs...)
 }
 
+// Describe implements vendors.Vendor. The sandbox fetches files; it has no resolver of
+// its own to look DNS records up with.
+func (s *Sandbox) Describe() vendors.Description {
+	about := s.Orders.Describe()
+	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS}
+	return about
+}
+
 // UnmarshalCaddyfile sets up the vendor from Caddyfile tokens.
 //
 //	sandbox {

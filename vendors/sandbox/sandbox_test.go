@@ -124,7 +124,7 @@ func TestCertificateWithoutAccount(t *testing.T) {
 	defer unload()
 
 	about := s.Describe()
-	if about.Name != "sandbox" || !about.AnyName || about.HTTPPort != w.port || about.RenewWindow != 18*time.Hour || !strings.HasPrefix(about.Account, "sandbox/") {
+	if about.Name != "sandbox" || !about.AnyName || about.HTTPPort != w.port || about.RenewWindow != 18*time.Hour || about.Supports(vendors.MethodDNS) || !strings.HasPrefix(about.Account, "sandbox/") {
 		t.Errorf("description %+v", about)
 	}
 	req := order(t, "1")

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/zap/zaptest/observer"
 
@@ -141,6 +142,40 @@ func (s suite) request() vendors.OrderRequest {
 	return req
 }
 
+// prepared completes a request for a vendor that splits orders in two. Other
+// vendors' requests are complete.
+func (s suite) prepared(req vendors.OrderRequest) vendors.OrderRequest {
+	s.t.Helper()
+	p, ok := s.Vendor.(vendors.Preparer)
+	if !ok || req.PreparedID != "" {
+		return req
+	}
+	id, err := p.Prepare(s.ctx(), req)
+	if err != nil || id == "" {
+		s.t.Fatalf("preparing order: %q, %v", id, err)
+	}
+	req.PreparedID = id
+	return req
+}
+
+// buy makes both steps of an order, as the issuer does.
+func (s suite) buy(v vendors.Vendor, req vendors.OrderRequest) error {
+	if p, ok := v.(vendors.Preparer); ok {
+		id, err := p.Prepare(s.ctx(), req)
+		if err != nil {
+			return err
+		}
+		req.PreparedID = id
+	}
+	_, err := v.Place(s.ctx(), req)
+	return err
+}
+
+// lookup asks for a request that was sent just now, as the issuer does.
+func lookup(req vendors.OrderRequest) vendors.Lookup {
+	return vendors.Lookup{Reference: req.Reference, PreparedID: req.PreparedID, Names: req.Names, Sent: time.Now()}
+}
+
 func newCSR(t *testing.T, names []string) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -159,7 +194,7 @@ func newCSR(t *testing.T, names []string) []byte {
 // place buys and fails the test if that fails.
 func (s suite) place(req vendors.OrderRequest) vendors.Order {
 	s.t.Helper()
-	order, err := s.Vendor.Place(s.ctx(), req)
+	order, err := s.Vendor.Place(s.ctx(), s.prepared(req))
 	if err != nil {
 		s.t.Fatalf("placing order: %v", err)
 	}
@@ -172,6 +207,9 @@ func (s suite) place(req vendors.OrderRequest) vendors.Order {
 // issue drives an order until it has its certificate, which must fit the CSR.
 func (s suite) issue(order vendors.Order, csr []byte, names []string) vendors.Order {
 	s.t.Helper()
+	if len(order.Challenges) == 0 {
+		order.Challenges = s.challenges(order.ID)
+	}
 	s.Service.Prove(order)
 	got, err := s.Vendor.Status(s.ctx(), order.ID)
 	if err != nil {

@@ -1,0 +1,128 @@
+package digicert
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+func TestRecheck(t *testing.T) {
+	const check = "PUT /order/certificate/123/check-dcv"
+	names := []string{"example.com"}
+	for _, tt := range []struct {
+		status  int
+		body    string
+		verdict vendors.Verdict // -1 means success
+		is      error
+	}{
+		{200, `{"order_status":"pending","certificate_id":1,"dcv_status":"valid"}`, -1, nil},
+		{200, `{"order_status":"issued","dns_name_validations":[{"dns_name":"a","status":"approved"}]}`, -1, nil},
+		{400, refusal("file_random_value_not_found"), vendors.Retryable, vendors.ErrStillIssuing},
+		{400, refusal("invalid_dns_txt"), vendors.Retryable, vendors.ErrStillIssuing},
+		{400, refusal(" invalid_dns_cname"), vendors.Retryable, vendors.ErrStillIssuing},
+		{400, refusal("something_else"), vendors.Permanent, nil},
+		{404, refusal("not_found|order"), vendors.Permanent, vendors.ErrNotFound},
+	} {
+		f := newFake(t)
+		f.expect(check, "", tt.status, tt.body)
+		err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodHTTP)
+		if (err == nil) != (tt.verdict < 0) || err != nil && vendors.VerdictOf(err) != tt.verdict || tt.is != nil && !errors.Is(err, tt.is) {
+			t.Errorf("HTTP %d %s: %v", tt.status, tt.body, err)
+		}
+		if tt.is != vendors.ErrStillIssuing && errors.Is(err, vendors.ErrStillIssuing) {
+			t.Errorf("HTTP %d %s: taken for not yet", tt.status, tt.body)
+		}
+	}
+
+	f := newFake(t)
+	f.expect(check, "", 400, refusal("invalid_dns_method"))
+	f.expect("PUT /order/certificate/123/dcv-method", `{"dcv_method":"dns-txt-token"}`, 200, `{"dcv_random_value":"abc","expiration_date":"2036-02-24T16:25:52+00:00"}`)
+	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodDNS); !errors.Is(err, vendors.ErrStillIssuing) {
+		t.Errorf("wrong method: %v", err)
+	}
+	if value, ok := f.orders.values.get("123"); !ok || value != "abc" {
+		t.Errorf("value of the new method: %q, %v", value, ok)
+	}
+	f.expect("PUT /order/certificate/123/dcv-method", "*", 400, refusal("invalid_wildcard_dcv_method"))
+	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodHTTP); vendors.VerdictOf(err) != vendors.Permanent {
+		t.Errorf("method that cannot be: %v", err)
+	}
+}
+
+// The value of a long-pending order changes when it expires, and nobody tells.
+func TestRandomValueIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		answer := func(r *http.Request) (*http.Response, error) {
+			body := `{"id":123,"status":"pending","dcv_method":"http-token"}`
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/validation"):
+				body = `{}`
+			case strings.HasSuffix(r.URL.Path, "/dcv-random-value"):
+				body = fmt.Sprintf(`{"dcv_random_value":"value%d","expiration_date":%q}`, asked.Add(1), time.Now().Add(20*time.Minute).Format(time.RFC3339))
+			}
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		}
+		o, err := New(Settings{Key: testKey, Endpoint: "https://127.0.0.1", Transport: roundTripFunc(answer), Description: vendors.Description{Name: "digicert"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := func() string {
+			order, err := o.Status(t.Context(), "123")
+			if err != nil || len(order.Challenges) != 1 {
+				t.Fatalf("%+v, %v", order, err)
+			}
+			return order.Challenges[0].FileContent
+		}
+		for range 3 {
+			if got := served(); got != "value1" {
+				t.Errorf("served %q", got)
+			}
+		}
+		wait := time.NewTimer(21 * time.Minute)
+		<-wait.C
+		if got := served(); got != "value2" {
+			t.Errorf("served %q after it had expired", got)
+		}
+	})
+}
+
+func TestRandomValuesThatCannotBeServed(t *testing.T) {
+	for _, value := range []string{"", "a b", "a/b", "a.b", "ä", strings.Repeat("a", maxValue+1), "a\n"} {
+		if ch, ok := proofOf(methodFile, value); ok {
+			t.Errorf("%q: %+v", value, ch)
+		}
+	}
+	if _, ok := proofOf("email", "abc"); ok {
+		t.Error("mail has no proof to serve")
+	}
+}
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestValueCacheIsBounded(t *testing.T) {
+	var c valueCache
+	for i := range maxValues + 1 {
+		c.put(fmt.Sprint(i), "x", time.Now().Add(time.Hour))
+	}
+	if len(c.values) > maxValues {
+		t.Errorf("%d values", len(c.values))
+	}
+	if _, ok := c.get(fmt.Sprint(maxValues)); !ok {
+		t.Error("the newest is gone")
+	}
+	c.forget(fmt.Sprint(maxValues))
+	if _, ok := c.get(fmt.Sprint(maxValues)); ok {
+		t.Error("not forgotten")
+	}
+}

@@ -1,0 +1,137 @@
+package digicert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// Find implements vendors.Finder.
+//
+// The look-up by alternative order ID is the first witness. It finds orders, not
+// reissues, and no page tells how soon. So where it finds nothing, the newest
+// orders for the name are looked at one by one: one that bears the reference is the
+// one, and one from after the request that bears none at all makes the outcome
+// undecidable (vendors.ErrUndecidable).
+func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
+	list, err := o.client.Alternate(ctx, req.Reference)
+	switch {
+	case isAbsent(err):
+	case err != nil:
+		return nil, err
+	case list.Orders == nil:
+		return nil, o.client.fail("alternate", vendors.Retryable, "answer has no list of orders")
+	case len(*list.Orders) > 0:
+		return o.foundIDs(list)
+	}
+	if len(req.Names) == 0 {
+		return nil, nil
+	}
+	return o.findByName(ctx, req)
+}
+
+// isAbsent reports whether the look-up failed because there is no such order. Both
+// 404 and an empty list were observed for that; not_found|route is a wrong endpoint
+// (documented).
+func isAbsent(err error) bool {
+	e, ok := errors.AsType[*vendors.Error](err)
+	return ok && e.HTTPStatus == http.StatusNotFound && strings.HasPrefix(e.Code, "not_found") && !hasCode(err, "not_found|route")
+}
+
+func (o *Orders) foundIDs(list orderList) ([]string, error) {
+	var ids []string
+	for _, row := range *list.Orders {
+		id := row.OrderID.Word()
+		if id == "" {
+			return nil, o.client.fail("alternate", vendors.Retryable, "answer has an order without an ID")
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+const (
+	// clockSkew is how far the vendor's clock may be behind ours.
+	clockSkew = 15 * time.Minute
+
+	// olderOrders is how many orders from before the request are looked at, for a
+	// reissue that bears the reference.
+	olderOrders = 5
+)
+
+// findByName is the second witness.
+func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, error) {
+	list, err := o.client.List(ctx, req.Names[0])
+	if err != nil {
+		return nil, err
+	}
+	if list.Orders == nil {
+		return nil, o.client.fail("list", vendors.Retryable, "answer has no list of orders")
+	}
+	var found, unclear []string
+	older := 0
+	for _, row := range *list.Orders {
+		id := row.ID.Word()
+		if id == "" {
+			id = row.OrderID.Word()
+		}
+		if id == "" {
+			return nil, o.client.fail("list", vendors.Retryable, "answer has an order without an ID")
+		}
+		created := parseTime(row.DateCreated)
+		recent := created.IsZero() || !created.Before(req.Sent.Add(-clockSkew))
+		if !recent {
+			if older++; older > olderOrders {
+				continue
+			}
+		}
+		info, err := o.client.Info(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		switch reference, ours := info.reference(req.Reference); {
+		case ours:
+			found = append(found, id)
+		case recent && reference == "":
+			unclear = append(unclear, id)
+		}
+	}
+	if len(found) == 0 && len(unclear) > 0 {
+		return nil, &vendors.Error{
+			Vendor: o.about.Name, Endpoint: "list", Verdict: vendors.Retryable,
+			Message: o.client.http.Scrub(fmt.Sprintf("no order has this reference, but %s for %s could be it: placed since, and without a reference",
+				short(strings.Join(unclear, ", ")), req.Names[0])),
+			Err: vendors.ErrUndecidable,
+		}
+	}
+	return found, nil
+}
+
+// reference returns a reference that the order or one of its requests bears, the
+// wanted one if it does.
+func (i orderInfo) reference(wanted string) (borne string, ours bool) {
+	all := []string{i.AlternativeID.Word()}
+	for _, r := range i.Requests.V {
+		if _, ref, ok := strings.Cut(string(r.Comments), commentPrefix); ok {
+			all = append(all, strings.TrimSpace(ref))
+		}
+	}
+	for _, ref := range all {
+		if ref == "" {
+			continue
+		}
+		if ref == wanted {
+			return ref, true
+		}
+		borne = ref
+	}
+	return borne, false
+}

@@ -1,0 +1,121 @@
+package digicert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+func TestFindByReference(t *testing.T) {
+	for _, tt := range []struct {
+		status  int
+		body    string
+		want    []string
+		verdict vendors.Verdict // -1 means success
+	}{
+		{200, `{"orders":[{"order_id":4300000001,"certificate_id":2,"status":"pending"}],"page":{"total":1}}`, []string{"4300000001"}, -1},
+		{200, `{"orders":[{"order_id":"1"},{"order_id":2},{"order_id":1}]}`, []string{"1", "2"}, -1},
+		{200, `{"orders":[]}`, nil, -1},
+		{404, refusal("not_found|order"), nil, -1},
+		{404, refusal("not_found"), nil, -1},
+		{404, refusal("not_found|route"), nil, vendors.Permanent},
+		{404, `<html>not here</html>`, nil, vendors.Retryable},
+		{404, `{}`, nil, vendors.Retryable},
+		{200, `{}`, nil, vendors.Retryable},
+		{200, `{"orders":null}`, nil, vendors.Retryable},
+		{200, `{"orders":[{"certificate_id":2}]}`, nil, vendors.Retryable},
+		{403, refusal("access_denied|access_denied_invalid_key"), nil, vendors.Permanent},
+		{429, refusal("request_limit_exceeded"), nil, vendors.Retryable},
+	} {
+		f := newFake(t)
+		f.expect("GET /order/alternate/ref-1", "", tt.status, tt.body)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		got, err := f.orders.Find(ctx, vendors.Lookup{Reference: "ref-1"})
+		cancel()
+		if (err == nil) != (tt.verdict < 0) || err != nil && vendors.VerdictOf(err) != tt.verdict || !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("HTTP %d %s: %v, %v", tt.status, tt.body, got, err)
+		}
+	}
+}
+
+// TestSecondWitness is about what is found among the newest orders for the name
+// where the reference finds nothing.
+func TestSecondWitness(t *testing.T) {
+	sent := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+	type row struct {
+		created time.Duration // after the request was sent
+		info    string
+	}
+	const (
+		ours       = `,"alternative_order_id":"ref-1"`
+		others     = `,"alternative_order_id":"ref-2"`
+		anonymous  = ``
+		byComment  = `,"requests":[{"id":1,"comments":"x"},{"id":2,"type":"reissue","comments":"caddy-commercial ref-1"}]`
+		otherNotes = `,"requests":[{"id":1,"comments":"caddy-commercial ref-2"}]`
+	)
+	for name, tt := range map[string]struct {
+		rows        []row
+		want        []string
+		undecidable bool
+	}{
+		"none":                           {nil, nil, false},
+		"not shown by reference yet":     {[]row{{time.Minute, ours}}, []string{"1000"}, false},
+		"two of ours":                    {[]row{{time.Minute, ours}, {time.Minute, ours}}, []string{"1000", "1001"}, false},
+		"ours and a stranger's":          {[]row{{time.Minute, anonymous}, {time.Minute, ours}}, []string{"1001"}, false},
+		"somebody else's reference":      {[]row{{time.Minute, others}, {time.Minute, otherNotes}}, nil, false},
+		"without a reference, after":     {[]row{{time.Minute, anonymous}}, nil, true},
+		"without a reference, about now": {[]row{{-time.Minute, anonymous}}, nil, true},
+		"without a reference, before":    {[]row{{-time.Hour, anonymous}}, nil, false},
+		"reissue of an old order":        {[]row{{-5000 * time.Hour, byComment}}, []string{"1000"}, false},
+		"old ones are not all looked at": {[]row{{-1 * time.Hour, others}, {-2 * time.Hour, others}, {-3 * time.Hour, others}, {-4 * time.Hour, others}, {-5 * time.Hour, others}, {-6 * time.Hour, byComment}}, nil, false},
+	} {
+		f := newFake(t)
+		f.expect("GET /order/alternate/ref-1", "", 200, `{"orders":[]}`)
+		list := ""
+		for i, r := range tt.rows {
+			id := fmt.Sprint(1000 + i)
+			list += fmt.Sprintf(`,{"id":%s,"organization":[],"date_created":%q}`, id, sent.Add(r.created).Format(time.RFC3339))
+			f.expect("GET /order/certificate/"+id, "", 200, `{"id":`+id+`,"status":"pending"`+r.info+`}`)
+		}
+		f.expect(listRequest, "", 200, `{"orders":[`+trimComma(list)+`],"page":{"total":1}}`)
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, Sent: sent})
+		if !reflect.DeepEqual(got, tt.want) || errors.Is(err, vendors.ErrUndecidable) != tt.undecidable || (err != nil) != tt.undecidable {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		if err != nil && vendors.VerdictOf(err) != vendors.Retryable {
+			t.Errorf("%s: time may resolve it: %v", name, err)
+		}
+	}
+}
+
+func trimComma(s string) string {
+	if s == "" {
+		return s
+	}
+	return s[1:]
+}
+
+// A second witness that says nothing usable is no proof of absence.
+func TestSecondWitnessFails(t *testing.T) {
+	for _, tt := range []struct {
+		list   string
+		status int
+	}{
+		{`{}`, 200}, {`{"orders":[{"id":""}]}`, 200}, {`{"orders":"x"}`, 200}, {refusal("access_denied|missing_permission"), 403},
+		{`{"orders":[{"id":5}]}`, 200}, // whose info cannot be read
+	} {
+		f := newFake(t)
+		f.expect("GET /order/alternate/ref-1", "", 404, refusal("not_found|order"))
+		f.expect(listRequest, "", tt.status, tt.list)
+		f.expect("GET /order/certificate/5", "", 404, refusal("not_found|order"))
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, Sent: time.Now()})
+		if err == nil || len(got) > 0 || errors.Is(err, vendors.ErrUndecidable) {
+			t.Errorf("%s: %v, %v", tt.list, got, err)
+		}
+	}
+}

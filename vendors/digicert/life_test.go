@@ -1,0 +1,400 @@
+package digicert
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+const day = 24 * time.Hour
+
+func life(t *testing.T, change func(*sandboxca.Config)) (*service, *Orders) {
+	t.Helper()
+	s, _ := newService(t, change)
+	return s, s.open(testKey, s.base)
+}
+
+func (s *service) request(names ...string) vendors.OrderRequest {
+	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref-" + strings.Trim(names[0][:1], "*"), Names: names, CSR: newCSR(s.t, names...)}
+}
+
+// must returns an order that a call gave.
+func (s *service) must(order vendors.Order, err error) vendors.Order {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return order
+}
+
+// issue publishes what an order asks for and expects its certificate.
+func (s *service) issue(v *Orders, order vendors.Order) *x509.Certificate {
+	s.t.Helper()
+	s.Prove(order)
+	got := s.must(v.Status(s.t.Context(), order.ID))
+	if got.Status != vendors.StatusIssued {
+		s.t.Fatalf("order is %s; fetches %+v", got.Describe(), s.ca.Fetches())
+	}
+	leaf, err := x509.ParseCertificate(got.Certificates[0])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return leaf
+}
+
+func (s *service) charged(want int) {
+	s.t.Helper()
+	if got := s.Charges(); got != want {
+		s.t.Errorf("charged %d times, want %d", got, want)
+	}
+}
+
+// TestYear walks through a paid year: certificates of 199 days, reissues that keep the
+// order's ID and its old certificate until they are validated, a last certificate
+// that ends with the order, and the renewal.
+func TestYear(t *testing.T) {
+	s, v := life(t, nil)
+	req := s.request("a.example.com")
+	order := s.must(v.Place(t.Context(), req))
+	first := s.issue(v, order)
+	if lives := first.NotAfter.Sub(first.NotBefore); lives < 198*day || lives > 200*day {
+		t.Errorf("first certificate lives %v", lives)
+	}
+	term := s.must(v.Status(t.Context(), order.ID)).TermEnds
+	if left := term.Sub(s.now()); left < 363*day || left > 366*day {
+		t.Errorf("the term ends in %v", left)
+	}
+
+	reissue := func() vendors.Order {
+		return s.must(v.Reissue(t.Context(), vendors.ReissueRequest{
+			OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-r", Names: req.Names, CSR: newCSR(t, req.Names...),
+		}))
+	}
+	s.pass(133 * day)
+	next := reissue()
+	if next.ID != order.ID || len(next.Challenges) != 1 || next.Challenges[0] == order.Challenges[0] {
+		t.Errorf("reissue: %+v after %+v", next, order)
+	}
+	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || got.RawStatus != "reissue_pending" || len(got.Certificates) > 0 {
+		t.Errorf("while the reissue is validated: %+v", got)
+	}
+	if _, err := v.Reissue(t.Context(), vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Names: req.Names, CSR: req.CSR}); !errors.Is(err, vendors.ErrWrongState) {
+		t.Errorf("second reissue meanwhile: %v", err)
+	}
+	second := s.issue(v, next)
+	if second.SerialNumber.Cmp(first.SerialNumber) == 0 || second.NotAfter.Sub(second.NotBefore) < 198*day {
+		t.Errorf("second certificate ends %v", second.NotAfter)
+	}
+	if s.ca.Revoked(first.SerialNumber) {
+		t.Error("the first certificate was revoked")
+	}
+
+	s.pass(133 * day)
+	last := s.issue(v, reissue())
+	if over := last.NotAfter.Sub(term); over > 2*day || over < -2*day {
+		t.Errorf("last certificate ends %v, the term %v", last.NotAfter, term)
+	}
+	s.charged(1)
+
+	s.pass(70 * day)
+	again := s.request("b.example.com")
+	again.Names, again.CSR = req.Names, newCSR(t, req.Names...)
+	renewal := s.must(v.Renew(t.Context(), order.ID, again))
+	if renewal.ID == order.ID {
+		t.Error("the renewal has the old order's ID")
+	}
+	s.issue(v, renewal)
+	s.charged(2)
+	if ch := s.ca.Charges()[1]; ch.Kind != sandboxca.KindRenew || ch.Reference != again.Reference {
+		t.Errorf("second charge: %+v", ch)
+	}
+}
+
+func TestMultiYearPlan(t *testing.T) {
+	s, v := life(t, nil)
+	req := s.request("a.example.com")
+	req.Term.Years = 3
+	order := s.must(v.Place(t.Context(), req))
+	leaf := s.issue(v, order)
+	got := s.must(v.Status(t.Context(), order.ID))
+	if left := got.TermEnds.Sub(s.now()); left < 3*364*day || leaf.NotAfter.Sub(s.now()) > 200*day {
+		t.Errorf("the term ends %v, the certificate %v", got.TermEnds, leaf.NotAfter)
+	}
+}
+
+func TestExpiredRandomValueIsRenewed(t *testing.T) {
+	s, v := life(t, nil)
+	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
+	s.pass(31 * day)
+	v.values.forget(order.ID) // an hour later, or after a restart
+	s.Prove(order)
+	got := s.must(v.Status(t.Context(), order.ID))
+	if got.Status != vendors.StatusPending || len(got.Challenges) != 1 || got.Challenges[0] == order.Challenges[0] {
+		t.Fatalf("with the old value: %+v", got)
+	}
+	s.issue(v, got)
+	s.charged(1)
+}
+
+func TestNamesShareOneFile(t *testing.T) {
+	s, v := life(t, nil)
+	order := s.must(v.Place(t.Context(), s.request("example.com", "www.example.com")))
+	publish := func(host string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.files[host+"/.well-known/pki-validation/fileauth.txt"] = order.Challenges[0].FileContent
+	}
+	if err := v.Recheck(t.Context(), order.ID, nil, vendors.MethodHTTP); !errors.Is(err, vendors.ErrStillIssuing) {
+		t.Errorf("nothing published: %v", err)
+	}
+	publish("example.com")
+	if err := v.Recheck(t.Context(), order.ID, nil, vendors.MethodHTTP); !errors.Is(err, vendors.ErrStillIssuing) {
+		t.Errorf("one of two published: %v", err)
+	}
+	got := s.must(v.Status(t.Context(), order.ID))
+	if !slices.Equal(got.Names, []vendors.NameStatus{{Name: "example.com", Verified: true}, {Name: "www.example.com"}}) {
+		t.Errorf("names: %+v", got.Names)
+	}
+	publish("www.example.com")
+	if err := v.Recheck(t.Context(), order.ID, nil, vendors.MethodHTTP); err != nil {
+		t.Error(err)
+	}
+	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusIssued {
+		t.Errorf("order is %s", got.Describe())
+	}
+}
+
+func TestProofByDNS(t *testing.T) {
+	for _, record := range []string{recordTXT, recordCNAME} {
+		for _, old := range []bool{false, true} {
+			var s *service
+			find := func(host string) string {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.files[host]
+			}
+			var v *Orders
+			s, v = life(t, func(cfg *sandboxca.Config) {
+				cfg.Quirks.DigiCert.OldDNSCheck = old
+				cfg.LookupTXT = func(_ context.Context, host string) ([]string, error) { return []string{find(host)}, nil }
+				cfg.LookupCNAME = func(_ context.Context, host string) (string, error) { return find(host), nil }
+			})
+			v.record = record
+			req := s.request("*.example.com")
+			req.Product, req.Method = "wildcard_dv_rapidssl", vendors.MethodDNS
+			order := s.must(v.Place(t.Context(), req))
+			if err := v.Recheck(t.Context(), order.ID, nil, vendors.MethodDNS); old != errors.Is(err, vendors.ErrStillIssuing) || !old && err != nil {
+				t.Errorf("%s, old %v: %v", record, old, err)
+			}
+			ch := order.Challenges[0]
+			if ch.RecordType != strings.ToUpper(record) {
+				t.Errorf("%+v", ch)
+			}
+			s.mu.Lock()
+			s.files[ch.RecordName+".example.com"] = ch.RecordValue
+			s.mu.Unlock()
+			s.issue(v, order)
+		}
+	}
+}
+
+func TestValidatedOrganizationIssuesAtOnce(t *testing.T) {
+	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.Immediate = true })
+	req := s.request("a.example.com")
+	req.Product = "ssl_basic"
+	if err := v.Validate(t.Context(), req); err != nil {
+		t.Error(err)
+	}
+	order := s.must(v.Place(t.Context(), req))
+	if order.Status != vendors.StatusIssued || len(order.Certificates) != 3 || len(order.Challenges) > 0 {
+		t.Errorf("%+v", order)
+	}
+	s.issue(v, order)
+
+	v.organization = 42
+	if err := v.Validate(t.Context(), req); vendors.VerdictOf(err) != vendors.Permanent {
+		t.Errorf("wrong organization, dry: %v", err)
+	}
+	if _, err := v.Place(t.Context(), req); vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(err.Error(), "not_found|organization") {
+		t.Errorf("wrong organization: %v", err)
+	}
+	s.charged(1)
+}
+
+func TestOrganizationIsChecked(t *testing.T) {
+	s, v := life(t, func(cfg *sandboxca.Config) { cfg.OVDelay = time.Hour })
+	req := s.request("a.example.com")
+	req.Product = "ssl_ev_basic"
+	order := s.must(v.Place(t.Context(), req))
+	s.Prove(order)
+	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || !strings.Contains(got.Describe(), "organization: ") {
+		t.Errorf("%s", got.Describe())
+	}
+	s.pass(time.Hour)
+	s.issue(v, order)
+}
+
+func TestApproval(t *testing.T) {
+	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.NeedsApproval = true })
+	decide := func(order vendors.Order, status string) {
+		_, request, _ := strings.Cut(order.Detail, "request ")
+		request, _, _ = strings.Cut(request, ";")
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.base+"/services/v2/request/"+request+"/status", strings.NewReader(`{"status":"`+status+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-DC-DEVKEY", testKey)
+		resp, err := s.ca.Transport().RoundTrip(req)
+		if err != nil || resp.StatusCode != http.StatusNoContent {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		resp.Body.Close()
+	}
+	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
+	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || !strings.Contains(got.Describe(), "needs_approval; waits for the approval") {
+		t.Errorf("%s", got.Describe())
+	}
+	decide(order, "approved")
+	s.issue(v, s.must(v.Status(t.Context(), order.ID)))
+
+	order = s.must(v.Place(t.Context(), s.request("b.example.com")))
+	decide(order, "rejected")
+	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusRejected {
+		t.Errorf("%s", got.Describe())
+	}
+}
+
+// lost places an order whose answer never arrives.
+func (s *service) lost(v *Orders, req vendors.OrderRequest) {
+	s.t.Helper()
+	remove := s.ca.Inject(sandboxca.Fault{Endpoint: "order", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset})
+	defer remove()
+	if _, err := v.Place(s.t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
+		s.t.Fatal(err)
+	}
+}
+
+func TestWitnessesOfALostOrder(t *testing.T) {
+	for name, tt := range map[string]struct {
+		quirks      sandboxca.DigiCertQuirks
+		found       int
+		undecidable bool
+	}{
+		"both":                         {sandboxca.DigiCertQuirks{}, 1, false},
+		"IDs as strings":               {sandboxca.DigiCertQuirks{StringIDs: true}, 1, false},
+		"only the list":                {sandboxca.DigiCertQuirks{HideAlternate: true}, 1, false},
+		"only the list, empty":         {sandboxca.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true}, 1, false},
+		"only the reference":           {sandboxca.DigiCertQuirks{HideList: true, Anonymous: true}, 1, false},
+		"the list, without references": {sandboxca.DigiCertQuirks{HideAlternate: true, Anonymous: true}, 0, true},
+		"none":                         {sandboxca.DigiCertQuirks{HideAlternate: true, HideList: true, ErrorsObject: true}, 0, false},
+	} {
+		s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert = tt.quirks })
+		req := s.request("a.example.com")
+		sent := time.Now()
+		s.lost(v, req)
+		ids, err := v.Find(t.Context(), vendors.Lookup{Reference: req.Reference, Names: req.Names, Sent: sent})
+		if len(ids) != tt.found || errors.Is(err, vendors.ErrUndecidable) != tt.undecidable || (err != nil) != tt.undecidable {
+			t.Errorf("%s: %v, %v", name, ids, err)
+		}
+		s.charged(1)
+	}
+}
+
+func TestReferenceUsedTwiceIsTwoOrders(t *testing.T) {
+	s, v := life(t, nil)
+	req := s.request("a.example.com")
+	s.must(v.Place(t.Context(), req))
+	s.must(v.Place(t.Context(), req))
+	ids, err := v.Find(t.Context(), vendors.Lookup{Reference: req.Reference, Names: req.Names, Sent: time.Now()})
+	if err != nil || len(ids) != 2 {
+		t.Errorf("%v, %v", ids, err)
+	}
+	s.charged(2)
+}
+
+// A reissue whose answer was lost can be told from the order itself.
+func TestLostReissue(t *testing.T) {
+	s, v := life(t, nil)
+	req := s.request("a.example.com")
+	order := s.must(v.Place(t.Context(), req))
+	s.issue(v, order)
+	remove := s.ca.Inject(sandboxca.Fault{Endpoint: "reissue", Phase: sandboxca.AfterEffect, Kind: sandboxca.CutOff})
+	change := vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
+	_, err := v.Reissue(t.Context(), change)
+	remove()
+	if vendors.VerdictOf(err) != vendors.Uncertain {
+		t.Fatal(err)
+	}
+	ids, err := v.Find(t.Context(), vendors.Lookup{Reference: change.Reference, Names: req.Names, Sent: time.Now()})
+	if err != nil || !slices.Equal(ids, []string{order.ID}) {
+		t.Errorf("%v, %v", ids, err)
+	}
+	got := s.must(v.Status(t.Context(), order.ID))
+	if got.Status != vendors.StatusPending || len(got.Challenges) != 1 || got.Challenges[0] == order.Challenges[0] {
+		t.Errorf("%+v", got)
+	}
+	s.issue(v, got)
+	s.charged(1)
+}
+
+func TestCancelledReissueLeavesTheOrder(t *testing.T) {
+	s, v := life(t, nil)
+	req := s.request("a.example.com")
+	order := s.must(v.Place(t.Context(), req))
+	first := s.issue(v, order)
+	s.must(v.Reissue(t.Context(), vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Names: req.Names, CSR: newCSR(t, req.Names...)}))
+	if err := v.Cancel(t.Context(), order.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.issue(v, order); again.SerialNumber.Cmp(first.SerialNumber) != 0 {
+		t.Error("the order's certificate is another one")
+	}
+	if err := v.Cancel(t.Context(), order.ID, ""); vendors.VerdictOf(err) != vendors.Permanent {
+		t.Errorf("cancelling what is issued: %v", err)
+	}
+}
+
+func TestRevocation(t *testing.T) {
+	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = true })
+	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
+	leaf := s.issue(v, order)
+	if err := v.Revoke(t.Context(), order.ID, "superseded"); vendors.VerdictOf(err) != vendors.Permanent || s.ca.Revoked(leaf.SerialNumber) {
+		t.Errorf("revocation that waits for approval: %v", err)
+	}
+	if err := s.ca.Update(func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = false }); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Revoke(t.Context(), order.ID, "key compromise"); err != nil || !s.ca.Revoked(leaf.SerialNumber) {
+		t.Errorf("revoked %v, %v", s.ca.Revoked(leaf.SerialNumber), err)
+	}
+}
+
+func TestBadInputIsFree(t *testing.T) {
+	s, v := life(t, nil)
+	for name, change := range map[string]func(*vendors.OrderRequest){
+		"unknown product": func(r *vendors.OrderRequest) { r.Product = "ssl_dv_unheard" },
+		"term":            func(r *vendors.OrderRequest) { r.Term.Years = 4 },
+		"wildcard":        func(r *vendors.OrderRequest) { r.Names = []string{"*.example.com"} },
+		"CSR":             func(r *vendors.OrderRequest) { r.CSR = []byte("x") },
+	} {
+		req := s.request("a.example.com")
+		change(&req)
+		_, err := v.Place(t.Context(), req)
+		if e, ok := errors.AsType[*vendors.Error](err); !ok || e.Verdict != vendors.Permanent || e.Code == "" || e.Message == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := s.open("wrong", s.base).Place(t.Context(), s.request("a.example.com"))
+	if !errors.Is(err, vendors.ErrCredential) || !strings.Contains(err.Error(), "access_denied_invalid_key") {
+		t.Errorf("wrong key: %v", err)
+	}
+	s.charged(0)
+}

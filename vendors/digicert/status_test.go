@@ -1,0 +1,227 @@
+package digicert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// pendingFake answers what a pending order is asked for besides its status.
+func pendingFake(t *testing.T, info string) *fake {
+	f := newFake(t)
+	f.expect("GET /order/certificate/123", "", 200, info)
+	f.expect("GET /order/certificate/123/validation", "", 200, `{"order_id":"123"}`)
+	f.expect("PUT /order/certificate/123/dcv-random-value", "", 200, `{"dcv_random_value":"abc","expiration_date":"2036-02-24T16:25:52+00:00"}`)
+	f.expect("GET /certificate/77/download/format/pem_all", "", 200, testPEM("leaf", "intermediate", "root"))
+	return f
+}
+
+func TestStatusWords(t *testing.T) {
+	for word, want := range map[string]vendors.Status{
+		"needs_approval": vendors.StatusPending, "pending": vendors.StatusPending, "processing": vendors.StatusPending,
+		"reissue_pending": vendors.StatusPending, "waiting_pickup": vendors.StatusPending, "needs_csr": vendors.StatusPending,
+		"issued": vendors.StatusIssued, "ISSUED": vendors.StatusIssued, "rejected": vendors.StatusRejected, "canceled": vendors.StatusCancelled,
+		"revoked": vendors.StatusRevoked, "expired": vendors.StatusExpired, "hibernating": vendors.StatusUnknown,
+	} {
+		f := pendingFake(t, `{"id":123,"status":"`+word+`","certificate":{"id":77},"organization":[],"dcv_method":"http-token"}`)
+		got, err := f.orders.Status(t.Context(), "123")
+		if err != nil || got.Status != want || got.RawStatus != strings.ToLower(word) || got.ID != "123" {
+			t.Errorf("%s: %+v, %v", word, got, err)
+		}
+		if (len(got.Certificates) > 0) != (want == vendors.StatusIssued) {
+			t.Errorf("%s: %d certificates", word, len(got.Certificates))
+		}
+		if f.calls["GET /certificate/77/download/format/pem_all"] > 0 && want != vendors.StatusIssued {
+			t.Errorf("%s: downloaded the certificate of before", word)
+		}
+		wantsProof := (want == vendors.StatusPending || want == vendors.StatusUnknown) && word != "needs_approval"
+		if (len(got.Challenges) > 0) != wantsProof {
+			t.Errorf("%s: challenges %v", word, got.Challenges)
+		}
+	}
+}
+
+func TestStatusErrors(t *testing.T) {
+	for _, tt := range []struct {
+		status  int
+		body    string
+		verdict vendors.Verdict
+		is      error
+	}{
+		{404, refusal("not_found|order"), vendors.Permanent, vendors.ErrNotFound},
+		{404, refusal("not_found|route"), vendors.Permanent, nil},
+		{404, `<html>`, vendors.Retryable, nil},
+		{403, refusal("access_denied|access_denied_invalid_key"), vendors.Permanent, vendors.ErrCredential},
+		{403, `<html>`, vendors.Retryable, nil},
+		{200, `{}`, vendors.Retryable, nil},
+		{200, `[]`, vendors.Retryable, nil},
+	} {
+		f := newFake(t)
+		f.expect("GET /order/certificate/123", "", tt.status, tt.body)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := f.orders.Status(ctx, "123")
+		cancel()
+		if err == nil || vendors.VerdictOf(err) != tt.verdict || tt.is != nil && !errors.Is(err, tt.is) {
+			t.Errorf("HTTP %d %s: %v", tt.status, tt.body, err)
+		}
+		if tt.is != vendors.ErrNotFound && errors.Is(err, vendors.ErrNotFound) {
+			t.Errorf("HTTP %d %s: taken for an unknown order", tt.status, tt.body)
+		}
+	}
+}
+
+func TestIssuedOrder(t *testing.T) {
+	f := pendingFake(t, `{"id":"123","status":"issued","certificate":{"id":"77","status":"issued"},"order_valid_till":"2027-03-20","organization":[],"container":[]}`)
+	f.expect("GET /certificate/77/download/format/pem_all", "", 200, strings.ReplaceAll(testPEM("leaf", "intermediate", "root"), "\n", "\r\n"))
+	got, err := f.orders.Status(t.Context(), "123")
+	want := vendors.Order{
+		ID: "123", Status: vendors.StatusIssued, RawStatus: "issued", TermEnds: time.Date(2027, 3, 20, 0, 0, 0, 0, time.UTC),
+		Certificates: [][]byte{[]byte("leaf"), []byte("intermediate"), []byte("root")},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func TestRevokedCertificateOfLivingOrder(t *testing.T) {
+	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"revoked"}}`)
+	if got, err := f.orders.Status(t.Context(), "123"); err != nil || got.Status != vendors.StatusRevoked {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestDownload(t *testing.T) {
+	const all, noRoot = "GET /certificate/77/download/format/pem_all", "GET /certificate/77/download/format/pem_noroot"
+	for name, tt := range map[string]struct {
+		status int
+		body   string
+		second string // answer of the second format; "" is HTTP 400
+		certs  int
+		detail string
+		err    error
+		fails  bool
+	}{
+		"good":           {200, testPEM("leaf", "above"), "", 2, "", nil, false},
+		"not ready":      {400, refusal("not_yet"), "", 0, "not_yet", nil, false},
+		"unknown format": {400, refusal("bad_format"), testPEM("leaf"), 1, "", nil, false},
+		"garbage":        {200, "subject=CN\n" + testPEM("leaf"), testPEM("leaf", "above"), 2, "", nil, false},
+		"empty":          {200, "", "", 0, "not_yet", nil, false},
+		"bad key":        {403, refusal("access_denied"), "", 0, "", vendors.ErrCredential, true},
+		"html 502":       {502, "<html>", "", 0, "", nil, true},
+	} {
+		f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77}}`)
+		f.expect(all, "", tt.status, tt.body)
+		f.expect(noRoot, "", 400, refusal("not_yet"))
+		if tt.second != "" {
+			f.expect(noRoot, "", 200, tt.second)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		got, err := f.orders.Status(ctx, "123")
+		cancel()
+		if (err != nil) != tt.fails || tt.err != nil && !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if tt.fails {
+			continue
+		}
+		wantStatus := vendors.StatusIssued
+		if tt.certs == 0 {
+			wantStatus = vendors.StatusPending
+		}
+		if got.Status != wantStatus || len(got.Certificates) != tt.certs || !strings.Contains(got.Detail, tt.detail) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	f := pendingFake(t, `{"id":123,"status":"issued"}`)
+	if got, err := f.orders.Status(t.Context(), "123"); err != nil || got.Status != vendors.StatusPending || got.Detail == "" {
+		t.Errorf("without a certificate's ID: %+v, %v", got, err)
+	}
+}
+
+func TestWhatAPendingOrderWaitsFor(t *testing.T) {
+	f := pendingFake(t, `{"id":123,"status":"pending","dcv_method":"dns-txt-token","requests":[{"id":1,"type":"new_request","status":"approved"}]}`)
+	f.expect("GET /order/certificate/123/validation", "", 200, `{"order_id":"123",
+		"organization_validations":[{"name":"OV","status":"active"},{"name":"EV","status":"pending"}],
+		"dns_name_validations":[{"name_scope":"Example.com","status":"approved","dns_names":["Example.com","www.example.com"]},
+		                       {"name_scope":"b.example","status":"pending","dns_names":[]}]}`)
+	got, err := f.orders.Status(t.Context(), "123")
+	want := vendors.Order{
+		ID: "123", Status: vendors.StatusPending, RawStatus: "pending", Detail: "organization: EV pending",
+		Challenges: []vendors.Challenge{{Method: vendors.MethodDNS, RecordName: "_dnsauth", RecordType: "TXT", RecordValue: "abc"}},
+		Names:      []vendors.NameStatus{{Name: "example.com", Verified: true}, {Name: "www.example.com", Verified: true}, {Name: "b.example"}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+
+	f = pendingFake(t, `{"id":123,"status":"needs_approval","dcv_method":"http-token","requests":[{"id":"9","type":"new_request","status":"pending"}]}`)
+	got, err = f.orders.Status(t.Context(), "123")
+	if err != nil || got.Status != vendors.StatusPending || !strings.Contains(got.Describe(), "approval of an administrator of the account, request 9 new_request") {
+		t.Errorf("%s, %v", got.Describe(), err)
+	}
+	if len(f.calls) != 1 {
+		t.Errorf("asked %v", f.calls)
+	}
+}
+
+// A reissue is validated anew, so approved names are those of the certificate before,
+// and nothing may keep the issuer from asking for a check.
+func TestReissueForgetsOldValidations(t *testing.T) {
+	for status, want := range map[string]int{"pending": 1, "reissue_pending": 0} {
+		f := pendingFake(t, `{"id":123,"status":"`+status+`","dcv_method":"http-token"}`)
+		f.expect("GET /order/certificate/123/validation", "", 200, `{"dns_name_validations":[{"name_scope":"a.example","status":"approved"}]}`)
+		if got, err := f.orders.Status(t.Context(), "123"); err != nil || len(got.Names) != want || len(got.Challenges) != 1 {
+			t.Errorf("%s: %+v, %v", status, got, err)
+		}
+	}
+}
+
+// The order's status counts, even if nothing else can be found out.
+func TestStatusWithoutItsSideDishes(t *testing.T) {
+	for _, status := range []int{400, 403, 404} {
+		f := pendingFake(t, `{"id":123,"status":"pending","dcv_method":"http-token"}`)
+		f.expect("GET /order/certificate/123/validation", "", status, refusal("x"))
+		f.expect("PUT /order/certificate/123/dcv-random-value", "", status, refusal("nothing_left"))
+		for range 3 {
+			got, err := f.orders.Status(t.Context(), "123")
+			if err != nil || got.Status != vendors.StatusPending || len(got.Challenges) != 0 {
+				t.Errorf("HTTP %d: %+v, %v", status, got, err)
+			}
+		}
+		if n := f.calls["PUT /order/certificate/123/dcv-random-value"]; n != 1 {
+			t.Errorf("HTTP %d: asked for the value %d times", status, n)
+		}
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	for in, want := range map[text]time.Time{
+		"2026-03-20":                time.Date(2026, 3, 20, 0, 0, 0, 0, time.UTC),
+		"2026-03-20T20:05:28+00:00": time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
+		"2026-03-20T20:05:28Z":      time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
+		"2026-03-20T20:05:28+0200":  time.Date(2026, 3, 20, 18, 5, 28, 0, time.UTC),
+		"":                          {},
+		"soon":                      {},
+	} {
+		if got := parseTime(in); !got.Equal(want) {
+			t.Errorf("%q: %v, want %v", in, got, want)
+		}
+	}
+}
+
+func TestMessagesAreShort(t *testing.T) {
+	f := newFake(t)
+	f.expect("GET /order/certificate/123", "", 400, fmt.Sprintf(`{"errors":[{"code":"x","message":%q}]}`, strings.Repeat("ä\n", 1000)))
+	_, err := f.orders.Status(t.Context(), "123")
+	e, ok := errors.AsType[*vendors.Error](err)
+	if !ok || len(e.Message) > maxMessage+len("…") || strings.Contains(e.Message, "\n") || e.Message == "" {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,129 @@
+package howssl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// checkIDs are the orders that were created at HowSSL, by their IDs, each with its
+// names sorted.
+type checkIDs map[string][]string
+
+func newCheckIDs(list []CheckID) (checkIDs, error) {
+	ids := make(checkIDs)
+	owner := make(map[string]string)
+	for _, c := range list {
+		id := strings.TrimSpace(c.ID)
+		switch {
+		case id == "":
+			return nil, errors.New("check_id: the ID is missing")
+		case len(c.Names) == 0:
+			return nil, fmt.Errorf("check_id: %s has no names", id)
+		case ids[id] != nil:
+			return nil, fmt.Errorf("check_id: %s is given twice", id)
+		}
+		var names []string
+		for _, name := range c.Names {
+			ascii, err := idna.ToASCII(strings.ToLower(strings.TrimSpace(name)))
+			if err != nil || ascii == "" {
+				return nil, fmt.Errorf("check_id: %q is not a name", name)
+			}
+			if other := owner[ascii]; other != "" {
+				return nil, fmt.Errorf("check_id: %s is a name of both %s and %s", ascii, other, id)
+			}
+			owner[ascii] = id
+			names = append(names, ascii)
+		}
+		slices.Sort(names)
+		ids[id] = names
+	}
+	return ids, nil
+}
+
+// find returns the ID for exactly these names. It fails if an order has some of them
+// only: paying for it once for each of its names would be paying twice.
+func (ids checkIDs) find(names []string) (string, error) {
+	wanted := slices.Sorted(slices.Values(names))
+	for id, have := range ids {
+		if slices.Equal(have, wanted) {
+			return id, nil
+		}
+		for _, name := range wanted {
+			if slices.Contains(have, name) {
+				return "", fmt.Errorf("check_id %s is for %s, but the order to be placed is for %s; both must have the same names",
+					id, strings.Join(have, ", "), strings.Join(names, ", "))
+			}
+		}
+	}
+	return "", nil
+}
+
+// Prepare implements vendors.Preparer. It yields the check_id to pay for: one that
+// was created at HowSSL for these names, or else a new one.
+func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (string, error) {
+	id, err := o.checkIDs.find(req.Names)
+	if err != nil {
+		return "", o.local(createOrder, err)
+	}
+	if id != "" {
+		return id, o.unpaid(ctx, id)
+	}
+	if o.fields["domains"] == "" {
+		return "", o.local(createOrder, errNoDomainField)
+	}
+	if len(req.Names) > 1 {
+		return "", o.local(createOrder, fmt.Errorf("how an order is given several names (%s) is not documented; "+
+			"create it at HowSSL and give it as check_id", strings.Join(req.Names, ", ")))
+	}
+	if checkWays[req.Method] == "" {
+		return "", o.local(createOrder, fmt.Errorf("the method %q is not known", req.Method))
+	}
+	var created struct {
+		CheckID text `json:"check_id"`
+	}
+	err = o.client.into(ctx, createOrder, &created, o.fields.form(req)...)
+	if err == nil && created.CheckID.Word() == "" {
+		err = o.client.unclear(createOrder, errors.New("answer has no check_id"))
+	}
+	if err != nil {
+		return "", o.free(err)
+	}
+	return created.CheckID.Word(), nil
+}
+
+// free corrects the verdict of a failed createOrder: it was refused, or has left a
+// draft behind at worst, which costs nothing.
+func (o *Orders) free(err error) error {
+	if e, ok := errors.AsType[*vendors.Error](err); ok && e.Verdict == vendors.Uncertain {
+		e.Verdict = vendors.Retryable
+		if isRefused(err) {
+			e.Verdict = vendors.Permanent
+		}
+	}
+	return err
+}
+
+// unpaid makes sure that a check_id from the config was not paid for already. What
+// cannot be found out counts as paid.
+func (o *Orders) unpaid(ctx context.Context, checkID string) error {
+	orderID, info, err := o.lookUp(ctx, checkID)
+	switch {
+	case isRefused(err):
+		err.(*vendors.Error).Verdict = vendors.Permanent //nolint:errorlint // isRefused has seen it
+		return err
+	case err != nil:
+		return err
+	case info.status() != statusDraft:
+		return o.local(getOrderInfo, fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; "+
+			"if that is a good order, use it with: order %[2]s %[4]s", checkID, orderID, info.describe(),
+			strings.Join(o.checkIDs[checkID], " ")))
+	}
+	return nil
+}
