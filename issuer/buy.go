@@ -49,7 +49,7 @@ func (f *flow) buy(ctx context.Context, j job, rec *Record, kind AttemptKind) er
 		a.PreviousID = rec.Order.ID
 	}
 	log := j.logger.With(zap.String("reference", a.Reference))
-	if err := f.announce(ctx, a); err != nil {
+	if err := f.announce(ctx, rec, a); err != nil {
 		return err
 	}
 	bought := false
@@ -172,7 +172,7 @@ func (f *flow) accept(ctx context.Context, log *zap.Logger, rec *Record, order v
 	if !order.TermEnds.IsZero() {
 		rec.Order.TermEnds = order.TermEnds.UTC()
 	}
-	if order.ForeignCSR {
+	if v, ok := f.vendor.(vendors.ForeignPreparer); ok && v.ForeignCSR(a.PreparedID) {
 		a.CSR = nil
 	}
 	rec.State, rec.Problem, rec.Hold = StatePending, "", nil

@@ -31,6 +31,12 @@ import (
 //			registration_number <number>
 //		}
 //		dcv http|https
+//		dcv dns [<provider> [<args...>] { <options of the provider> }]
+//		propagation_delay <duration>
+//		propagation_timeout <duration>|-1
+//		resolvers <address...>
+//		dns_ttl <duration>
+//		override_domain <name>
 //		max_wait <duration>
 //		poll <min> [<max>]
 //		renew_margin <duration>
@@ -67,7 +73,8 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 		given = append(given, "vendor")
 	}
-	return options.Parse(d, options.Table{
+	proof := new(DCV)
+	err := options.Parse(d, options.Table{
 		"vendor":          options.Module(vendors.Namespace, "name", &iss.VendorRaw),
 		"product":         options.String(&iss.Product),
 		"term":            options.Value(iss.setTerm),
@@ -75,7 +82,7 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"tech_contact":    contactOption(&iss.TechContact),
 		"billing_contact": contactOption(&iss.BillingContact),
 		"organization":    organizationOption(&iss.Organization),
-		"dcv":             options.Func(iss.unmarshalDCV),
+		"dcv":             options.Func(proof.unmarshalMethod),
 		"max_wait":        options.Duration(&iss.MaxWait),
 		"poll":            options.Func(iss.unmarshalPoll),
 		"renew_margin":    options.Duration(&iss.RenewMargin),
@@ -86,7 +93,17 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"probe":           options.Value(iss.setProbe),
 		"http_port":       options.Port(&iss.HTTPPort),
 		"bind":            options.Args(&iss.Bind, 1, 0),
+
+		"propagation_delay":   options.Duration(&proof.PropagationDelay),
+		"propagation_timeout": options.Value(proof.setPropagationTimeout),
+		"resolvers":           options.Args(&proof.Resolvers, 1, 0),
+		"dns_ttl":             options.Duration(&proof.TTL),
+		"override_domain":     options.String(&proof.OverrideDomain),
 	}, given...)
+	if proof.Method != "" || proof.hasRecordOptions() {
+		iss.DCV = proof
+	}
+	return err
 }
 
 // unmarshalShortVendor reads the vendor's name and arguments from the issuer's own
@@ -115,19 +132,6 @@ func (iss *Issuer) setProbe(arg string) error {
 	}
 	iss.Probe = arg
 	return nil
-}
-
-func (iss *Issuer) unmarshalDCV(d *caddyfile.Dispenser) error {
-	if !d.NextArg() {
-		return d.Errf("option 'dcv' needs a method: http or https")
-	}
-	switch method := vendors.Method(d.Val()); method {
-	case vendors.MethodHTTP, vendors.MethodHTTPS:
-		iss.DCV = &DCV{Method: method}
-		return nil
-	default:
-		return d.Errf("option 'dcv' must be http or https, got '%s'", d.Val())
-	}
 }
 
 func (iss *Issuer) unmarshalPoll(d *caddyfile.Dispenser) error {

@@ -218,7 +218,7 @@ func (iss *Issuer) legal(csr *x509.CertificateRequest) error {
 	}
 	for _, name := range csr.DNSNames {
 		if strings.HasPrefix(name, "*.") && iss.order.Method != vendors.MethodDNS {
-			return fmt.Errorf("%s is a wildcard, which CAs do not validate by a file (dcv %s)", name, iss.order.Method)
+			return fmt.Errorf("%s is a wildcard, which CAs do not validate by a file (dcv %s); use dcv dns", name, iss.order.Method)
 		}
 		if iss.about.NeedsCommonName && len(name) > maxCommonName {
 			return fmt.Errorf("%s has %d bytes, but %s needs it as common name, which holds at most %d (RFC 5280, ub-common-name)",

@@ -149,8 +149,8 @@ func TestBadConfigsSayWhatIsWrong(t *testing.T) {
 // TestBadJSON is about what a Caddyfile cannot say.
 func TestBadJSON(t *testing.T) {
 	for name, c := range map[string]struct{ field, value, want string }{
-		"dns":           {"dcv", `{"method":"dns"}`, `dcv: the method must be http or https, got "dns"`},
-		"unknown dcv":   {"dcv", `{"method":"pigeon"}`, `dcv: the method must be http or https, got "pigeon"`},
+		"dns":           {"dcv", `{"method":"dns"}`, "dcv dns: a DNS provider is required"},
+		"unknown dcv":   {"dcv", `{"method":"pigeon"}`, `dcv: the method must be http, https or dns, got "pigeon"`},
 		"probe":         {"probe", `"maybe"`, `probe: must be strict, warn or off, got "maybe"`},
 		"term":          {"term", `"soon"`, `term: must be a number of years or days such as 1y or 365d, got "soon"`},
 		"poll":          {"poll_min", `-5`, "poll: the longest wait"},

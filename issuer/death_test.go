@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // certmagicRetries are the waits between attempts that certmagic makes after
@@ -66,12 +67,12 @@ const termsInLife = 2
 
 // pointsOfDeath lists the contacts with the world in an undisturbed life. They are
 // generated from what the code does, so a new step is a new point by itself.
-func pointsOfDeath(t *testing.T, change func(*sandboxca.Config)) []string {
+func pointsOfDeath(t *testing.T, start starter, change func(*sandboxca.Config)) []string {
 	var points []string
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, change)
 		f := &fuse{left: -1}
-		if err := w.life(w.start(f, nil), nil); err != nil {
+		if err := w.life(start(w, f), nil); err != nil {
 			t.Fatal(err)
 		}
 		points = f.points
@@ -83,27 +84,41 @@ func pointsOfDeath(t *testing.T, change func(*sandboxca.Config)) []string {
 // has another one go on.
 func TestDeathAtEveryPoint(t *testing.T) {
 	slow := func(c *sandboxca.Config) { c.SubmitDelay, c.IssueDelay = 30*time.Second, 2*time.Minute }
-	for name, change := range map[string]func(*sandboxca.Config){"fast CA": nil, "slow CA": slow} {
-		points := pointsOfDeath(t, change)
-		if len(points) < 30 {
-			t.Fatalf("only %d points of death; is anything recorded?", len(points))
-		}
-		for n, point := range points {
-			title := fmt.Sprintf("%s, death %d %s", name, n, strings.ReplaceAll(point, "/", " "))
-			t.Run(title, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, change)
-					err := w.life(w.start(&fuse{left: n}, nil), func() *process { return w.start(nil, nil) })
-					note(t, title, w, err)
-					if err != nil {
-						t.Error(err)
+	for _, v := range allVendors {
+		for speed, change := range map[string]func(*sandboxca.Config){"fast": nil, "slow": slow} {
+			t.Run(v.name+" "+speed, func(t *testing.T) {
+				t.Parallel()
+				points := pointsOfDeath(t, v.start, change)
+				if len(points) < 30 {
+					t.Fatalf("only %d points of death; is anything recorded?", len(points))
+				}
+				for n, point := range points {
+					if n%raceStride != 0 {
+						continue
 					}
-					if w.charges() != termsInLife {
-						t.Errorf("charges = %d, want %d", w.charges(), termsInLife)
-					}
-					w.noForgottenOrders()
-					w.noSecrets()
-				})
+					title := fmt.Sprintf("%s, %s CA, death %d %s", v.name, speed, n, strings.ReplaceAll(point, "/", " "))
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, change)
+						err := w.life(v.start(w, &fuse{left: n}), func() *process { return v.start(w, nil) })
+						note(t, title, w, err)
+						if v.blind && is[*UncertainError](err) {
+							// Death came between the record and the payment, which this
+							// vendor cannot tell from a payment that it has yet to do.
+							if w.charges() > 1 {
+								t.Errorf("%s: charges = %d", title, w.charges())
+							}
+							return
+						}
+						if err != nil {
+							t.Errorf("%s: %v", title, err)
+						}
+						if w.charges() != termsInLife {
+							t.Errorf("%s: charges = %d, want %d", title, w.charges(), termsInLife)
+						}
+						w.noForgottenOrders()
+						w.noSecrets()
+					})
+				}
 			})
 		}
 	}
@@ -111,12 +126,8 @@ func TestDeathAtEveryPoint(t *testing.T) {
 
 // TestTwoDeaths kills a second process while it clears up after the first.
 func TestTwoDeaths(t *testing.T) {
-	points := pointsOfDeath(t, nil)
-	step := 1
-	if testing.Short() {
-		step = 5
-	}
-	for n := 0; n < len(points); n += step {
+	points := pointsOfDeath(t, startRacent, nil)
+	for n := 0; n < len(points); n += raceStride {
 		for m := 0; m < 12; m += 2 {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, nil)
@@ -142,23 +153,27 @@ func TestTwoDeaths(t *testing.T) {
 func (w *world) noForgottenOrders() {
 	w.tb.Helper()
 	known := make(map[string]bool)
-	recs, err := newLedger(w.storage, w.about()).all(context.Background())
-	if err != nil {
-		w.tb.Fatal(err)
+	var recs []*Record
+	for _, v := range allVendors {
+		of, err := newLedger(w.storage, vendors.Description{Name: v.name, Account: "test"}).all(context.Background())
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		recs = append(recs, of...)
 	}
 	for _, rec := range recs {
 		if rec.Order != nil {
-			known[rec.Order.Reference] = true
+			known[rec.Order.Reference], known[rec.Order.ID] = true, true
 		}
 		if rec.Attempt != nil {
 			known[rec.Attempt.Reference] = true
 		}
 		for _, past := range rec.Past {
-			known[past.Reference] = true
+			known[past.Reference], known[past.ID] = true, true
 		}
 	}
 	for _, charge := range w.ca.Charges() {
-		if !known[charge.Reference] {
+		if !known[charge.Reference] && !known[charge.OrderID] {
 			w.tb.Errorf("order %s with reference %s was paid for and is forgotten", charge.OrderID, charge.Reference)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -62,6 +63,13 @@ type prover interface {
 
 	// Seen tells in a few words who came to look, for error messages.
 	Seen(p proof) string
+}
+
+// settler is a prover whose proofs take their time to be found from everywhere.
+type settler interface {
+	// Settle waits for that, with a bound of its own, or until ctx is done. It does
+	// not wait again for what has settled before.
+	Settle(ctx context.Context, p proof)
 }
 
 // rules are the operator's bounds on what a flow may do.
@@ -142,8 +150,22 @@ func (f *flow) step(ctx context.Context, j job, rec *Record) (chain, error) {
 func (f *flow) find(ctx context.Context, j job) (*Record, error) {
 	names := f.namesFor(j.name)
 	own, err := f.ledger.load(ctx, names[0])
-	if err != nil || own.State != StateNone || own.Hold != nil {
-		return own, err
+	if err != nil {
+		return nil, err
+	}
+	if own.live() && !own.covers(j.name) {
+		// The names were put together after the order was placed.
+		if f.isAdopted(j.name) {
+			return nil, noRetry(fmt.Errorf("order %s at %s, which the ledger has for %s, is not for %s, and the option order forbids to place another one",
+				own.Order.ID, f.about.Name, strings.Join(own.Names, ", "), j.name))
+		}
+		names = []string{j.name}
+		if own, err = f.ledger.load(ctx, j.name); err != nil {
+			return nil, err
+		}
+	}
+	if own.State != StateNone || own.Hold != nil {
+		return own, nil
 	}
 	if len(names) == 1 {
 		other, err := f.ledger.coveredBy(ctx, j.name)
@@ -172,6 +194,11 @@ func (f *flow) namesFor(name string) []string {
 		}
 	}
 	return []string{name}
+}
+
+// isAdopted reports whether an order bought elsewhere is configured for the name.
+func (f *flow) isAdopted(name string) bool {
+	return slices.ContainsFunc(f.rules.adopted, func(a AdoptedOrder) bool { return slices.Contains(a.Names, name) })
 }
 
 // bury ends with a dead order when its paid term is over, and refuses before.
@@ -285,10 +312,22 @@ func (a *Attempt) isFor(j job) bool {
 	return ok && key == j.key
 }
 
-// announce publishes the attempt's challenges, and probes them.
-func (f *flow) announce(ctx context.Context, a *Attempt) error {
+// announce publishes the attempt's challenges, and probes them. DNS records do not go
+// away by themselves when the process dies, so that the ledger knows of them first.
+func (f *flow) announce(ctx context.Context, rec *Record, a *Attempt) error {
+	if a.Method == vendors.MethodDNS {
+		if old := rec.Attempt; old != nil && old.Draft {
+			f.prove.Withdraw(ctx, old.proof())
+		}
+		a.Draft = true
+		rec.Attempt = a
+		if err := f.ledger.write(ctx, rec); err != nil {
+			return err
+		}
+		a.Draft = false
+	}
 	if err := f.prove.Publish(ctx, a.proof()); err != nil {
-		return fmt.Errorf("publishing the validation file for %s: %w", a.Names[0], err)
+		return fmt.Errorf("publishing the proof of control of %s: %w", a.Names[0], err)
 	}
 	if err := f.prove.Probe(ctx, a.proof()); err != nil {
 		f.prove.Withdraw(ctx, a.proof())

@@ -263,6 +263,53 @@ func TestAdoptionOfWrongOrder(t *testing.T) {
 	})
 }
 
+// TestAdoptedNamesAreNeverBoughtFor lives beyond the term of an adopted order.
+func TestAdoptedNamesAreNeverBoughtFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.start(nil, func(f *flow) { f.ledger = newLedger(newMemStorage(), f.about) }).mustObtain("example.com")
+		id := w.ca.Orders()[0].ID
+		p := w.start(nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
+		p.mustObtain("example.com")
+		time.Sleep(360 * 24 * time.Hour) // within the margin, where a new order would be due
+		p.mustObtain("example.com")
+		time.Sleep(10 * 24 * time.Hour)
+		for range 3 {
+			if _, err := p.attempt(t.Context(), "example.com"); err == nil || !strings.Contains(err.Error(), "is used up") {
+				t.Errorf("error = %v", err)
+			}
+		}
+		if w.charges() != 1 {
+			t.Errorf("charges = %d, want 1", w.charges())
+		}
+	})
+}
+
+// TestGroupMadeLater puts a name to one that has an order already. It gets its own.
+func TestGroupMadeLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.start(nil, nil).mustObtain("example.com")
+		p := w.start(nil, func(f *flow) { f.rules.groups = [][]string{{"example.com", "shop.example.com"}} })
+		for range 2 {
+			p.mustObtain("shop.example.com")
+			p.mustObtain("example.com")
+		}
+		if w.charges() != 2 {
+			t.Errorf("charges = %d, want 2", w.charges())
+		}
+		adopted := w.start(nil, func(f *flow) {
+			f.rules.adopted = []AdoptedOrder{{w.ca.Orders()[0].ID, []string{"example.com", "blog.example.com"}}}
+		})
+		if _, err := adopted.attempt(t.Context(), "blog.example.com"); err == nil || !strings.Contains(err.Error(), "is not for blog.example.com") {
+			t.Errorf("error = %v", err)
+		}
+		if w.charges() != 2 {
+			t.Errorf("charges = %d, want 2", w.charges())
+		}
+	})
+}
+
 func TestTwinUsesTheSameOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 10 * time.Minute })

@@ -26,6 +26,7 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 	log := j.logger.With(zap.String("order_id", id))
 	a := rec.Attempt
 	f.publishAgain(ctx, log, a)
+	f.settle(ctx, j, a)
 	schedule := f.schedule()
 	nudge := nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
 	if !f.predicts(a) {
@@ -33,7 +34,7 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 		// found them by itself.
 		nudge.every = 0
 	}
-	detail, unknown := "", 0
+	detail, unknown, stale := "", 0, 0
 	for {
 		wait := schedule.Next()
 		order, err := f.vendor.Status(ctx, id)
@@ -63,6 +64,11 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 			if err == nil {
 				return f.issued(ctx, j, rec, order, got)
 			}
+			if f.reissueWithdrawn(a, rec, order) {
+				if stale++; stale >= maxUnknown {
+					return nil, f.reissueFailed(ctx, rec, errWithdrawn)
+				}
+			}
 			log.Error("the vendor delivered a certificate that cannot be used; asking again", zap.Error(err), zap.Duration("wait", wait))
 			detail = err.Error()
 
@@ -77,6 +83,7 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 				if err := f.ledger.write(ctx, rec); err != nil {
 					return nil, err
 				}
+				f.settle(ctx, j, a)
 			}
 			f.recheck(ctx, log, rec, order, &nudge)
 		}
@@ -90,6 +97,19 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 			return nil, err
 		}
 	}
+}
+
+// errWithdrawn is the cause of a reissue that is no longer on its way.
+var errWithdrawn = errors.New("the vendor delivers the old certificate and is making no other; was the reissue withdrawn?")
+
+// reissueWithdrawn reports whether an order that keeps its ID through reissues is done
+// with the old certificate, so late that the reissue must have begun.
+func (f *flow) reissueWithdrawn(a *Attempt, rec *Record, order vendors.Order) bool {
+	if a.Kind != KindReissue || a.PreviousID != rec.Order.ID || time.Since(a.Started) < f.about.AbsenceAge {
+		return false
+	}
+	old, err := buildChain(order.Certificates, nil)
+	return err == nil && serialOf(old.leaf()) == rec.Order.Serial
 }
 
 // nudges paces the requests to look at the challenges again. A CA that has just
@@ -126,10 +146,10 @@ func (f *flow) recheck(ctx context.Context, log *zap.Logger, rec *Record, order 
 	n.last, n.every = time.Now(), min(max(2*n.every, nudgeAfter*f.rules.pollMin), maxNudge)
 	err := r.Recheck(ctx, order.ID, open, rec.Attempt.Method)
 	if err != nil && !errors.Is(err, vendors.ErrStillIssuing) {
-		log.Warn("asking the vendor to check the validation file again failed", zap.Error(err))
+		log.Warn("asking the vendor to check the proofs of control again failed", zap.Error(err))
 		return
 	}
-	log.Info("asked the vendor to check the validation file again",
+	log.Info("asked the vendor to check the proofs of control again",
 		zap.Strings("names", open), zap.String("seen", f.prove.Seen(rec.Attempt.proof())))
 }
 
@@ -140,6 +160,21 @@ func (f *flow) publishAgain(ctx context.Context, log *zap.Logger, a *Attempt) {
 	if err := f.prove.Publish(ctx, a.proof()); err != nil {
 		log.Error("publishing the proofs of control of a pending order failed", zap.Error(err))
 	}
+}
+
+// settle waits until the proofs can be found, where that takes time, but not longer than
+// the job may.
+func (f *flow) settle(ctx context.Context, j job, a *Attempt) {
+	s, ok := f.prove.(settler)
+	if !ok {
+		return
+	}
+	if f.rules.maxWait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.rules.maxWait-time.Since(j.started))
+		defer cancel()
+	}
+	s.Settle(ctx, a.proof())
 }
 
 // heed publishes what the vendor asks for where that differs from what is published,

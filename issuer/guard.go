@@ -15,6 +15,10 @@ import (
 // mayBuy refuses a purchase that the rules do not allow, before anything else is
 // done about it.
 func (f *flow) mayBuy(ctx context.Context, j job, rec *Record) error {
+	if f.isAdopted(j.name) {
+		return noRetry(fmt.Errorf("the order that was bought elsewhere for %s is used up, and the option order forbids to place another one; "+
+			"give the ID of a new order, or remove the option", j.name))
+	}
 	if j.onDemand && !f.rules.allowOnDemand {
 		return noRetry(fmt.Errorf("a certificate for %s would have to be paid for, and TLS handshakes may not order any; "+
 			"set allow_on_demand to permit it", j.name))

@@ -119,6 +119,8 @@ type Issuer struct {
 
 	watches *watches
 
+	records *records // nil unless names are proven by DNS
+
 	mu      sync.Mutex
 	magic   *certmagic.Config
 	serving *files // nil until the first SetConfig
@@ -126,9 +128,37 @@ type Issuer struct {
 
 // DCV is how control of the names is proven (domain control validation).
 type DCV struct {
-	// `http` serves a file over plain HTTP, `https` the same over HTTPS, which
-	// works only once the site has a certificate. Default: `http`
+	// `http` serves a file over plain HTTP. `https` serves the same over HTTPS,
+	// which works only once the site has a certificate. `dns` adds a DNS record,
+	// which needs no server and also proves wildcards. Default: `http`
 	Method vendors.Method `json:"method,omitempty"`
+
+	// The DNS provider that adds and removes the records of the method `dns`.
+	// Default: that of the TLS app (the global option `dns`)
+	ProviderRaw json.RawMessage `json:"provider,omitempty" caddy:"namespace=dns.providers inline_key=name"`
+
+	// How long resolvers may keep the records. Default: what the provider chooses
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// How long to wait before looking for a new record. Default: 0
+	PropagationDelay caddy.Duration `json:"propagation_delay,omitempty"`
+
+	// How long to look until all name servers of the zone have a new record. What
+	// happens then is the matter of `probe`. -1 means not to look. Default: 2m
+	PropagationTimeout caddy.Duration `json:"propagation_timeout,omitempty"`
+
+	// Resolvers to ask instead of those of the system, and instead of the zone's
+	// own name servers: addresses with an optional port. Default: those of the TLS
+	// app, if it has any
+	Resolvers []string `json:"resolvers,omitempty"`
+
+	// The name to add the records at, if the names where the CA looks are CNAMEs
+	// to it. That takes a vendor whose records have the same name for each order,
+	// as those of DigiCert have; those of Sectigo do not. Placeholders are
+	// supported. Default: none, records are where the CA looks
+	OverrideDomain string `json:"override_domain,omitempty"`
+
+	provider certmagic.DNSProvider
 }
 
 // CaddyModule returns the Caddy module information.
@@ -162,13 +192,19 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if err := iss.provisionOrder(caddy.NewReplacer()); err != nil {
 		return err
 	}
-	return iss.provisionRules()
+	if err := iss.provisionRules(); err != nil {
+		return err
+	}
+	return iss.provisionDNS(caddy.NewReplacer())
 }
 
 // Validate judges the configuration before any of it is used.
 func (iss *Issuer) Validate() error {
-	if m := iss.order.Method; m != vendors.MethodHTTP && m != vendors.MethodHTTPS {
-		return fmt.Errorf("dcv: the method must be http or https, got %q", m)
+	if m := iss.order.Method; m != vendors.MethodHTTP && m != vendors.MethodHTTPS && m != vendors.MethodDNS {
+		return fmt.Errorf("dcv: the method must be http, https or dns, got %q", m)
+	}
+	if err := iss.DCV.check(); err != nil {
+		return err
 	}
 	if !iss.about.Supports(iss.order.Method) {
 		return fmt.Errorf("dcv: %s does not support the method %q", iss.about.Name, iss.order.Method)
@@ -316,11 +352,11 @@ func (iss *Issuer) issued(got chain, rec *Record) *certmagic.IssuedCertificate {
 	}
 }
 
-func (iss *Issuer) flow(magic *certmagic.Config, prove prover) *flow {
+func (iss *Issuer) flow(magic *certmagic.Config, serving *files) *flow {
 	return &flow{
 		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules,
 		ledger: newLedger(magic.Storage, iss.about),
-		prove:  prove,
+		prove:  provers{serving, iss.records},
 		findKey: func(ctx context.Context, name string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
 			if key, ok := keys.find(csr.PublicKey); ok {
 				return key, true

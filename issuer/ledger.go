@@ -104,6 +104,10 @@ type Attempt struct {
 	// PreviousID is the order that is reissued or renewed.
 	PreviousID string `json:"previous_id,omitempty"`
 
+	// Draft is whether the attempt's proofs may be published, but nothing was sent
+	// to the vendor yet.
+	Draft bool `json:"draft,omitempty"`
+
 	// Challenges are the proofs to publish until the attempt is over.
 	Challenges []vendors.Challenge `json:"challenges,omitempty"`
 }

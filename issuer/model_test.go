@@ -585,3 +585,34 @@ var (
 	_ vendors.Reissuer = fusedVendor{}
 	_ vendors.Reissuer = blindVendor{}
 )
+
+// stubborn is a shop whose reissues keep the order's ID and are withdrawn at once.
+type stubborn struct{ findingShop }
+
+func (s stubborn) Reissue(_ context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
+	return vendors.Order{ID: req.OrderID, Status: vendors.StatusPending}, nil
+}
+
+// TestWithdrawnReissue expects that a reissue which somebody took back is noticed, and
+// asked for again instead of waited for.
+func TestWithdrawnReissue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &history{tb: t, storage: newMemStorage(), shop: newShop(&tape{}, true), web: &web{files: make(map[string]string)}}
+		p := h.process(nil)
+		p.vendor = stubborn{findingShop{h.shop}}
+		if _, _, err := p.obtain(t.Context(), h.job(p)); err != nil {
+			t.Fatal(err)
+		}
+		_, rec, err := p.obtain(t.Context(), h.job(p))
+		if !errors.Is(err, errWithdrawn) || rec.State != StateIssued {
+			t.Errorf("state %s, error %v", rec.State, err)
+		}
+		p.vendor = findingShop{h.shop}
+		if _, _, err := p.obtain(t.Context(), h.job(p)); err != nil {
+			t.Errorf("the next reissue: %v", err)
+		}
+		if len(h.shop.charges) != 1 {
+			t.Errorf("charges = %d, want 1", len(h.shop.charges))
+		}
+	})
+}

@@ -2,4 +2,7 @@
 
 package issuer
 
-const raceEnabled = false
+const (
+	raceEnabled = false
+	raceStride  = 1
+)

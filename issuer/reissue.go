@@ -24,7 +24,12 @@ func (f *flow) serveOrReplace(ctx context.Context, j job, rec *Record) (chain, e
 			return f.deliver(j.logger, j, rec, got)
 		}
 	}
-	if left := time.Until(rec.Order.TermEnds); left <= f.margin() {
+	left := time.Until(rec.Order.TermEnds)
+	if f.isAdopted(j.name) && left > 0 {
+		// Nothing may be bought for it, so the term is used to its end.
+		return nil, f.reissue(ctx, j, rec)
+	}
+	if left <= f.margin() {
 		j.logger.Info("the paid term ends; a new order is due",
 			zap.String("order_id", rec.Order.ID), zap.Time("term_ends", rec.Order.TermEnds))
 		kind := KindOrder
@@ -58,7 +63,7 @@ func (f *flow) reissue(ctx context.Context, j job, rec *Record) error {
 		return err
 	}
 	a.PreviousID, a.Product = rec.Order.ID, rec.Order.Product
-	if err := f.announce(ctx, a); err != nil {
+	if err := f.announce(ctx, rec, a); err != nil {
 		return err
 	}
 	rec.State, rec.Attempt, rec.Problem = StateReissuing, a, ""

@@ -1,0 +1,264 @@
+package dcv
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/libdns/libdns"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/zonetest"
+)
+
+func TestNewRecord(t *testing.T) {
+	long := strings.Repeat("a", 64)
+	for _, c := range []struct {
+		host, label, kind, value string
+		want                     string // or the part that is wrong
+	}{
+		{"shop.example.com", "_0718", "CNAME", "a.b.sectigo.com", "_0718.shop.example.com CNAME a.b.sectigo.com"},
+		{"*.example.com", "_0718", "CNAME", "a.b.sectigo.com.", "_0718.example.com CNAME a.b.sectigo.com"},
+		{"*.Bücher.example", "_0718", "cname", "a.b.sectigo.com", "_0718.xn--bcher-kva.example CNAME a.b.sectigo.com"},
+		{"example.com", "_dnsauth", "TXT", "r4nd0m", "_dnsauth.example.com TXT r4nd0m"},
+		{"example.com", "_a._b", "txt", "x", "_a._b.example.com TXT x"},
+		{"example.com", "", "TXT", "x", "example.com TXT x"},
+		{"example.com", "@", "TXT", "x", "example.com TXT x"},
+		{"example.com", "example.com.", "TXT", "x", "example.com TXT x"},
+		{"example.com", "_dnsauth.example.com", "TXT", "x", "_dnsauth.example.com TXT x"},
+		{"example.com", "_dnsauth.other.com", "TXT", "x", "_dnsauth.other.com.example.com TXT x"},
+
+		{"", "_a", "TXT", "x", "host"},
+		{"192.0.2.1", "_a", "TXT", "x", "host"},
+		{"exa mple.com", "_a", "TXT", "x", "host"},
+		{"example.com", long, "TXT", "x", "record name"},
+		{"example.com", "a..b", "TXT", "x", "record name"},
+		{"example.com", "a b", "TXT", "x", "record name"},
+		{"example.com", "*", "TXT", "x", "record name"},
+		{"example.com", "_a", "A", "192.0.2.1", "record type"},
+		{"example.com", "_a", "", "x", "record type"},
+		{"example.com", "_a", "CNAME", "", "record value"},
+		{"example.com", "_a", "CNAME", "plain", "record value"},
+		{"example.com", "_a", "CNAME", long + ".example.com", "record value"},
+		{"example.com", "_a", "CNAME", "a.example.com\nb", "record value"},
+		{"example.com", "_a", "TXT", "", "record value"},
+		{"example.com", "_a", "TXT", `x" "y`, "record value"},
+		{"example.com", "_a", "TXT", "x\ny", "record value"},
+		{"example.com", "_a", "TXT", strings.Repeat("x", 256), "record value"},
+	} {
+		r, err := NewRecord(c.host, c.label, c.kind, c.value)
+		if err == nil {
+			if r.String() != c.want {
+				t.Errorf("%q %q %s %q: %s, want %s", c.host, c.label, c.kind, c.value, r, c.want)
+			}
+			continue
+		}
+		if problem, ok := errors.AsType[*ChallengeError](err); !ok || problem.Part != c.want {
+			t.Errorf("%q %q %s %q: error %v, want %s", c.host, c.label, c.kind, c.value, err, c.want)
+		}
+	}
+}
+
+func record(t *testing.T, host, label, kind, value string) Record {
+	t.Helper()
+	r, err := NewRecord(host, label, kind, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// forgetful is a provider whose answer to an addition has only the name.
+type forgetful struct{ zonetest.Provider }
+
+func (p forgetful) AppendRecords(ctx context.Context, zone string, list []libdns.Record) ([]libdns.Record, error) {
+	list, err := p.Provider.AppendRecords(ctx, zone, list)
+	return []libdns.Record{libdns.RR{Name: list[0].RR().Name}}, err
+}
+
+// pedantic is a provider that lists absolute names and quoted texts, and finds records
+// by what it has listed.
+type pedantic struct{ zonetest.Lister }
+
+func (p pedantic) GetRecords(ctx context.Context, zone string) ([]libdns.Record, error) {
+	list, err := p.Lister.GetRecords(ctx, zone)
+	for i, r := range list {
+		rr := r.RR()
+		rr.Name = strings.TrimSuffix(libdns.AbsoluteName(rr.Name, zone), ".")
+		if rr.Type == "TXT" {
+			rr.Data = `"` + rr.Data + `"`
+		}
+		list[i] = rr
+	}
+	return list, err
+}
+
+func (p pedantic) DeleteRecords(ctx context.Context, zone string, list []libdns.Record) ([]libdns.Record, error) {
+	var known []libdns.Record
+	for _, r := range list {
+		rr := r.RR()
+		rr.Name, rr.Data = libdns.RelativeName(rr.Name, zone), strings.Trim(rr.Data, `"`)
+		known = append(known, rr)
+	}
+	return p.Lister.DeleteRecords(ctx, zone, known)
+}
+
+// providers are those of the tests below, by what is special about them.
+var providers = map[string]func(*zonetest.Zone) certmagic.DNSProvider{
+	"plain": func(z *zonetest.Zone) certmagic.DNSProvider { return zonetest.Provider{Zone: z} },
+	"listing": func(z *zonetest.Zone) certmagic.DNSProvider {
+		return zonetest.Lister{Provider: zonetest.Provider{Zone: z}}
+	},
+	"forgetful": func(z *zonetest.Zone) certmagic.DNSProvider { return forgetful{zonetest.Provider{Zone: z}} },
+	"pedantic": func(z *zonetest.Zone) certmagic.DNSProvider {
+		return pedantic{zonetest.Lister{Provider: zonetest.Provider{Zone: z}}}
+	},
+}
+
+// TestRecordsComeAndGo: a record is added once, whoever asks how often, and its
+// removal leaves everything else, whoever removes it.
+func TestRecordsComeAndGo(t *testing.T) {
+	for title, newProvider := range providers {
+		for _, c := range []struct {
+			kind, value, line string
+			others            []string
+		}{
+			{"TXT", "mine", "_dnsauth.shop TXT mine", []string{
+				"_dnsauth.shop TXT theirs", "_dnsauth.shop TXT mine-too", "_dnsauth.shop MX 10 mail.example.com.",
+				"_dnsauth TXT mine", "shop TXT mine", "@ TXT mine",
+			}},
+			{"CNAME", "a.b.sectigo.com", "_dnsauth.shop CNAME a.b.sectigo.com.", []string{
+				"_other.shop CNAME a.b.sectigo.com.", "_dnsauth.shop RRSIG x", "shop TXT a.b.sectigo.com",
+			}},
+		} {
+			t.Run(title+" "+c.kind, func(t *testing.T) {
+				zone := zonetest.Start(t, "comeandgo.example.", c.others...)
+				process := func() *DNS {
+					return &DNS{Provider: newProvider(zone), TTL: time.Minute, Resolvers: []string{zone.Addr}}
+				}
+				before := zone.Records()
+				with := append(slices.Clone(before), c.line)
+				slices.Sort(with)
+				r := record(t, "shop.comeandgo.example", "_dnsauth", c.kind, c.value)
+				first, second := process(), process()
+				for i, d := range []*DNS{first, first, second, process()} {
+					added, err := d.Present(t.Context(), r)
+					if err != nil || added != (i == 0) {
+						t.Fatalf("call %d: added %t, error %v", i, added, err)
+					}
+					if got := zone.Records(); !slices.Equal(got, with) {
+						t.Fatalf("call %d: the zone has %q, want %q", i, got, with)
+					}
+				}
+				for i, d := range []*DNS{second, second, first, process()} {
+					if err := d.Remove(t.Context(), r); err != nil {
+						t.Fatalf("removal %d: %v", i, err)
+					}
+					if got := zone.Records(); !slices.Equal(got, before) {
+						t.Fatalf("removal %d: the zone has %q, want %q", i, got, before)
+					}
+				}
+				if added, err := first.Present(t.Context(), r); !added || err != nil {
+					t.Errorf("adding it again: added %t, error %v", added, err)
+				}
+				if err := first.Remove(t.Context(), r); err != nil || !slices.Equal(zone.Records(), before) {
+					t.Errorf("removing it again: %v, the zone has %q", err, zone.Records())
+				}
+			})
+		}
+	}
+}
+
+// TestNothingBesideCNAME: what DNS does not allow is an error before anything changes.
+func TestNothingBesideCNAME(t *testing.T) {
+	for there, r := range map[string]Record{
+		"_dnsauth CNAME old.dcv.digicert.com.": record(t, "beside.example", "_dnsauth", "CNAME", "new.dcv.digicert.com"),
+		"_dnsauth TXT old":                     record(t, "beside.example", "_dnsauth", "CNAME", "new.dcv.digicert.com"),
+		"_dnsauth CNAME proofs.example.":       record(t, "beside.example", "_dnsauth", "TXT", "new"),
+	} {
+		zone := zonetest.Start(t, "beside.example.", there)
+		d := &DNS{Provider: providers["listing"](zone), Resolvers: []string{zone.Addr}}
+		added, err := d.Present(t.Context(), r)
+		if added || err == nil || !strings.Contains(err.Error(), "nothing can stand beside a CNAME") {
+			t.Errorf("%s beside %s: added %t, error %v", r, there, added, err)
+		}
+		if got := zone.Records(); !slices.Equal(got, []string{there}) {
+			t.Errorf("the zone has %q, want %q", got, there)
+		}
+	}
+}
+
+// TestRemoveAfterCancel: what was added is removed when nothing else is done any more.
+func TestRemoveAfterCancel(t *testing.T) {
+	for title, newProvider := range providers {
+		zone := zonetest.Start(t, "cancelled.example.")
+		r := record(t, "cancelled.example", "_a", "TXT", "x")
+		d := &DNS{Provider: newProvider(zone), Resolvers: []string{zone.Addr}}
+		ctx, cancel := context.WithCancel(t.Context())
+		if _, err := d.Present(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+		zone.OnCall(func(ctx context.Context, call string, _ []libdns.Record) error {
+			if _, ok := ctx.Deadline(); !ok {
+				t.Errorf("%s: %s has all the time in the world", title, call)
+			}
+			return nil
+		})
+		cancel()
+		if err := d.Remove(ctx, r); err != nil || len(zone.Records()) > 0 {
+			t.Errorf("%s: error %v, the zone has %q", title, err, zone.Records())
+		}
+	}
+}
+
+func TestProviderErrors(t *testing.T) {
+	refused := errors.New("refused")
+	for title, c := range map[string]struct {
+		call  string
+		added bool // may have been
+	}{
+		"plain":   {"append", true},
+		"listing": {"get", false},
+	} {
+		zone := zonetest.Start(t, "errors.example.")
+		r := record(t, "errors.example", "_a", "TXT", "x")
+		d := &DNS{Provider: providers[title](zone), Resolvers: []string{zone.Addr}}
+		zone.OnCall(func(_ context.Context, call string, _ []libdns.Record) error {
+			if call == c.call {
+				return refused
+			}
+			return nil
+		})
+		added, err := d.Present(t.Context(), r)
+		if !errors.Is(err, refused) || added != c.added || !strings.Contains(err.Error(), "errors.example") {
+			t.Errorf("%s: added %t, error %v", title, added, err)
+		}
+		zone.OnCall(func(context.Context, string, []libdns.Record) error { return refused })
+		if err := d.Remove(t.Context(), r); !errors.Is(err, refused) {
+			t.Errorf("%s: removing gives %v", title, err)
+		}
+		zone.OnCall(nil)
+		if err := d.Remove(t.Context(), r); err != nil {
+			t.Errorf("%s: removing later gives %v", title, err)
+		}
+	}
+}
+
+// TestZoneIsFoundFromBelow: a record's zone is the nearest one, not that of the apex.
+func TestZoneIsFoundFromBelow(t *testing.T) {
+	zone := zonetest.Start(t, "inner.outer.example.")
+	d := &DNS{Provider: providers["plain"](zone), Resolvers: []string{zone.Addr}}
+	if _, err := d.Present(t.Context(), record(t, "a.b.inner.outer.example", "_x", "TXT", "y")); err != nil {
+		t.Fatal(err)
+	}
+	if got := zone.Records(); !slices.Equal(got, []string{"_x.a.b TXT y"}) {
+		t.Errorf("the zone has %q", got)
+	}
+	_, err := d.Present(t.Context(), record(t, "elsewhere.example", "_x", "TXT", "y"))
+	if err == nil || !strings.Contains(err.Error(), "finding the DNS zone of _x.elsewhere.example") {
+		t.Errorf("a name in no zone: %v", err)
+	}
+}

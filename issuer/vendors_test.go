@@ -1,0 +1,176 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/digicert"
+	"github.com/caddy-commercial/caddy-commercial/vendors/howssl"
+)
+
+// starter makes a process that buys from one vendor.
+type starter func(w *world, f *fuse) *process
+
+// allVendors are the three kinds of vendor. Racent computes its proofs from the CSR and
+// gives a new ID to each reissue. DigiCert's proofs are random values that exist only
+// once an order is paid, its reissues keep the ID, and its references do not
+// deduplicate. HowSSL has an order prepared first and paid then, and no references.
+var allVendors = []struct {
+	name  string
+	start starter
+
+	// What the sandbox calls the paid call, the reissue and the question for the
+	// status.
+	pay, reissue, status string
+
+	// blind is whether an order whose payment was lost before it arrived cannot be
+	// told from one that is waiting, so that a person has to look.
+	blind bool
+}{
+	{name: "racent", start: startRacent, pay: "place", reissue: "replace", status: "collect"},
+	{name: "digicert", start: startDigiCert, pay: "order", reissue: "reissue", status: "info"},
+	{name: "howssl", start: startHowSSL, pay: "Order/commitOrder", reissue: "Reissue/submit", status: "Order/getOrderInfo", blind: true},
+}
+
+func startRacent(w *world, f *fuse) *process { return w.start(f, nil) }
+
+func startDigiCert(w *world, f *fuse) *process {
+	w.tb.Helper()
+	client, err := digicert.New(digicert.Settings{
+		Key: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
+		Transport: fusedTransport{f, w.ca.Transport()},
+		Description: vendors.Description{
+			Name: "digicert", Account: "test", Portal: "https://portal.example",
+			AbsenceAge: 5 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+		},
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return w.startWith(f, client, "ssl_dv_rapidssl")
+}
+
+func startHowSSL(w *world, f *fuse) *process {
+	w.tb.Helper()
+	client, err := howssl.New(howssl.Settings{
+		Token: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
+		CreateOrderFields: map[string]string{"domains": "domains"},
+		Transport:         fusedTransport{f, w.ca.Transport()},
+		Description: vendors.Description{
+			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
+		},
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return w.startWith(f, client, "comodo-positivessl")
+}
+
+func (w *world) startWith(f *fuse, vendor vendors.Vendor, product string) *process {
+	w.tb.Helper()
+	return w.start(f, func(fl *flow) {
+		fl.vendor, fl.about = vendor, vendor.Describe()
+		fl.ledger = newLedger(&fusedStorage{w.storage, f}, vendor.Describe())
+		fl.order.Product = product
+	})
+}
+
+// TestBadNetworks loses and spoils the calls that matter, at all vendors.
+func TestBadNetworks(t *testing.T) {
+	kinds := map[string]sandboxca.Fault{
+		"500":      {Kind: sandboxca.HTTPStatus, Status: 500},
+		"502 HTML": {Kind: sandboxca.HTML},
+		"empty":    {Kind: sandboxca.Empty},
+		"cut off":  {Kind: sandboxca.CutOff},
+		"bad JSON": {Kind: sandboxca.BadJSON},
+		"reset":    {Kind: sandboxca.Reset},
+		"hang":     {Kind: sandboxca.Hang},
+		"10 MB":    {Kind: sandboxca.Huge},
+		"redirect": {Kind: sandboxca.Redirect},
+		"429":      {Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "99999999"},
+	}
+	for _, v := range allVendors {
+		for kind, fault := range kinds {
+			for phase, when := range map[sandboxca.Phase]string{sandboxca.BeforeEffect: "before", sandboxca.AfterEffect: "after"} {
+				for _, call := range []string{v.pay, v.reissue, v.status} {
+					title := v.name + ", " + kind + " " + when + " " + call
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, nil)
+						p := v.start(w, nil)
+						fault.Endpoint, fault.Phase, fault.Times = call, phase, 1
+						w.ca.Inject(fault)
+						lost := v.blind && call == v.pay && phase == sandboxca.BeforeEffect
+						var err error
+						for range 2 {
+							if _, p, err = w.drive(p, "example.com", nil); err != nil {
+								break
+							}
+						}
+						note(t, title, w, err)
+						want, charges := "served", 1
+						if lost && outcome(err) != "served" {
+							want, charges = "uncertain, says so", 0
+						}
+						if outcome(err) != want || w.charges() != charges {
+							t.Errorf("%s: %d charges, %s: %v", title, w.charges(), outcome(err), err)
+						}
+						w.noForgottenOrders()
+						w.noSecrets()
+					})
+				}
+			}
+		}
+	}
+}
+
+// withdrawals is a prover that notes which proofs are taken away.
+type withdrawals struct {
+	prover
+	ids []string
+}
+
+func (p *withdrawals) Withdraw(ctx context.Context, what proof) {
+	p.ids = append(p.ids, what.id)
+	p.prover.Withdraw(ctx, what)
+}
+
+// TestRecordsOfADeadProcessAreRemoved kills a process between the publication of its
+// DNS records and the order. The next one takes them away.
+func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) {
+			c.LookupCNAME = func(context.Context, string) (string, error) { return "", errors.New("no such record") }
+		})
+		byDNS := func(p *process) *process {
+			p.order.Method = vendors.MethodDNS
+			return p
+		}
+		// The first contact is the draft in the ledger, before and after it.
+		first := byDNS(w.start(&fuse{left: 2}, nil))
+		if _, err := first.attempt(t.Context(), "example.com"); !first.fuse.burnt() {
+			t.Fatalf("error = %v", err)
+		}
+		draft := w.record("example.com").Attempt
+		if draft == nil || !draft.Draft || len(draft.Challenges) == 0 {
+			t.Fatalf("the ledger does not know of the records: %+v", draft)
+		}
+		second := byDNS(w.start(nil, func(f *flow) { f.rules.maxWait = time.Minute }))
+		seen := &withdrawals{prover: second.prove}
+		second.prove = seen
+		if _, err := second.attempt(t.Context(), "example.com"); !is[*StillPendingError](err) {
+			t.Fatalf("error = %v", err)
+		}
+		if !slices.Contains(seen.ids, draft.Reference) {
+			t.Errorf("the records of %s were not removed, only those of %v", draft.Reference, seen.ids)
+		}
+		if w.record("example.com").Attempt.Draft {
+			t.Error("an attempt that was sent is still a draft")
+		}
+	})
+}
