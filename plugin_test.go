@@ -1,7 +1,9 @@
 package caddycommercial
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -17,10 +19,48 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/libdns/libdns"
 )
 
 const modulePath = "github.com/caddy-commercial/caddy-commercial"
+
+// cloudflare stands for the DNS provider of that name, which the README has for an
+// example and which is a plugin of its own.
+type cloudflare struct {
+	Token string `json:"api_token,omitempty"`
+}
+
+func init() { caddy.RegisterModule(new(cloudflare)) }
+
+func (*cloudflare) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "dns.providers.cloudflare", New: func() caddy.Module { return new(cloudflare) }}
+}
+
+func (c *cloudflare) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume provider name
+	if !d.AllArgs(&c.Token) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func (*cloudflare) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (*cloudflare) GetRecords(context.Context, string) ([]libdns.Record, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (*cloudflare) SetRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (*cloudflare) DeleteRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+	return nil, errors.ErrUnsupported
+}
 
 // ourModules are the modules of this plugin that importing it registered.
 func ourModules() []caddy.ModuleInfo {
@@ -254,8 +294,9 @@ func TestReadmeConfigsLoad(t *testing.T) {
 	}
 	dir := t.TempDir()
 	t.Chdir(dir)
-	t.Setenv("RACENT_TOKEN", "token")
-	t.Setenv("NICSRS_TOKEN", "token")
+	for _, variable := range []string{"RACENT_TOKEN", "NICSRS_TOKEN", "DIGICERT_KEY", "HOWSSL_TOKEN", "CLOUDFLARE_API_TOKEN"} {
+		t.Setenv(variable, "token")
+	}
 	for _, text := range configs {
 		// Another program may have the port.
 		text = strings.ReplaceAll(text, "127.0.0.1:9443", "127.0.0.1:0")

@@ -16,7 +16,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
+	_ "github.com/caddy-commercial/caddy-commercial/internal/e2e/dnsprovider"
 	"github.com/caddy-commercial/caddy-commercial/issuer"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/digicert"
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
 )
