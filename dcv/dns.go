@@ -194,7 +194,7 @@ func (r Record) among(list []libdns.Record, zone string) (bool, error) {
 		if r.is(rr, zone) {
 			return true, nil
 		}
-		if r.named(rr, zone) && (r.Type == "CNAME" || rr.Type == "CNAME") && true {
+		if r.named(rr, zone) && (r.Type == "CNAME" || rr.Type == "CNAME") && !slices.Contains(besideCNAME, rr.Type) {
 			return false, fmt.Errorf("%s cannot be added: there is a record %s %s %s at this name, and nothing can stand beside a CNAME",
 				r, r.Name, rr.Type, rr.Data)
 		}

@@ -70,6 +70,13 @@ func TestRecordsOfNames(t *testing.T) {
 	}
 	expectZone(t, zone, "_0718 CNAME a.b.sectigo.com.", "_0718.blog CNAME a.b.sectigo.com.",
 		"_0718.shop CNAME a.b.sectigo.com.", "_0718.www.blog CNAME a.b.sectigo.com.", "www TXT theirs")
+	if w, err := r.wanted(p); err != nil || len(w.needed) != 3 || len(w.extra) != 1 {
+		t.Errorf("wanted %v, error %v", w, err)
+	}
+	both, err := r.wanted(hashProof("1", "www.names.example", "names.example"))
+	if err != nil || len(both.needed) != 2 || len(both.extra) != 0 {
+		t.Errorf("wanted %v for a www name and its apex, error %v", both, err)
+	}
 	if err := r.Probe(t.Context(), p); err != nil {
 		t.Error(err)
 	}
