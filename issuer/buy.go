@@ -176,7 +176,15 @@ func (f *flow) accept(ctx context.Context, log *zap.Logger, rec *Record, order v
 		a.CSR = nil
 	}
 	rec.State, rec.Problem, rec.Hold = StatePending, "", nil
-	f.heed(ctx, log, a, order.Challenges)
+	return f.writeAndHeed(ctx, log, rec, order)
+}
+
+// writeAndHeed records what the vendor answered before anything else is done about it,
+// and then publishes what it asks for, which can take a while.
+func (f *flow) writeAndHeed(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order) error {
+	if err := f.ledger.write(ctx, rec); err != nil || !f.heed(ctx, log, rec.Attempt, order.Challenges) {
+		return err
+	}
 	return f.ledger.write(ctx, rec)
 }
 

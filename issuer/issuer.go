@@ -96,10 +96,10 @@ type Issuer struct {
 	OneOrder [][]string `json:"one_order,omitempty"`
 
 	// What to do when the validation file cannot be fetched through the name
-	// before an order. `strict` places no order, `warn` places it all the same,
-	// `off` does not look. By default a wrong answer stops the order and a
-	// failed connection is only a warning, because a server behind NAT may be
-	// unable to reach itself.
+	// before an order, or the DNS record not be seen. `strict` places no order,
+	// `warn` places it all the same, `off` does not look. By default a wrong answer
+	// stops the order and a failed connection is only a warning, because a server
+	// behind NAT may be unable to reach itself.
 	Probe string `json:"probe,omitempty"`
 
 	// The port on which the validation file is fetched over HTTP, if port 80 is

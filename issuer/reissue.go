@@ -105,9 +105,8 @@ func (f *flow) reissued(ctx context.Context, log *zap.Logger, rec *Record, order
 	if order.CAOrderID != "" {
 		rec.Order.CAOrderID = order.CAOrderID
 	}
-	f.heed(ctx, log, rec.Attempt, order.Challenges)
 	rec.State, rec.Problem = StatePending, ""
-	return f.ledger.write(ctx, rec)
+	return f.writeAndHeed(ctx, log, rec, order)
 }
 
 // reissueFailed goes back to the paid order after a reissue that had no effect.
