@@ -211,8 +211,20 @@ func (s *server) excerpt() string {
 	return strings.Join(lines[max(0, len(lines)-150):], "\n")
 }
 
-// admin calls the admin API.
-func (s *server) call(method, path string, header http.Header, body string) (string, error) {
+// call calls the admin API. Each reload replaces the admin server, and a connection that
+// the old one had not answered yet is dropped; so a call is made again, a few times.
+// Loading a config twice does no more than loading it once.
+func (s *server) call(method, path string, header http.Header, body string) (answer string, err error) {
+	for range 5 {
+		answer, err = s.callOnce(method, path, header, body)
+		if dropped := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET); !dropped {
+			break
+		}
+	}
+	return answer, err
+}
+
+func (s *server) callOnce(method, path string, header http.Header, body string) (string, error) {
 	ctx, cancel := context.WithTimeout(s.w.t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d%s", s.admin, path), strings.NewReader(body))
