@@ -174,3 +174,49 @@ func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 		}
 	})
 }
+
+// TestBadCAs has the CA behind each vendor do what CAs do, and the world around it.
+func TestBadCAs(t *testing.T) {
+	quirk := func(change func(*sandboxca.Quirks)) func(*sandboxca.Config) {
+		return func(c *sandboxca.Config) { change(&c.Quirks) }
+	}
+	for _, v := range allVendors {
+		for _, c := range []badVendor{
+			{name: "well-behaved", want: "served"},
+			{name: "reversed chain", config: quirk(func(q *sandboxca.Quirks) { q.ReverseChain = true }), want: "served"},
+			{name: "root included", config: quirk(func(q *sandboxca.Quirks) { q.IncludeRoot = true }), want: "served"},
+			{name: "CRLF", config: quirk(func(q *sandboxca.Quirks) { q.CRLF = true }), want: "served"},
+			{name: "missing intermediate", config: quirk(func(q *sandboxca.Quirks) { q.OmitIntermediate = true }), want: "pending, goes on"},
+			{name: "certificate for another key", config: quirk(func(q *sandboxca.Quirks) { q.WrongKey = true }), want: "pending, goes on"},
+			{name: "expired certificate", config: quirk(func(q *sandboxca.Quirks) { q.ExpiredCert = true }), want: "pending, goes on"},
+			{name: "wrong common name", config: quirk(func(q *sandboxca.Quirks) { q.WrongCN = "elsewhere.example.org" }), want: "served"},
+			{name: "unknown fields", config: quirk(func(q *sandboxca.Quirks) { q.UnknownFields = true }), want: "served"},
+			{name: "slow CA", config: func(c *sandboxca.Config) { c.IssueDelay = 20 * time.Hour }, want: "served"},
+			{name: "CA's clock a day ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, want: "served"},
+			{name: "status spoilt for an hour", faults: []sandboxca.Fault{{Endpoint: v.status, Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, want: "served"},
+			{name: "every call slow by seconds", faults: []sandboxca.Fault{{Kind: sandboxca.Delay, Delay: 5 * time.Second}}, want: "served"},
+		} {
+			title := v.name + ", " + c.name
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, c.config)
+				for _, fault := range c.faults {
+					remove := w.ca.Inject(fault)
+					if c.lasting > 0 {
+						time.AfterFunc(c.lasting, remove)
+					}
+				}
+				got, p, err := w.drive(v.start(w, nil), "example.com", nil)
+				if err == nil {
+					w.verify(got, "example.com")
+					_, _, err = w.drive(p, "example.com", nil)
+				}
+				note(t, title, w, err)
+				if outcome(err) != c.want || w.charges() != 1 {
+					t.Errorf("%s: %d charges, %s: %v", title, w.charges(), outcome(err), err)
+				}
+				w.noForgottenOrders()
+				w.noSecrets()
+			})
+		}
+	}
+}
