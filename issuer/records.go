@@ -18,6 +18,7 @@ import (
 // the life of one config.
 type records struct {
 	dns      *dcv.DNS
+	cname    bool   // whether records that are not known yet will be of this type, not TXT
 	override string // the name of all records, if not empty
 	mode     probeMode
 	logger   *zap.Logger
@@ -170,7 +171,13 @@ func (r *records) Probe(ctx context.Context, p proof) error {
 	}
 	if len(p.challenges) == 0 {
 		p.id += "-probe"
-		p.challenges = []vendors.Challenge{{Method: vendors.MethodDNS, RecordName: "_" + p.id, RecordType: "TXT", RecordValue: newUnique()}}
+		own := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_" + p.id, RecordType: "TXT", RecordValue: newUnique()}
+		if r.cname {
+			// Not every provider can add every type, and the paid order is too late
+			// to find out. Nothing resolves below invalid (RFC 6761, section 6.4).
+			own.RecordType, own.RecordValue = "CNAME", own.RecordValue+".invalid"
+		}
+		p.challenges = []vendors.Challenge{own}
 		defer r.Withdraw(ctx, p)
 		if err := r.Publish(ctx, p); err != nil {
 			return err

@@ -59,6 +59,7 @@ func (iss *Issuer) provisionDNS(repl *caddy.Replacer) error {
 			Resolvers:          resolvers,
 			Logger:             iss.logger.Named("dns"),
 		},
+		cname:    iss.about.RecordType == "CNAME",
 		override: override,
 		mode:     iss.rules.probe,
 		logger:   iss.logger,

@@ -353,3 +353,25 @@ func TestProversByMethod(t *testing.T) {
 	v.Withdraw(t.Context(), p)
 	expectZone(t, zone)
 }
+
+// TestRecordsProbeTheRightType: a provider that cannot add the type of record that the
+// vendor will ask for is found out before the order.
+func TestRecordsProbeTheRightType(t *testing.T) {
+	for _, cname := range []bool{false, true} {
+		zone := zonetest.Start(t, "type.example.")
+		r, _ := newRecords(zone, true, probeDefault)
+		r.cname = cname
+		zone.OnCall(func(_ context.Context, _ string, list []libdns.Record) error {
+			for _, record := range list {
+				if record.RR().Type == "CNAME" {
+					return errors.New("this provider has no CNAME")
+				}
+			}
+			return nil
+		})
+		err := r.Probe(t.Context(), proof{"cc13", []string{"shop.type.example"}, vendors.MethodDNS, nil})
+		if (err != nil) != cname || cname && !strings.Contains(err.Error(), "no CNAME") {
+			t.Errorf("cname %t: %v", cname, err)
+		}
+	}
+}

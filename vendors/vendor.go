@@ -175,6 +175,10 @@ type Description struct {
 	// from the standard ports. Only test services set them.
 	HTTPPort, HTTPSPort int
 
+	// RecordType is the type of the DNS records that will be asked for, CNAME or TXT,
+	// where they are known only once an order is paid. Empty means TXT.
+	RecordType string
+
 	// RenewWindow is how long before the end of the paid term Renew is allowed.
 	RenewWindow time.Duration
 }

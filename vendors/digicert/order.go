@@ -85,6 +85,7 @@ func New(s Settings) (*Orders, error) {
 	// common name, and no twin is added that was not asked for.
 	about := s.Description
 	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
+	about.RecordType = strings.ToUpper(s.DNSRecord)
 	httpClient, err := vendorhttp.New(vendorhttp.Config{
 		Vendor:  about.Name,
 		BaseURL: s.Endpoint,
