@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"strings"
@@ -86,6 +87,23 @@ func TestRun(t *testing.T) {
 	for _, args := range [][]string{{"-only", "nothing"}, {"file"}, {"-slow"}} {
 		if _, err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+// However slow the machine is, a quick run ends well.
+func TestQuickJudgesNothing(t *testing.T) {
+	saved := benches
+	defer func() { benches = saved }()
+	benches = []bench{{"hopeless", func(context.Context, options) ([]row, error) {
+		return []row{{claim: "hopeless", value: 1, want: bound{atLeast, 1000, 0.1}}}, nil
+	}}}
+	for _, tc := range []struct {
+		args []string
+		want int
+	}{{[]string{"-quick"}, 0}, {nil, 1}} {
+		if missed, err := run(t.Context(), tc.args, io.Discard, io.Discard); err != nil || missed != tc.want {
+			t.Errorf("%q: missed %d, want %d, %v", tc.args, missed, tc.want, err)
 		}
 	}
 }
