@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/caddy-commercial/caddy-commercial/internal/e2e/dnsprovider"
+	_ "github.com/caddy-commercial/caddy-commercial/internal/test/e2e/dnsprovider"
 	"github.com/caddy-commercial/caddy-commercial/issuer"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/digicert"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/howssl"

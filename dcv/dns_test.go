@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/libdns/libdns"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/zonetest"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 )
 
 func TestNewRecord(t *testing.T) {

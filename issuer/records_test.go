@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
-	"github.com/caddy-commercial/caddy-commercial/internal/zonetest"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 

@@ -3,7 +3,7 @@
 // run and in short alternating rounds, so that whatever else the machine does
 // disturbs both sides alike. Figures are medians over the rounds, if not said otherwise.
 //
-//	go run ./internal/bench [-quick] [-only <name>]
+//	go run ./internal/test/bench [-quick] [-only <name>]
 //
 // It prints one row per claim and ends with exit code 1 if a claim is missed by more
 // than the margin in its row. A quick run judges nothing: it shows that the benchmarks

@@ -15,8 +15,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/e2e/dnsprovider"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/e2e/dnsprovider"
 )
 
 // nameServer is a running BIND that has the zone example.com and accepts signed

@@ -2,5 +2,5 @@ package main
 
 import (
 	// The DNS provider of the tests, dns.providers.e2e_update.
-	_ "github.com/caddy-commercial/caddy-commercial/internal/e2e/dnsprovider"
+	_ "github.com/caddy-commercial/caddy-commercial/internal/test/e2e/dnsprovider"
 )

@@ -26,7 +26,7 @@ func main() { caddycmd.Main() }
 // plugin's root, as xcaddy makes it, has all of the plugin's modules.
 func TestAsXcaddyBuildsIt(t *testing.T) {
 	t.Parallel()
-	checkout, err := filepath.Abs("../..")
+	checkout, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}
