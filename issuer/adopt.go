@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -22,57 +23,86 @@ type AdoptedOrder struct {
 	Names []string `json:"names"`
 }
 
-// adopt takes an order over that was bought elsewhere. Its certificate, when it has
-// one, belongs to a key that is not here; a reissue follows.
-func (f *flow) adopt(ctx context.Context, j job, rec *Record, a AdoptedOrder) error {
+// adopt makes an entry of an order that was bought elsewhere, if one is configured for the
+// name and has none yet. Its certificate, when it has one, belongs to a key that is not here; a
+// reissue follows.
+func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*ledger.Entry, error) {
+	a, ok := f.adoptedFor(name)
+	if !ok || slices.ContainsFunc(speak, func(e *ledger.Entry) bool { return e.RootID == a.ID || e.OrderID == a.ID }) {
+		return nil, nil
+	}
+	// Two servers that adopt it at the same time write the same.
+	id := "adopted-" + ledger.Escape(a.ID)
+	have, err := f.ledger.Load(ctx, id)
+	if err == nil {
+		return nil, f.cannotAdopt(have, a, name)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	order, err := f.vendor.Status(ctx, a.ID)
 	if errors.Is(err, vendors.ErrNotFound) {
-		return noRetry(fmt.Errorf("%s does not know order %s, which the option order gives for %s; "+
+		return nil, noRetry(fmt.Errorf("%s does not know order %s, which the option order gives for %s; "+
 			"is the ID right, and does the order belong to this account? nothing is ordered: %w",
 			f.about.Name, a.ID, strings.Join(a.Names, ", "), err))
 	}
 	if err != nil {
-		return forCertmagic(fmt.Errorf("reading order %s to adopt it for %s: %w", a.ID, rec.primary(), err))
+		return nil, fmt.Errorf("reading order %s to adopt it for %s: %w", a.ID, name, err)
 	}
 	if order.Status.Ended() {
-		return noRetry(fmt.Errorf("order %s at %s cannot be adopted for %s: it is %s", a.ID, f.about.Name, rec.primary(), order.Describe()))
+		return nil, noRetry(fmt.Errorf("order %s at %s cannot be adopted for %s: it is %s", a.ID, f.about.Name, name, order.Describe()))
 	}
-	names := f.namesOf(order)
-	for _, name := range a.Names {
-		if len(names) > 0 && !slices.Contains(names, name) {
-			return noRetry(fmt.Errorf("order %s at %s is for %s, not for %s; nothing is ordered",
-				a.ID, f.about.Name, strings.Join(names, ", "), name))
+	for _, n := range a.Names {
+		if names := namesOf(order); len(names) > 0 && !slices.Contains(names, n) {
+			return nil, noRetry(fmt.Errorf("order %s at %s is for %s, not for %s; nothing is ordered",
+				a.ID, f.about.Name, strings.Join(names, ", "), n))
 		}
 	}
-	ordered := a.Names
+	names := a.Names
 	if len(order.Names) > 0 {
-		ordered = nil
+		names = nil
 		for _, n := range order.Names {
-			ordered = append(ordered, strings.ToLower(n.Name))
+			names = append(names, strings.ToLower(n.Name))
 		}
 	}
-	rec.Names = slices.Clone(a.Names)
-	rec.State, rec.Problem = StatePending, ""
-	now := time.Now().UTC()
-	rec.Order = &PaidOrder{
-		ID: a.ID, Names: ordered, CAOrderID: order.CAOrderID, Product: f.order.Product,
-		PaidAt: now, TermEnds: order.TermEnds.UTC(), Adopted: true,
+	now := f.ledger.Time()
+	e := &ledger.Entry{
+		ID: id, Names: names, Maybe: without(a.Names, names), State: ledger.Open, Adopted: true,
+		Product: f.order.Product, Term: f.order.Term, Method: f.order.Method, Paid: now, Ends: order.TermEnds.UTC(),
+		OrderID: a.ID, RootID: a.ID, CAOrderID: order.CAOrderID,
+		Attempt: ledger.Attempt{
+			Kind: ledger.KindAdoption, Reference: newReference(), Started: now, AnyKey: true, Challenges: order.Challenges,
+		},
 	}
 	if order.TermEnds.IsZero() {
-		rec.Order.TermEnds = termEnd(now, f.order.Term)
+		e.Ends = ledger.EndOfTerm(now, e.Term)
 	}
-	rec.Attempt = &Attempt{
-		Kind: KindAdoption, Reference: newReference(), Started: now,
-		Names: ordered, Method: f.order.Method, Challenges: order.Challenges,
+	f.logger.Info("adopting an order that was bought elsewhere", zap.String("identifier", name), zap.String("vendor", f.about.Name),
+		zap.String("order_id", a.ID), zap.Strings("names", names), zap.String("status", order.RawStatus))
+	return e, f.ledger.Create(ctx, e)
+}
+
+// cannotAdopt says why an order that was adopted before does not serve the name.
+func (f *flow) cannotAdopt(e *ledger.Entry, a AdoptedOrder, name string) error {
+	switch {
+	case e.State == ledger.Gone:
+		return noRetry(fmt.Errorf("order %s, which the option order gives for %s, was given up; give the ID of a new order, or remove the option", a.ID, name))
+	case e.Over(f.ledger.Time()):
+		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up since %s, and the option order forbids to place another one; "+
+			"give the ID of a new order, or remove the option", a.ID, name, e.Ends.Format("2006-01-02")))
 	}
-	j.logger.Info("adopting an order that was bought elsewhere",
-		zap.String("order_id", a.ID), zap.Strings("names", ordered), zap.String("status", order.RawStatus))
-	return f.ledger.write(ctx, rec)
+	return noRetry(fmt.Errorf("order %s at %s is for %s, not for %s, and the option order forbids to place another one",
+		a.ID, f.about.Name, strings.Join(e.Names, ", "), name))
+}
+
+// without returns those of the first names that are not among the second.
+func without(names, drop []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(drop, n) })
 }
 
 // namesOf returns what is known of the names of an order, from the vendor's list and
 // from its certificate.
-func (f *flow) namesOf(order vendors.Order) []string {
+func namesOf(order vendors.Order) []string {
 	var names []string
 	for _, n := range order.Names {
 		names = append(names, strings.ToLower(n.Name))

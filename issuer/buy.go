@@ -2,135 +2,372 @@ package issuer
 
 import (
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// paidCallTimeout bounds a paid call where the vendor's AbsenceAge does not.
-const paidCallTimeout = 2 * time.Minute
+// The times that keep a request from being paid for twice. Description.AbsenceAge must be
+// longer than sendBefore and paidCallTimeout together.
+const (
+	// sendBefore is how long after its entry was stored a paid request may be sent. Later,
+	// other servers may not see the entry as young any more.
+	sendBefore = time.Minute
 
-// reloadGrace is how long a paid call that is on its way may still wait for its
-// answer after the config was unloaded. Without it, each reload at a bad moment would
-// cost a look-up of the reference.
-const reloadGrace = 10 * time.Second
+	// paidCallTimeout bounds a paid call where the vendor's AbsenceAge does not.
+	paidCallTimeout = 2 * time.Minute
 
-// begin starts with a record that has no order: by adopting the configured one,
-// or by buying.
-func (f *flow) begin(ctx context.Context, j job, rec *Record) error {
-	for _, a := range f.rules.adopted {
-		if a.Names[0] == rec.primary() {
-			return f.adopt(ctx, j, rec, a)
-		}
-	}
-	if waited, err := f.awaitTwin(ctx, j); err != nil || waited {
-		return err
-	}
-	return f.buy(ctx, j, rec, KindOrder)
+	// reloadGrace is how long a paid call that is on its way may still wait for its answer
+	// after the config was unloaded. Without it, each reload at a bad moment would cost a
+	// look-up.
+	reloadGrace = 10 * time.Second
+)
+
+// purchase is an order that is being prepared.
+type purchase struct {
+	names  []string
+	csr    []byte
+	key    crypto.Signer // nil if it is not known
+	proof  proof.Proof
+	entry  *ledger.Entry
+	noted  bool // there is a draft
+	stored bool // the entry is in the ledger, so that it is in charge of the proof
 }
 
-// buy places a paid order for the record's names, or renews the one it has. The
-// record says so before the vendor hears of it.
-func (f *flow) buy(ctx context.Context, j job, rec *Record, kind AttemptKind) error {
-	if err := f.mayBuy(ctx, j, rec); err != nil {
-		return err
+// buy places an order for the name and the others of its group that need one, if the
+// rules allow it, and returns its entry, ready to be driven on. unsure is why it is not known
+// what there is.
+func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.Entry, unsure error) progress {
+	if err := f.mayBuy(name, about); err != nil {
+		return progress{err: err, stop: isFinal(err)}
 	}
-	a, err := f.newAttempt(ctx, j, kind, rec.Names)
+	if unsure != nil {
+		return progress{err: fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", name, unsure)}
+	}
+	if err := f.withinLimit(); err != nil {
+		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
+	}
+	if !f.account.admit(name) {
+		return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
+	}
+	defer f.account.leave(f.wake)
+	names, err := f.namesToBuy(ctx, name)
+	if err != nil {
+		return progress{err: err}
+	}
+	if !slices.Contains(names, name) {
+		return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "another order covers it"}, wait: time.Second}
+	}
+	release, ok := f.ledger.Memory.Claim(names)
+	if !ok {
+		return progress{err: &PendingError{Vendor: f.about.Name, Names: names, Detail: "an order for it is being prepared"}, wait: f.rules.pollMin}
+	}
+	defer release()
+	j := &errand{name: name, want: w, log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
+	b := &purchase{names: names}
+	defer func() { f.abandon(ctx, b) }()
+	if err := f.prepare(ctx, j, b, f.renewable(about, names)); err != nil {
+		return progress{err: err}
+	}
+	return f.place(ctx, j, b)
+}
+
+// mayBuy refuses a purchase that the rules do not allow, before anything else is done
+// about it.
+func (f *flow) mayBuy(name string, about []*ledger.Entry) error {
+	if a, ok := f.adoptedFor(name); ok {
+		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up, and the option order forbids to place another one; "+
+			"give the ID of a new order, or remove the option", a.ID, name))
+	}
+	configured, onDemand := f.site.Allows(name)
+	if !configured {
+		return noRetry(fmt.Errorf("%s is not among the names that this configuration has certificates for, so nothing is bought for it", name))
+	}
+	if onDemand && !f.rules.allowOnDemand {
+		return errOnDemand(name)
+	}
+	return f.hold(name, about)
+}
+
+// hold keeps purchases back for a while after some that led to nothing.
+func (f *flow) hold(name string, about []*ledger.Entry) error {
+	failures := 0
+	var last *ledger.Entry
+	for _, e := range about {
+		if e.State == ledger.Gone && slices.Contains(e.Names, name) && f.ledger.Time().Sub(e.Paid) < 24*time.Hour {
+			failures++
+			if last == nil || e.Paid.After(last.Paid) {
+				last = e
+			}
+		}
+	}
+	if failures == 0 {
+		return nil
+	}
+	if until := last.Paid.Add(holdFor(failures)); f.ledger.Time().Before(until) {
+		return &HoldError{name, failures, until, last.Problem}
+	}
+	return nil
+}
+
+// holdFor is how long to hold paid calls back after so many within a day led to nothing.
+// The first may be repeated at once: its absence is proven.
+func holdFor(failures int) time.Duration {
+	steps := []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
+	return steps[min(failures-1, len(steps)-1)]
+}
+
+// withinLimit checks the spending limit.
+func (f *flow) withinLimit() *SpendLimitError {
+	return f.overLimit(f.rules.spend.Orders - 1)
+}
+
+// overLimit complains if more than so many orders were placed within the span.
+func (f *flow) overLimit(allowed int) *SpendLimitError {
+	per := time.Duration(f.rules.spend.Per)
+	placed := f.ledger.Memory.Spending(f.ledger.Time().Add(-per))
+	if len(placed) <= allowed {
+		return nil
+	}
+	return &SpendLimitError{f.rules.spend, placed[len(placed)-1-allowed].Add(per)}
+}
+
+// namesToBuy returns the names of today's group that no order blocks and that may be
+// bought for.
+func (f *flow) namesToBuy(ctx context.Context, name string) ([]string, error) {
+	group := f.group(name)
+	about, err := f.ledger.About(ctx, group...)
+	if err != nil {
+		return nil, err
+	}
+	now := f.ledger.Time()
+	var names []string
+	for _, n := range group {
+		_, adopted := f.adoptedFor(n)
+		configured, onDemand := f.site.Allows(n)
+		if !adopted && configured && (!onDemand || f.rules.allowOnDemand) && !f.blocked(about, n, now) {
+			names = append(names, n)
+		}
+	}
+	return names, nil
+}
+
+// renewable returns the order that a renewal would follow, if the vendor's renewal buys
+// exactly what an order would.
+func (f *flow) renewable(about []*ledger.Entry, names []string) string {
+	if _, ok := f.vendor.(vendors.Renewer); !ok {
+		return ""
+	}
+	now := f.ledger.Time()
+	for _, e := range about {
+		left := e.Ends.Sub(now)
+		if e.State != ledger.Issued || left <= 0 || left > f.about.RenewWindow || f.account.renewalRefused(e.OrderID) {
+			continue
+		}
+		same := e.Product == f.order.Product && e.Term == f.order.Term && slices.Equal(e.Names, names)
+		if same || !f.about.RenewKeepsProduct {
+			return e.OrderID
+		}
+	}
+	return ""
+}
+
+// prepare does everything that is free: it makes the request, presents and looks for its
+// proofs, and passes the vendor's checks.
+func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous string) error {
+	reference := newReference()
+	key, csr, err := f.requestFor(j, b.names)
 	if err != nil {
 		return err
 	}
-	if rec.Order != nil {
-		a.PreviousID = rec.Order.ID
+	b.key, b.csr = key, csr
+	a := ledger.Attempt{Kind: ledger.KindOrder, Reference: reference, AbsenceAge: f.about.AbsenceAge, CSR: csr, PreviousID: previous}
+	if f.about.NeedsUnique {
+		a.Unique = newUnique()
 	}
-	log := j.logger.With(zap.String("reference", a.Reference))
-	if err := f.announce(ctx, rec, a); err != nil {
+	b.entry = &ledger.Entry{
+		ID: f.ledger.NewID(), Names: b.names, State: ledger.Asked,
+		Product: f.order.Product, Term: f.order.Term, Method: f.order.Method, Attempt: a,
+	}
+	if f.about.CoversTwin {
+		for _, name := range b.names {
+			if twin := dcv.Twin(name); twin != "" && !slices.Contains(b.names, twin) && !slices.Contains(b.entry.Maybe, twin) {
+				b.entry.Maybe = append(b.entry.Maybe, twin)
+			}
+		}
+	}
+	if b.proof, err = f.presentAndWait(ctx, b.entry, &b.noted); err != nil {
 		return err
 	}
-	bought := false
-	defer func() {
-		if !bought {
-			f.prove.Withdraw(ctx, a.proof())
-		}
-	}()
+	b.entry.Attempt.Challenges = b.proof.Challenges
 	if v, ok := f.vendor.(vendors.Validator); ok {
-		if err := v.Validate(ctx, f.request(a)); err != nil {
-			return forCertmagic(fmt.Errorf("validating the order for %s: %w", rec.primary(), err))
+		if err := v.Validate(ctx, f.request(b.entry)); err != nil {
+			return fmt.Errorf("validating the order for %s: %w", b.names[0], err)
 		}
 	}
 	if p, ok := f.vendor.(vendors.Preparer); ok {
-		if a.PreparedID, err = p.Prepare(ctx, f.request(a)); err != nil {
-			return forCertmagic(fmt.Errorf("preparing the order for %s: %w", rec.primary(), err))
+		if b.entry.Attempt.PreparedID, err = p.Prepare(ctx, f.request(b.entry)); err != nil {
+			return fmt.Errorf("preparing the order for %s: %w", b.names[0], err)
 		}
 	}
-	if err := f.ledger.reserveSpending(ctx, f.rules.spend, a.Reference, rec.primary()); err != nil {
-		return err
-	}
-	before := rec.State
-	a.Started = time.Now().UTC()
-	rec.State, rec.Attempt, rec.Problem = StateIntent, a, ""
-	if err := f.claim(ctx, j, rec); err != nil {
-		// Nothing was sent, so nothing was spent.
-		return errors.Join(err, f.ledger.releaseSpending(ctx, a.Reference))
-	}
-	bought = true
-
-	log.Info("ordering certificate", zap.String("product", a.Product), zap.String("kind", string(kind)))
-	order, err := f.pay(ctx, a)
-	switch {
-	case err == nil && order.ID != "":
-		log.Info("order placed", zap.String("order_id", order.ID), zap.String("ca_order_id", order.CAOrderID))
-		return f.accept(ctx, log, rec, order)
-
-	case err != nil && vendors.VerdictOf(err) != vendors.Uncertain:
-		bought = false
-		rec.State, rec.Problem = before, err.Error()
-		if werr := f.ledger.write(ctx, rec); werr != nil {
-			return errors.Join(err, werr)
-		}
-		return forCertmagic(errors.Join(
-			fmt.Errorf("ordering for %s (nothing was bought): %w", rec.primary(), err),
-			f.ledger.releaseSpending(ctx, a.Reference)))
-
-	default:
-		if err == nil {
-			err = errors.New("the answer has no order ID")
-		}
-		log.Warn("the answer to a paid order was lost; looking the order up by its reference", zap.Error(err))
-		rec.Problem = err.Error()
-		return f.ledger.write(ctx, rec)
-	}
+	return nil
 }
 
-// claim writes the intent to buy. The twin's record is looked at under the same
-// lock, so that two servers that start with example.com and www.example.com at
-// the same moment do not both order.
-func (f *flow) claim(ctx context.Context, j job, rec *Record) error {
-	t := dcv.Twin(j.name)
-	if t == "" || !f.about.CoversTwin || len(rec.Names) > 1 {
-		return f.ledger.write(ctx, rec)
+// presentAndWait presents the proofs of a request that is to be sent, and waits until the
+// CA would find them. Where they are known only once the request was sent, it does so with
+// proofs of our own.
+func (f *flow) presentAndWait(ctx context.Context, e *ledger.Entry, noted *bool) (proof.Proof, error) {
+	p := f.proofOf(e)
+	p.Challenges = nil
+	if v, ok := f.vendor.(vendors.Predictor); ok {
+		var err error
+		if p.Challenges, err = v.Predict(f.request(e)); err != nil {
+			return p, fmt.Errorf("computing the validation challenge for %s: %w", e.Names[0], err)
+		}
 	}
-	unlock, err := f.ledger.lockPair(ctx, j.name, t)
+	if len(p.Challenges) == 0 {
+		p.Trial = proof.Trial(p.ID, p.Method, f.about)
+	}
+	if p.Method == vendors.MethodDNS {
+		if err := f.keepDraft(ctx, p); err != nil {
+			return p, err
+		}
+		*noted = true
+	}
+	if err := f.prove.Present(ctx, p); err != nil {
+		return p, fmt.Errorf("presenting the proof of control of %s: %w", e.Names[0], err)
+	}
+	if err := f.prove.Wait(ctx, p); err != nil {
+		f.prove.CleanUp(ctx, p)
+		return p, fmt.Errorf("checking that the CA can validate %s: %w", e.Names[0], err)
+	}
+	if len(p.Trial) > 0 {
+		f.prove.CleanUp(ctx, p)
+		p.Trial = nil
+	}
+	return p, nil
+}
+
+// place stores the entry of an order, and makes sure that it stands alone.
+func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
+	e := b.entry
+	if err := f.keepKey(ctx, b.key, e.Attempt.Reference); err != nil {
+		return progress{err: err}
+	}
+	e.Paid = f.ledger.Time()
+	e.Ends, e.Attempt.Started = ledger.EndOfTerm(e.Paid, e.Term), e.Paid
+	stored := time.Now()
+	err := f.ledger.Create(ctx, e)
+	if err == nil {
+		b.stored = true
+		err = f.alone(ctx, e)
+	}
+	if err == nil {
+		err = onTime(stored)
+	}
+	if err == nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
-		return err
+		b.stored = false
+		// Nothing was sent, so nothing was bought.
+		if derr := f.ledger.Delete(ctx, e.ID); derr != nil {
+			err = errors.Join(err, derr)
+		}
+		p := progress{err: err}
+		if waits(err) {
+			p.wait = f.rules.pollMin + time.Duration(randomByte())*f.rules.pollMin/64
+		}
+		return p
 	}
-	defer unlock()
-	if other, busy, err := f.busyTwin(ctx, j.name); err != nil {
-		return err
-	} else if busy || other != nil && other.live() && other.covers(j.name) {
-		return fmt.Errorf("%w: there is an order of %s meanwhile", errConflict, t)
+	f.account.use(j.want)
+	j.log.Info("ordering certificate", zap.String("product", e.Product), zap.Strings("names", e.Names),
+		zap.String("reference", e.Attempt.Reference), zap.Bool("renewal", e.Attempt.PreviousID != ""))
+	done, ok := f.account.drive(e.ID)
+	if !ok {
+		return progress{err: f.pending(e, "another name's turn"), wait: f.rules.pollMin}
 	}
-	return f.ledger.write(ctx, rec)
+	defer done()
+	j.armed, j.since = e.Attempt.Reference, stored
+	return f.steps(ctx, j, e)
 }
 
-// pay sends the attempt's paid call. It is given up long before the absence of the
-// order could be taken for proof, so that a late request cannot follow a look-up.
-func (f *flow) pay(ctx context.Context, a *Attempt) (vendors.Order, error) {
+// alone waits for as long as the storage may take to show what others wrote, and looks
+// whether another order blocks one of the names, or the spending limit is passed.
+func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
+	if f.rules.settle > 0 {
+		if err := poll.Wait(ctx, f.rules.settle); err != nil {
+			return err
+		}
+	}
+	if err := f.ledger.Refresh(ctx); err != nil {
+		return fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", e.Names[0], err)
+	}
+	if limit := f.overLimit(f.rules.spend.Orders); limit != nil {
+		return limit
+	}
+	// The others are read anew, but not our own, which nobody has a reason to change.
+	found := false
+	now := f.ledger.Time()
+	for _, other := range f.ledger.Memory.Others(e.Names, e.ID, &found) {
+		other, err := f.ledger.Load(ctx, other.ID)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(e.Names, func(n string) bool { return other.Blocks(n, f.margin(other), now) }) {
+			return f.pending(other, "it was placed meanwhile")
+		}
+	}
+	if !found {
+		return &PendingError{Vendor: f.about.Name, Names: e.Names, Detail: "the storage lost the ledger's entry before anything was sent"}
+	}
+	return nil
+}
+
+// onTime reports when too much time has passed since the entry was stored, by the
+// monotonic clock or by the wall clock: the machine may have slept.
+func onTime(stored time.Time) error {
+	late := max(time.Since(stored), time.Now().Round(0).Sub(stored.Round(0)))
+	if late <= sendBefore {
+		return nil
+	}
+	return &vendors.Error{Endpoint: "order", Verdict: vendors.Retryable, Err: fmt.Errorf("not sent: %s passed since it was recorded", late.Round(time.Second))}
+}
+
+// abandon takes away what was prepared for an order that is not placed. An entry that is
+// in the ledger is in charge itself.
+func (f *flow) abandon(ctx context.Context, b *purchase) {
+	if b.stored || b.entry == nil {
+		return
+	}
+	f.account.forgetLook(b.entry.Attempt.Reference)
+	f.prove.CleanUp(ctx, b.proof)
+	if b.noted {
+		f.forgetDraft(ctx, b.entry.Attempt.Reference)
+	}
+	if b.key != nil && !b.entry.Paid.IsZero() {
+		f.forgetKey(ctx, b.entry.Attempt.Reference)
+	}
+}
+
+// pay sends the paid request, once. It is given up long before the absence of the order
+// could be taken for proof, so that a late request cannot follow a look-up.
+func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	timeout := paidCallTimeout
 	if half := f.about.AbsenceAge / 2; half > 0 && half < timeout {
 		timeout = half
@@ -143,162 +380,136 @@ func (f *flow) pay(ctx context.Context, a *Attempt) (vendors.Order, error) {
 	})
 	defer stop()
 
-	// The machine may have slept since the record was written.
-	if late := time.Since(a.Started); late > timeout {
-		return vendors.Order{}, &vendors.Error{
-			Vendor: f.about.Name, Endpoint: "order", Verdict: vendors.Retryable,
-			Err: fmt.Errorf("not sent: %s passed since it was recorded", late.Round(time.Second)),
+	since := j.since
+	paidCtx = vendorhttp.BeforeSending(paidCtx, func() error { return onTime(since) })
+	order, err := vendors.Order{}, onTime(since)
+	renewal := e.Attempt.PreviousID != ""
+	if err == nil {
+		if r, ok := f.vendor.(vendors.Renewer); ok && renewal {
+			order, err = r.Renew(paidCtx, e.Attempt.PreviousID, f.request(e))
+		} else {
+			order, err = f.vendor.Place(paidCtx, f.request(e))
 		}
 	}
-	if r, ok := f.vendor.(vendors.Renewer); ok && a.Kind == KindRenewal && a.PreviousID != "" {
-		return r.Renew(paidCtx, a.PreviousID, f.request(a))
-	}
-	return f.vendor.Place(paidCtx, f.request(a))
-}
-
-// accept records the order that the attempt bought.
-func (f *flow) accept(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order) error {
-	a := rec.Attempt
-	rec.retire()
-	rec.Order = &PaidOrder{
-		ID:        order.ID,
-		Reference: a.Reference,
-		Names:     a.Names,
-		Product:   a.Product,
-		CAOrderID: order.CAOrderID,
-		PaidAt:    a.Started,
-		TermEnds:  termEnd(a.Started, f.order.Term),
-	}
-	if !order.TermEnds.IsZero() {
-		rec.Order.TermEnds = order.TermEnds.UTC()
-	}
-	if v, ok := f.vendor.(vendors.ForeignPreparer); ok && v.ForeignCSR(a.PreparedID) {
-		a.CSR = nil
-	}
-	rec.State, rec.Problem, rec.Hold = StatePending, "", nil
-	return f.writeAndHeed(ctx, log, rec, order)
-}
-
-// writeAndHeed records what the vendor answered before anything else is done about it,
-// and then publishes what it asks for, which can take a while.
-func (f *flow) writeAndHeed(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order) error {
-	if err := f.ledger.write(ctx, rec); err != nil || !f.heed(ctx, log, rec.Attempt, order.Challenges) {
-		return err
-	}
-	return f.ledger.write(ctx, rec)
-}
-
-// termEnd reckons the end of a paid term.
-func termEnd(from time.Time, t vendors.Term) time.Time {
-	return from.AddDate(t.Years, 0, t.Days)
-}
-
-// resolveIntent finds out what became of a paid call whose answer is not in the
-// ledger.
-func (f *flow) resolveIntent(ctx context.Context, j job, rec *Record) error {
-	a := rec.Attempt
-	log := j.logger.With(zap.String("reference", a.Reference))
-	finder, ok := f.vendor.(vendors.Finder)
-	if !ok {
-		return f.giveUp(ctx, rec, f.about.Name+" cannot look orders up by reference")
-	}
-	// Until it is known that there is no order, the CA may come for the file.
-	f.publishAgain(ctx, log, a)
-	id, err := f.lookUp(ctx, j, rec, finder)
+	log := j.log.With(zap.String("reference", e.Attempt.Reference))
 	switch {
-	case err != nil:
-		return err
-	case id == "":
-		return f.neverPlaced(ctx, log, rec)
-	}
-	log.Info("order found by its reference", zap.String("order_id", id))
-	return f.accept(ctx, log, rec, vendors.Order{ID: id})
-}
-
-// lookUp asks the vendor what became of the attempt, until there is an answer. An
-// empty ID without an error means that it is proven to have had no effect: the vendor
-// said so at least twice, and so long after the request that it cannot be on its
-// way any more.
-func (f *flow) lookUp(ctx context.Context, j job, rec *Record, finder vendors.Finder) (string, error) {
-	a := rec.Attempt
-	schedule := f.schedule()
-	for absences := 0; ; {
-		ids, err := finder.Find(ctx, vendors.Lookup{Reference: a.Reference, PreparedID: a.PreparedID, Names: a.Names, Sent: a.Started})
-		switch {
-		case ctx.Err() != nil:
-			return "", context.Cause(ctx)
-		case errors.Is(err, vendors.ErrUndecidable) && time.Since(a.Started) >= f.about.AbsenceAge:
-			return "", f.giveUp(ctx, rec, err.Error())
-		case err != nil && vendors.VerdictOf(err) == vendors.Permanent:
-			return "", forCertmagic(fmt.Errorf("looking up reference %s at %s: %w", a.Reference, f.about.Name, err))
-		case err != nil:
-			j.logger.Warn("looking up a reference failed", zap.String("reference", a.Reference), zap.Error(err))
-		case len(ids) == 1:
-			return ids[0], nil
-		case len(ids) > 1:
-			return "", f.giveUp(ctx, rec, fmt.Sprintf("%s knows %d orders with this reference: %v", f.about.Name, len(ids), ids))
-		default:
-			absences++
-			if absences >= 2 && time.Since(a.Started) >= f.about.AbsenceAge {
-				return "", nil
-			}
+	case err == nil && order.ID != "":
+		log.Info("order placed", zap.String("order_id", order.ID), zap.String("ca_order_id", order.CAOrderID))
+		return f.placed(e, order)
+	case err != nil && vendors.VerdictOf(err) != vendors.Uncertain:
+		if renewal && ctx.Err() == nil {
+			f.account.refuseRenewal(e.Attempt.PreviousID)
+			log.Warn("the vendor refuses to renew the order; a plain one is placed", zap.String("order_id", e.Attempt.PreviousID), zap.Error(err))
+			return move{remove: true, done: &progress{err: &PendingError{Vendor: f.about.Name, Names: e.Names, Detail: "a plain order follows a refused renewal"}, wait: time.Second}}
 		}
-		wait := schedule.Next()
-		if absences > 0 {
-			wait = max(min(wait, time.Until(a.Started.Add(f.about.AbsenceAge))), f.rules.pollMin)
+		f.forgetKey(ctx, e.Attempt.Reference)
+		return move{remove: true, done: &progress{err: fmt.Errorf("ordering for %s (nothing was bought): %w", e.Names[0], err)}}
+	}
+	if err == nil {
+		err = errors.New("the answer has no order ID")
+	}
+	log.Warn("the answer to a paid order was lost; looking the order up by its reference", zap.Error(err))
+	problem := err.Error()
+	return move{change: func(e *ledger.Entry) { e.Problem = problem }, done: &progress{err: f.pending(e, problem), wait: f.rules.pollMin}}
+}
+
+// placed is the vendor's word that there is an order.
+func (f *flow) placed(e *ledger.Entry, order vendors.Order) move {
+	anyKey := false
+	if v, ok := f.vendor.(vendors.ForeignPreparer); ok && v.ForeignCSR(e.Attempt.PreparedID) {
+		anyKey = true
+	}
+	asked := f.presentable(e, order.Challenges)
+	return move{answer: true, change: func(e *ledger.Entry) {
+		e.State, e.Flag, e.Problem = ledger.Open, nil, ""
+		e.OrderID, e.CAOrderID = order.ID, order.CAOrderID
+		if e.RootID == "" {
+			e.RootID = order.ID
 		}
-		if f.waitedTooLong(j, wait) {
-			return "", fmt.Errorf("what became of the request with reference %s at %s is not known yet (last problem: %v); it is looked up again later",
-				a.Reference, f.about.Name, err)
+		if !order.TermEnds.IsZero() {
+			e.Ends = order.TermEnds.UTC()
 		}
-		if err := poll.Wait(ctx, wait); err != nil {
-			return "", err
+		e.Attempt.AnyKey = e.Attempt.AnyKey || anyKey
+		if asked != nil {
+			e.Attempt.Challenges = asked
 		}
+	}}
+}
+
+// requestFor makes the CSR for an order or reissue: for the key that certmagic wants a
+// certificate for, or else for a new one.
+func (f *flow) requestFor(j *errand, names []string) (crypto.Signer, []byte, error) {
+	if f.about.NeedsCommonName && len(names[0]) > maxCommonName {
+		return nil, nil, noRetry(fmt.Errorf("%s has %d bytes, but %s needs it as common name, which holds at most %d (RFC 5280, ub-common-name)",
+			names[0], len(names[0]), f.about.Name, maxCommonName))
+	}
+	if j.want == nil {
+		key, err := f.site.NewKey()
+		if err != nil {
+			return nil, nil, fmt.Errorf("making a private key for %s: %w", j.name, err)
+		}
+		der, err := orderCSR(&x509.CertificateRequest{}, names, key)
+		return key, der, err
+	}
+	csr := j.want.csr
+	if j.want.signer != nil {
+		der, err := orderCSR(csr, names, j.want.signer)
+		return j.want.signer, der, err
+	}
+	fits := slices.Equal(names, csr.DNSNames) && (!f.about.NeedsCommonName || csr.Subject.CommonName == names[0])
+	if !fits {
+		return nil, nil, noRetry(fmt.Errorf("the CSR for %s has no common name and its private key is not at hand to sign one that has; "+
+			"%s requires it", names[0], f.about.Name))
+	}
+	return nil, csr.Raw, nil
+}
+
+// maxCommonName is the upper bound of a common name, RFC 5280 appendix A.1.
+const maxCommonName = 64
+
+// keepKey stores the private key of a request before that is sent.
+func (f *flow) keepKey(ctx context.Context, key crypto.Signer, reference string) error {
+	if key == nil {
+		return nil
+	}
+	pem, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("encoding a private key: %w", err)
+	}
+	return f.ledger.KeepKey(ctx, reference, pem)
+}
+
+// request is what the vendor is sent. What was agreed stands in the entry.
+func (f *flow) request(e *ledger.Entry) vendors.OrderRequest {
+	cfg := f.order
+	cfg.Product, cfg.Term, cfg.Method = e.Product, e.Term, e.Method
+	return vendors.OrderRequest{
+		OrderConfig: cfg,
+		Reference:   e.Attempt.Reference,
+		Names:       e.Names,
+		CSR:         e.Attempt.CSR,
+		Unique:      e.Attempt.Unique,
+		PreparedID:  e.Attempt.PreparedID,
 	}
 }
 
-// neverPlaced notes that a lost paid call bought nothing.
-func (f *flow) neverPlaced(ctx context.Context, log *zap.Logger, rec *Record) error {
-	a := rec.Attempt
-	log.Info("the lost order was never placed; nothing was bought")
-	f.prove.Withdraw(ctx, a.proof())
-	rec.State = StateNone
-	if rec.Order != nil {
-		rec.State = StateIssued
-	}
-	if rec.Hold == nil {
-		rec.Hold = new(Hold)
-	}
-	rec.Hold.Failures++
-	rec.Hold.Until = time.Now().Add(holdFor(rec.Hold.Failures)).UTC()
-	if err := f.ledger.write(ctx, rec); err != nil {
-		return err
-	}
-	return f.ledger.releaseSpending(ctx, a.Reference)
+// newReference makes an ID that no other request ever has, in letters and digits
+// only, because nothing is known of what vendors' reference fields accept.
+func newReference() string { return "cc" + randomHex(12) }
+
+// newUnique makes a unique value: at most 20 letters and digits (Sectigo, "request
+// token").
+func newUnique() string { return randomHex(10) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	// Read never fails; see its documentation.
+	_, _ = rand.Read(b)
+	return hex.EncodeToString(b)
 }
 
-// holdFor is how long to hold paid calls back after so many in a row led to nothing.
-// The first may be repeated at once: its absence is proven.
-func holdFor(failures int) time.Duration {
-	steps := []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
-	return steps[min(failures-1, len(steps)-1)]
-}
-
-// giveUp hands the record to a person.
-func (f *flow) giveUp(ctx context.Context, rec *Record, reason string) error {
-	rec.State = StateUncertain
-	rec.Problem = reason
-	if err := f.ledger.write(ctx, rec); err != nil {
-		return err
-	}
-	return noRetry(f.uncertain(rec, reason))
-}
-
-func (f *flow) schedule() *poll.Schedule {
-	return &poll.Schedule{Min: f.rules.pollMin, Max: f.rules.pollMax}
-}
-
-// waitedTooLong reports whether the next wait would go beyond max_wait.
-func (f *flow) waitedTooLong(j job, next time.Duration) bool {
-	return f.rules.maxWait > 0 && time.Since(j.started)+next > f.rules.maxWait
+func randomByte() byte {
+	var b [1]byte
+	_, _ = rand.Read(b[:])
+	return b[0]
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -40,6 +41,7 @@ import (
 //		max_wait <duration>
 //		poll <min> [<max>]
 //		renew_margin <duration>
+//		settle <duration>
 //		spend_limit <n> per <duration>
 //		allow_on_demand
 //		order <vendor order id> <name...>     # repeatable
@@ -73,7 +75,7 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 		given = append(given, "vendor")
 	}
-	proof := new(DCV)
+	control := new(DCV)
 	err := options.Parse(d, options.Table{
 		"vendor":          options.Module(vendors.Namespace, "name", &iss.VendorRaw),
 		"product":         options.String(&iss.Product),
@@ -82,10 +84,11 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"tech_contact":    contactOption(&iss.TechContact),
 		"billing_contact": contactOption(&iss.BillingContact),
 		"organization":    organizationOption(&iss.Organization),
-		"dcv":             options.Func(proof.unmarshalMethod),
+		"dcv":             options.Func(control.unmarshalMethod),
 		"max_wait":        options.Duration(&iss.MaxWait),
 		"poll":            options.Func(iss.unmarshalPoll),
 		"renew_margin":    options.Duration(&iss.RenewMargin),
+		"settle":          options.Value(iss.setSettle),
 		"spend_limit":     options.Func(iss.unmarshalSpendLimit),
 		"allow_on_demand": options.Flag(&iss.AllowOnDemand),
 		"order":           options.Func(iss.unmarshalOrder).Repeatable(),
@@ -94,14 +97,14 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"http_port":       options.Port(&iss.HTTPPort),
 		"bind":            options.Args(&iss.Bind, 1, 0),
 
-		"propagation_delay":   options.Duration(&proof.PropagationDelay),
-		"propagation_timeout": options.Value(proof.setPropagationTimeout),
-		"resolvers":           options.Args(&proof.Resolvers, 1, 0),
-		"dns_ttl":             options.Duration(&proof.TTL),
-		"override_domain":     options.String(&proof.OverrideDomain),
+		"propagation_delay":   options.Duration(&control.PropagationDelay),
+		"propagation_timeout": options.Value(control.setPropagationTimeout),
+		"resolvers":           options.Args(&control.Resolvers, 1, 0),
+		"dns_ttl":             options.Duration(&control.TTL),
+		"override_domain":     options.String(&control.OverrideDomain),
 	}, given...)
-	if proof.Method != "" || proof.hasRecordOptions() {
-		iss.DCV = proof
+	if control.Method != "" || control.hasRecordOptions() {
+		iss.DCV = control
 	}
 	return err
 }
@@ -126,8 +129,17 @@ func (iss *Issuer) setTerm(arg string) error {
 	return err
 }
 
+func (iss *Issuer) setSettle(arg string) error {
+	d, err := caddy.ParseDuration(arg)
+	if err != nil || d < 0 {
+		return fmt.Errorf("must be a duration such as 1s, got '%s'", arg)
+	}
+	iss.Settle = (*caddy.Duration)(&d)
+	return nil
+}
+
 func (iss *Issuer) setProbe(arg string) error {
-	if mode := probeMode(arg); mode != probeStrict && mode != probeWarn && mode != probeOff {
+	if mode := proof.Mode(arg); mode != proof.ModeStrict && mode != proof.ModeWarn && mode != proof.ModeOff {
 		return fmt.Errorf("must be strict, warn or off, got '%s'", arg)
 	}
 	iss.Probe = arg

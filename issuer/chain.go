@@ -44,7 +44,7 @@ func buildChain(delivered [][]byte, publicKey any) (chain, error) {
 	wantKey := ""
 	if publicKey != nil {
 		var err error
-		if wantKey, err = publicID(publicKey); err != nil {
+		if wantKey, err = keyID(publicKey); err != nil {
 			return nil, err
 		}
 	}
@@ -56,7 +56,7 @@ func buildChain(delivered [][]byte, publicKey any) (chain, error) {
 			return nil, fmt.Errorf("%w: parsing certificate %d of %d: %w", errWrongCertificate, i+1, len(delivered), err)
 		}
 		certs = append(certs, cert)
-		key, err := publicID(cert.PublicKey)
+		key, err := keyID(cert.PublicKey)
 		if err == nil && (key == wantKey || wantKey == "") && !cert.IsCA {
 			// A vendor may send old and new side by side; the newer one counts.
 			if leaf == nil || cert.NotBefore.After(leaf.NotBefore) {

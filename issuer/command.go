@@ -5,17 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/certmagic"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "commercial",
-		Usage: "resolve <name> (--order <id> | --none) [--vendor <name>] [--config <path>] [--adapter <name>]",
+		Usage: "resolve <name> (--order <id> | --none) [--vendor <name>] [--entry <id>] [--config <path>] [--adapter <name>]",
 		Short: "Manages orders of commercial certificates",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(resolveCommand())
@@ -27,10 +30,11 @@ func resolveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resolve <name> (--order <id> | --none)",
 		Short: "Settles an order whose fate only a person can find out",
-		Long: `Settles the ledger's record of a name after an order's fate could not be told,
-or after a paid order died. Look into the vendor's portal first, as the error in
-the log says: --order means that the order is there, --none that it is not, so
-that a new one may be placed and paid for.
+		Long: `Settles the ledger's entry of an order after its fate could not be told, after it
+ended without a certificate, or whenever you know better. Look into the vendor's
+portal first, as the error in the log says: --order means that the order is there,
+--none that it is not, or is given up, so that a new one may be placed and paid for.
+While a request may still be on its way, it is refused; the answer says until when.
 
 The storage is that of the given config. Reload Caddy afterwards with --force, or
 wait for its next attempt.`,
@@ -40,7 +44,8 @@ wait for its next attempt.`,
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter")
 	cmd.Flags().String("order", "", "The vendor's ID of the order")
 	cmd.Flags().Bool("none", false, "There is no order")
-	cmd.Flags().String("vendor", "", "The vendor, if several have a record of the name")
+	cmd.Flags().String("vendor", "", "The vendor, if several have an order for the name")
+	cmd.Flags().String("entry", "", "The ledger's entry, if there are several orders for the name")
 	cmd.MarkFlagsMutuallyExclusive("order", "none")
 	cmd.MarkFlagsOneRequired("order", "none")
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdResolve)
@@ -53,15 +58,17 @@ func cmdResolve(fl caddycmd.Flags) (int, error) {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	defer release()
-	rec, err := Resolve(context.Background(), storage, fl.String("vendor"), fl.Arg(0),
-		Resolution{OrderID: fl.String("order"), None: fl.Bool("none")})
+	e, err := ledger.Resolve(context.Background(), storage, fl.Arg(0), ledger.Resolution{
+		Vendor: fl.String("vendor"), Entry: fl.String("entry"), OrderID: fl.String("order"), None: fl.Bool("none"),
+	})
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if rec.Order != nil {
-		fmt.Printf("%s: order %s will be used; reload Caddy with --force to go on at once\n", rec.primary(), rec.Order.ID)
+	names := strings.Join(e.Names, ", ")
+	if e.State == ledger.Gone {
+		fmt.Printf("%s: there is no order, a new one may be placed; reload Caddy with --force to go on at once\n", names)
 	} else {
-		fmt.Printf("%s: there is no order, a new one may be placed; reload Caddy with --force to go on at once\n", rec.primary())
+		fmt.Printf("%s: order %s will be used; reload Caddy with --force to go on at once\n", names, e.OrderID)
 	}
 	return caddy.ExitCodeSuccess, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -22,6 +23,10 @@ const (
 	defaultPollMin = 5 * time.Second
 	defaultPollMax = 10 * time.Minute
 	defaultTerm    = "1y"
+
+	// defaultSettle is how late a storage may show a write. That of a file system or of
+	// Redis shows it at once.
+	defaultSettle = time.Second
 )
 
 // provisionOrder resolves the part of the configuration that goes into orders.
@@ -63,9 +68,16 @@ func (iss *Issuer) provisionRules() error {
 		pollMax:       orDefault(iss.PollMax, defaultPollMax),
 		maxWait:       orDefault(iss.MaxWait, defaultMaxWait),
 		renewMargin:   time.Duration(iss.RenewMargin),
+		settle:        defaultSettle,
 		spend:         SpendLimit{defaultSpendOrders, caddy.Duration(defaultSpendPer)},
 		allowOnDemand: iss.AllowOnDemand,
-		probe:         probeMode(iss.Probe),
+		probe:         proof.Mode(iss.Probe),
+	}
+	switch {
+	case iss.Settle != nil:
+		iss.rules.settle = time.Duration(*iss.Settle)
+	case iss.about.AnyName:
+		iss.rules.settle = 0 // nothing is at stake at a test service
 	}
 	if iss.PollMax == 0 {
 		iss.rules.pollMax = max(iss.rules.pollMax, iss.rules.pollMin)
@@ -111,11 +123,11 @@ func (r rules) check() error {
 	if r.pollMin <= 0 || r.pollMax < r.pollMin {
 		return fmt.Errorf("poll: the longest wait (%s) must not be shorter than the shortest (%s)", r.pollMax, r.pollMin)
 	}
-	if r.maxWait < 0 || r.renewMargin < 0 || r.spend.Per < 0 || r.spend.Orders < 0 {
+	if r.maxWait < 0 || r.renewMargin < 0 || r.settle < 0 || r.spend.Per < 0 || r.spend.Orders < 0 {
 		return fmt.Errorf("durations and numbers must not be negative")
 	}
 	switch r.probe {
-	case probeDefault, probeStrict, probeWarn, probeOff:
+	case proof.ModeDefault, proof.ModeStrict, proof.ModeWarn, proof.ModeOff:
 	default:
 		return fmt.Errorf("probe: must be strict, warn or off, got %q", r.probe)
 	}
@@ -207,8 +219,8 @@ func resolveAll(repl *caddy.Replacer, field string, targets map[string]*string) 
 	return nil
 }
 
-// legal refuses names that no order could be placed for.
-func (iss *Issuer) legal(csr *x509.CertificateRequest) error {
+// checkSubjects refuses names that no order could be placed for.
+func (iss *Issuer) checkSubjects(csr *x509.CertificateRequest) error {
 	if len(csr.IPAddresses) > 0 {
 		return fmt.Errorf("%s is an IP address; %s is asked for certificates of host names only",
 			joinIPs(csr.IPAddresses), iss.about.Name)
@@ -239,3 +251,19 @@ func joinIPs(ips []net.IP) string {
 	}
 	return strings.Join(texts, ", ")
 }
+
+// SpendLimit bounds how many paid orders may be placed in a span of time.
+type SpendLimit struct {
+	// How many new paid orders are allowed within the span. Default: 20
+	Orders int `json:"orders,omitempty"`
+
+	// The span of time, counted back from now. Default: 24h
+	Per caddy.Duration `json:"per,omitempty"`
+}
+
+// The default limit is far above what a normal site needs and far below what a
+// runaway loop could spend unnoticed.
+const (
+	defaultSpendOrders = 20
+	defaultSpendPer    = 24 * time.Hour
+)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
 // UncertainError says that money may have been spent and that only a person can
@@ -50,22 +50,72 @@ func (e *DeadOrderError) Error() string {
 		e.Portal, e.Names[0], e.Names[0])
 }
 
-// StillPendingError says that an order is alive but took longer than one call
-// may wait. The next call goes on with it.
-type StillPendingError struct {
+// PendingError says that a certificate is on its way, or waits for something that comes by
+// itself. The issuer goes on with it in the background, whoever asks or does not.
+type PendingError struct {
 	Vendor  string
-	OrderID string
-	Waited  time.Duration
+	Names   []string
+	OrderID string        // empty before there is an order
+	Waited  time.Duration // by the call that ends; zero if it did not wait
 	Detail  string
 }
 
-func (e *StillPendingError) Error() string {
-	msg := fmt.Sprintf("order %s at %s is still pending after %s (max_wait); it goes on, and nothing is ordered again",
-		e.OrderID, e.Vendor, e.Waited.Round(time.Millisecond))
+// pendingText stands in every PendingError, for where only the text of an error arrives.
+const pendingText = "goes on in the background, and nothing is ordered again"
+
+func (e *PendingError) Error() string {
+	what := "the certificate for " + strings.Join(e.Names, ", ")
+	if e.OrderID != "" {
+		what = "order " + e.OrderID
+	}
+	msg := fmt.Sprintf("%s at %s is pending", what, e.Vendor)
+	if e.Waited > 0 {
+		msg += fmt.Sprintf(" after %s (max_wait)", e.Waited.Round(time.Millisecond))
+	}
+	msg += "; it " + pendingText
 	if e.Detail != "" {
 		msg += ": " + e.Detail
 	}
 	return msg
+}
+
+// pending is the error for an order that takes its time.
+func (f *flow) pending(e *ledger.Entry, detail string) error {
+	return &PendingError{Vendor: f.about.Name, Names: e.Names, OrderID: e.OrderID, Detail: detail}
+}
+
+var (
+	// errDelivered ends a call of Issue for a name whose certificate was made for another
+	// key. The issuer stores it by itself.
+	errDelivered = &PendingError{Vendor: "the vendor", Detail: "there is a certificate for another key, which is being stored"}
+
+	// errSuperseded ends a call of Issue that was followed by another one for its name.
+	errSuperseded = &PendingError{Vendor: "the vendor", Detail: "a later call asks for the same name"}
+
+	errNothingBought = errors.New("nothing was bought")
+)
+
+// waits reports whether an error is none: the name waits for what comes by itself.
+func waits(err error) bool {
+	if _, ok := errors.AsType[*PendingError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*SpendLimitError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*HoldError](err)
+	return ok
+}
+
+// isPending is waits for errors of which only the text may be left.
+func isPending(err error) bool {
+	return err != nil && (waits(err) || strings.Contains(err.Error(), pendingText))
+}
+
+// isFinal reports whether only another configuration helps.
+func isFinal(err error) bool {
+	_, ok := errors.AsType[certmagic.ErrNoRetry](err)
+	return ok
 }
 
 // HoldError says that paid calls for a name are held back for a while because
@@ -78,22 +128,21 @@ type HoldError struct {
 }
 
 func (e *HoldError) Error() string {
-	return fmt.Sprintf("no order is placed for %s before %s, because %d earlier ones led to nothing; last problem: %s",
-		e.Name, e.Until.UTC().Format(time.RFC3339), e.Failures, e.Problem)
+	return fmt.Sprintf("no order is placed for %s before %s, because %d earlier ones led to nothing; it %s; last problem: %s",
+		e.Name, e.Until.UTC().Format(time.RFC3339), e.Failures, pendingText, e.Problem)
 }
 
 // noRetry marks an error that only a person can mend, for certmagic. Its
 // maintenance asks again all the same, which is why the ledger keeps its own counsel.
 func noRetry(err error) error { return certmagic.ErrNoRetry{Err: err} }
 
-// forCertmagic marks the errors of a vendor that only a person can mend here. An empty
-// account is filled elsewhere, so that it is worth asking again.
-func forCertmagic(err error) error {
-	if err == nil || errors.Is(err, vendors.ErrBalance) {
-		return err
-	}
-	if e, ok := errors.AsType[*vendors.Error](err); ok && e.Verdict == vendors.Permanent {
-		return noRetry(err)
-	}
-	return err
+// SpendLimitError says that the limit of paid orders is reached.
+type SpendLimitError struct {
+	Limit SpendLimit
+	Next  time.Time // when the next order is allowed
+}
+
+func (e *SpendLimitError) Error() string {
+	return fmt.Sprintf("spend_limit reached: %d paid orders within %s; the next is allowed at %s (raise spend_limit if this is intended); it %s",
+		e.Limit.Orders, time.Duration(e.Limit.Per), e.Next.UTC().Format(time.RFC3339), pendingText)
 }

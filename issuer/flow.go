@@ -3,359 +3,275 @@ package issuer
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// flow turns a CSR into a certificate, paying at most once per term. It knows no
-// vendor by name and no way of serving a file: those are the vendor and the
-// prover. What it remembers is in the ledger only, so that any number of flows,
-// in this process and in others, can work on the same names.
+// flow gets certificates for names, paying at most once per term. It knows no vendor by
+// name, and no way of presenting a proof: those are the vendor and the prover. What must
+// not be lost is in the ledger only, so that any number of flows, in this process and in
+// others, can work on the same names.
 type flow struct {
-	vendor vendors.Vendor
-	about  vendors.Description
-	ledger *ledger
-	prove  prover
-	order  vendors.OrderConfig
-	rules  rules
-
-	// findKey returns the private key of a CSR that certmagic made.
-	findKey func(ctx context.Context, name string, csr *x509.CertificateRequest) (key crypto.Signer, ok bool)
+	vendor  vendors.Vendor
+	about   vendors.Description
+	order   vendors.OrderConfig
+	rules   rules
+	ledger  *ledger.Ledger
+	prove   proof.Prover
+	account *account
+	site    site
+	wake    func(name string) // asks for a round soon
+	logger  *zap.Logger
 }
 
-// proof is what proves control of the names of one attempt.
-type proof struct {
-	id         string
-	names      []string
-	method     vendors.Method
-	challenges []vendors.Challenge // empty until the vendor told, where it cannot be predicted
-}
+// site is the other side: what this server has of a name's certificate, and what its
+// configuration says of the name.
+type site interface {
+	// Allows reports whether today's configuration has certificates for the name from
+	// this issuer, and whether that takes a handshake of a stranger.
+	Allows(name string) (configured, onDemand bool)
 
-func (a *Attempt) proof() proof {
-	return proof{a.Reference, a.Names, a.Method, a.Challenges}
-}
+	// Stored returns the certificate of this issuer that certmagic has stored for the
+	// name, with its key, or fs.ErrNotExist.
+	Stored(ctx context.Context, name string) (*x509.Certificate, crypto.Signer, error)
 
-// prover publishes proofs of control of names.
-type prover interface {
-	// Publish makes the challenges findable until Withdraw. Publishing again, with
-	// the same ID, replaces.
-	Publish(ctx context.Context, p proof) error
+	// Served returns the certificates for the name that this process has loaded.
+	Served(name string) []*x509.Certificate
 
-	// Probe looks for what was published as the CA will, or, if the challenges are
-	// not known yet, for something of its own in the same place. An error means
-	// that the CA would not find it.
-	Probe(ctx context.Context, p proof) error
+	// Due reports whether certmagic would renew the certificate.
+	Due(leaf *x509.Certificate) bool
 
-	// Withdraw takes the challenges away, needs no successful Publish, and works
-	// after ctx is done, too.
-	Withdraw(ctx context.Context, p proof)
+	// NewKey makes a private key of the configured kind.
+	NewKey() (crypto.Signer, error)
 
-	// Seen tells in a few words who came to look, for error messages.
-	Seen(p proof) string
-}
+	// FindKey looks for a private key where certmagic may have it.
+	FindKey(ctx context.Context, name, key string) (crypto.Signer, bool)
 
-// settler is a prover whose proofs take their time to be found from everywhere.
-type settler interface {
-	// Settle waits for that, with a bound of its own, or until ctx is done. It does
-	// not wait again for what has settled before.
-	Settle(ctx context.Context, p proof)
+	// Deliver stores a certificate for the name and serves it. It must not be called while
+	// certmagic waits for Issue for the same name.
+	Deliver(ctx context.Context, name string, key crypto.Signer, cert *certmagic.IssuedCertificate) error
+
+	// Reload serves what is stored.
+	Reload(ctx context.Context, name string) error
 }
 
 // rules are the operator's bounds on what a flow may do.
 type rules struct {
 	pollMin, pollMax time.Duration
-	maxWait          time.Duration // zero: none
+	maxWait          time.Duration // of a call of Issue; zero: none
 	renewMargin      time.Duration // zero: see flow.margin
+	settle           time.Duration // how late the storage may show a write
 	spend            SpendLimit
 	allowOnDemand    bool
 	groups           [][]string // names that share one order
 	adopted          []AdoptedOrder
-	probe            probeMode
+	probe            proof.Mode
 }
 
-// job is one call of Issue.
-type job struct {
-	name     string
-	csr      *x509.CertificateRequest
-	key      string // public key, see publicID
-	started  time.Time
-	onDemand bool
-	logger   *zap.Logger
+// progress is what a round came to.
+type progress struct {
+	got   chain         // the certificate for the key of the call that waits
+	entry *ledger.Entry // what it is from
+	done  bool          // the name has what it needs
+	stop  bool          // only a new call or another configuration leads on
+	wait  time.Duration // until the next round; zero: see round
+	err   error         // what to tell; see waits
 }
 
-// maxConflicts bounds how often a job starts over because another writer was
-// faster. Every conflict means that somebody made progress.
-const maxConflicts = 50
-
-// obtain returns the certificate for the job, in as many steps as it takes.
-func (f *flow) obtain(ctx context.Context, j job) (chain, *Record, error) {
-	conflicts := 0
-	for {
-		rec, err := f.find(ctx, j)
-		if err != nil {
-			return nil, nil, err
+// Round does for a name what can be done now, and tells when to come back. Nothing in it
+// waits for the vendor's CA.
+func (f *flow) Round(ctx context.Context, name string) (again time.Duration, more bool) {
+	w := f.account.want(name)
+	p := f.pursue(ctx, name, w)
+	log := f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))
+	switch {
+	case p.got != nil && f.account.tell(w, answer{got: p.got, entry: p.entry}):
+		f.account.hand(name, p.entry.Attempt.Reference)
+		f.account.forget(w)
+		f.account.resetPace(name)
+		return handoverPatience, true
+	case p.done:
+		f.account.tell(w, answer{err: errDelivered})
+		f.account.forget(w)
+		f.account.resetPace(name)
+		return 0, false
+	case ctx.Err() != nil:
+		// The next configuration goes on.
+		return time.Second, true
+	}
+	err := p.err
+	if err == nil {
+		err = errors.New("nothing can be done for now")
+	}
+	pace := f.account.pace(name)
+	wait := p.wait
+	if waits(err) {
+		f.account.note(w, err)
+		if wait == 0 {
+			wait = f.rules.pollMin
 		}
-		got, err := f.step(ctx, j, rec)
-		if errors.Is(err, errConflict) && conflicts < maxConflicts {
-			conflicts++
-			if err := poll.Wait(ctx, time.Duration(conflicts)*10*time.Millisecond); err != nil {
-				return nil, rec, err
-			}
+		log.Debug("certificate not ready yet", zap.Error(err), zap.Duration("wait", wait))
+		return wait, true
+	}
+	f.account.tell(w, answer{err: err})
+	if p.stop {
+		f.account.forget(w)
+		f.account.resetPace(name)
+		return 0, false
+	}
+	if wait == 0 {
+		wait = pace.schedule.Next()
+	}
+	if pace.reported != err.Error() {
+		pace.reported = err.Error()
+		log.Error("getting a certificate failed; trying again", zap.Error(err), zap.Duration("wait", wait))
+	} else {
+		log.Info("getting a certificate failed as before; trying again", zap.Error(err), zap.Duration("wait", wait))
+	}
+	return wait, true
+}
+
+// handoverPatience is how long certmagic may take to store a certificate that Issue
+// returned, before it is taken for lost on the way.
+const handoverPatience = 2 * time.Minute
+
+// pursue decides what the name needs, and does the next part of it.
+func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
+	if h, ok := f.account.takeHandover(name); ok && h.stored {
+		f.forgetKey(ctx, h.reference)
+		return progress{done: true}
+	}
+	unsure := f.ledger.Refresh(ctx) // nothing may be bought if so; what is known is driven
+	about, err := f.ledger.About(ctx, name)
+	if err != nil {
+		return progress{err: err}
+	}
+	now := f.ledger.Time()
+	speak := slices.DeleteFunc(slices.Clone(about), func(e *ledger.Entry) bool {
+		return e.State == ledger.Gone || e.Over(now) || !e.Speaks(name)
+	})
+	have, err := f.have(ctx, name, w, speak)
+	if err != nil {
+		return progress{err: err}
+	}
+	due := w != nil || have == nil || f.site.Due(have)
+	if !due {
+		return f.keep(ctx, name, have, speak)
+	}
+	if unsure == nil {
+		if adopted, err := f.adopt(ctx, name, speak); err != nil {
+			return progress{err: err, stop: isFinal(err) && len(speak) == 0}
+		} else if adopted != nil {
+			speak = slices.Insert(speak, 0, adopted)
+		}
+	}
+	var failed progress
+	if !f.blocked(about, name, now) {
+		bought := f.buy(ctx, name, w, about, unsure)
+		if bought.entry == nil || bought.err != nil {
+			failed = bought
+		} else {
+			return f.drive(ctx, name, w, bought.entry, have)
+		}
+	}
+	for _, e := range speak {
+		p := f.drive(ctx, name, w, e, have)
+		if p.got != nil || p.done || p.err != nil && waits(p.err) || ctx.Err() != nil {
+			return p
+		}
+		if failed.err == nil {
+			failed = p
+		}
+	}
+	return failed
+}
+
+// have returns the certificate that is stored for the name, as far as it matters: the
+// first certificate of a name that certmagic asks for is not worth a look.
+func (f *flow) have(ctx context.Context, name string, w *want, speak []*ledger.Entry) (*x509.Certificate, error) {
+	if w != nil && !slices.ContainsFunc(speak, func(e *ledger.Entry) bool { return e.Certificate != nil }) {
+		return nil, nil
+	}
+	leaf, _, err := f.site.Stored(ctx, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !isTorn(err) {
+		return nil, fmt.Errorf("reading the stored certificate of %s: %w", name, err)
+	}
+	return leaf, nil
+}
+
+// keep looks after a name whose stored certificate is good: orders that are paid for are
+// followed to their first certificate, and what another server has got is served.
+func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, speak []*ledger.Entry) progress {
+	for _, e := range speak {
+		if !e.Unissued() && !f.better(e, have) {
 			continue
 		}
-		if got != nil || err != nil {
-			return got, rec, err
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, rec, context.Cause(ctx)
+		if p := f.drive(ctx, name, nil, e, have); !p.done {
+			return p
 		}
 	}
+	if !slices.ContainsFunc(f.site.Served(name), func(c *x509.Certificate) bool { return serialOf(c) == serialOf(have) }) {
+		if err := f.site.Reload(ctx, name); err != nil {
+			return progress{err: fmt.Errorf("serving the stored certificate of %s: %w", name, err)}
+		}
+	}
+	return progress{done: true}
 }
 
-// step does what the record's state calls for. It returns a chain when the job is
-// done, and neither chain nor error when the record moved on.
-func (f *flow) step(ctx context.Context, j job, rec *Record) (chain, error) {
-	switch rec.State {
-	case StateNone:
-		return nil, f.begin(ctx, j, rec)
-	case StateIntent:
-		return nil, f.resolveIntent(ctx, j, rec)
-	case StatePending:
-		return f.follow(ctx, j, rec)
-	case StateIssued:
-		return f.serveOrReplace(ctx, j, rec)
-	case StateReissuing:
-		return nil, f.resolveReissue(ctx, j, rec)
-	case StateUncertain:
-		return nil, noRetry(f.uncertain(rec, rec.Problem))
-	case StateDead:
-		return nil, f.bury(ctx, rec)
-	}
-	return nil, fmt.Errorf("ledger state %q is unknown", rec.State)
+// better reports whether the latest certificate of an order is to replace the given one.
+func (f *flow) better(e *ledger.Entry, have *x509.Certificate) bool {
+	c := e.Certificate
+	return e.State == ledger.Issued && c != nil && c.Serial != serialOf(have) && c.NotBefore.After(have.NotBefore)
 }
 
-// find returns the record that answers for the job's name: that of its group, its
-// own, or another one whose live order covers the name.
-func (f *flow) find(ctx context.Context, j job) (*Record, error) {
-	names := f.namesFor(j.name)
-	own, err := f.ledger.load(ctx, names[0])
-	if err != nil {
-		return nil, err
-	}
-	if own.live() && !own.covers(j.name) {
-		// The names were put together after the order was placed.
-		if f.isAdopted(j.name) {
-			return nil, noRetry(fmt.Errorf("order %s at %s, which the ledger has for %s, is not for %s, and the option order forbids to place another one",
-				own.Order.ID, f.about.Name, strings.Join(own.Names, ", "), j.name))
-		}
-		names = []string{j.name}
-		if own, err = f.ledger.load(ctx, j.name); err != nil {
-			return nil, err
-		}
-	}
-	if own.State != StateNone || own.Hold != nil {
-		return own, nil
-	}
-	if len(names) == 1 {
-		other, err := f.ledger.coveredBy(ctx, j.name)
-		if err != nil {
-			return nil, err
-		}
-		if other != nil && other.live() && other.covers(j.name) {
-			return other, nil
-		}
-	}
-	own.Names = names
-	return own, nil
+func (f *flow) blocked(about []*ledger.Entry, name string, now time.Time) bool {
+	return slices.ContainsFunc(about, func(e *ledger.Entry) bool { return e.Blocks(name, f.margin(e), now) })
 }
 
-// namesFor returns the names of the order that a name belongs to, in the
-// configured order; usually just itself.
-func (f *flow) namesFor(name string) []string {
+// margin is how much of an order's term is given up in order to have the next one in
+// time: what is configured, or a twelfth of the term but at most 30 days.
+func (f *flow) margin(e *ledger.Entry) time.Duration {
+	if f.rules.renewMargin > 0 {
+		return f.rules.renewMargin
+	}
+	return min(ledger.EndOfTerm(e.Paid, e.Term).Sub(e.Paid)/12, 30*24*time.Hour)
+}
+
+// group returns the names of the order that a name belongs to, in the configured order;
+// usually just itself.
+func (f *flow) group(name string) []string {
 	for _, group := range f.rules.groups {
 		if slices.Contains(group, name) {
-			return slices.Clone(group)
-		}
-	}
-	for _, a := range f.rules.adopted {
-		if slices.Contains(a.Names, name) {
-			return slices.Clone(a.Names)
+			return group
 		}
 	}
 	return []string{name}
 }
 
-// isAdopted reports whether an order bought elsewhere is configured for the name.
-func (f *flow) isAdopted(name string) bool {
-	return slices.ContainsFunc(f.rules.adopted, func(a AdoptedOrder) bool { return slices.Contains(a.Names, name) })
+// adoptedFor returns the order bought elsewhere that is configured for the name.
+func (f *flow) adoptedFor(name string) (AdoptedOrder, bool) {
+	i := slices.IndexFunc(f.rules.adopted, func(a AdoptedOrder) bool { return slices.Contains(a.Names, name) })
+	if i < 0 {
+		return AdoptedOrder{}, false
+	}
+	return f.rules.adopted[i], true
 }
 
-// bury ends with a dead order when its paid term is over, and refuses before.
-func (f *flow) bury(ctx context.Context, rec *Record) error {
-	if time.Now().Before(rec.Order.TermEnds) {
-		return noRetry(&DeadOrderError{f.about.Name, f.about.Portal, rec.Names, rec.Order.ID, rec.Problem, rec.Order.TermEnds})
+// forgetKey removes a private key that is stored elsewhere by now.
+func (f *flow) forgetKey(ctx context.Context, reference string) {
+	f.account.forgetLook(reference)
+	if err := f.ledger.ForgetKey(ctx, reference); err != nil {
+		f.logger.Warn("removing a private key failed that is not needed any more", zap.String("reference", reference), zap.Error(err))
 	}
-	rec.State = StateNone
-	rec.retire()
-	return f.ledger.write(ctx, rec)
-}
-
-// retire moves the order in force to the past.
-func (r *Record) retire() {
-	if r.Order == nil {
-		return
-	}
-	r.Past = append(r.Past, *r.Order)
-	if extra := len(r.Past) - pastOrders; extra > 0 {
-		r.Past = slices.Delete(r.Past, 0, extra)
-	}
-	r.Order = nil
-}
-
-// newAttempt prepares a request for the record's names with the job's key.
-func (f *flow) newAttempt(ctx context.Context, j job, kind AttemptKind, names []string) (*Attempt, error) {
-	der, err := f.csrFor(ctx, j, names)
-	if err != nil {
-		return nil, noRetry(err)
-	}
-	a := &Attempt{
-		Kind:      kind,
-		Reference: newReference(),
-		Started:   time.Now().UTC(),
-		Names:     names,
-		CSR:       der,
-		Product:   f.order.Product,
-		Method:    f.order.Method,
-	}
-	if f.about.NeedsUnique {
-		a.Unique = newUnique()
-	}
-	if p, ok := f.vendor.(vendors.Predictor); ok {
-		if a.Challenges, err = p.Predict(f.request(a)); err != nil {
-			return nil, fmt.Errorf("computing the validation challenge for %s: %w", names[0], err)
-		}
-	}
-	return a, nil
-}
-
-// csrFor returns the DER of the CSR to send: the job's own if it will do,
-// otherwise one signed again with its key.
-func (f *flow) csrFor(ctx context.Context, j job, names []string) ([]byte, error) {
-	if f.about.NeedsCommonName && len(names[0]) > maxCommonName {
-		return nil, fmt.Errorf("%s has %d bytes, but %s needs it as common name, which holds at most %d (RFC 5280, ub-common-name)",
-			names[0], len(names[0]), f.about.Name, maxCommonName)
-	}
-	if key, ok := f.findKey(ctx, j.name, j.csr); ok {
-		return orderCSR(j.csr, names, key)
-	}
-	fits := slices.Equal(names, j.csr.DNSNames) && (!f.about.NeedsCommonName || j.csr.Subject.CommonName == names[0])
-	if !fits {
-		return nil, fmt.Errorf("the CSR for %s has no common name and its private key is not at hand to sign one that has; "+
-			"%s requires it", names[0], f.about.Name)
-	}
-	return j.csr.Raw, nil
-}
-
-// maxCommonName is the upper bound of a common name, RFC 5280 appendix A.1.
-const maxCommonName = 64
-
-func (f *flow) request(a *Attempt) vendors.OrderRequest {
-	cfg := f.order
-	cfg.Product, cfg.Method = a.Product, a.Method
-	return vendors.OrderRequest{
-		OrderConfig: cfg,
-		Reference:   a.Reference,
-		Names:       a.Names,
-		CSR:         a.CSR,
-		Unique:      a.Unique,
-		PreparedID:  a.PreparedID,
-	}
-}
-
-// predicts reports whether the attempt's challenges were known before the vendor told.
-func (f *flow) predicts(a *Attempt) bool {
-	p, ok := f.vendor.(vendors.Predictor)
-	if !ok || len(a.CSR) == 0 {
-		return false
-	}
-	challenges, err := p.Predict(f.request(a))
-	return err == nil && len(challenges) > 0
-}
-
-// request returns the attempt's CSR and the ID of its key.
-func (a *Attempt) request() (csr *x509.CertificateRequest, key string, ok bool) {
-	if a == nil || len(a.CSR) == 0 {
-		return nil, "", false
-	}
-	csr, err := x509.ParseCertificateRequest(a.CSR)
-	if err != nil {
-		return nil, "", false
-	}
-	key, err = publicID(csr.PublicKey)
-	return csr, key, err == nil
-}
-
-// isFor reports whether the attempt's CSR has the job's key.
-func (a *Attempt) isFor(j job) bool {
-	_, key, ok := a.request()
-	return ok && key == j.key
-}
-
-// announce publishes the attempt's challenges, and probes them. DNS records do not go
-// away by themselves when the process dies, so that the ledger knows of them first.
-func (f *flow) announce(ctx context.Context, rec *Record, a *Attempt) error {
-	if a.Method == vendors.MethodDNS {
-		if old := rec.Attempt; old != nil && old.Draft {
-			f.prove.Withdraw(ctx, old.proof())
-		}
-		a.Draft = true
-		rec.Attempt = a
-		if err := f.ledger.write(ctx, rec); err != nil {
-			return err
-		}
-		a.Draft = false
-	}
-	if err := f.prove.Publish(ctx, a.proof()); err != nil {
-		return fmt.Errorf("publishing the proof of control of %s: %w", a.Names[0], err)
-	}
-	if err := f.prove.Probe(ctx, a.proof()); err != nil {
-		f.prove.Withdraw(ctx, a.proof())
-		return fmt.Errorf("checking that the CA can validate %s: %w", a.Names[0], err)
-	}
-	return nil
-}
-
-// newReference makes an ID that no other request ever has, in letters and digits
-// only, because nothing is known of what vendors' reference fields accept.
-func newReference() string { return "cc" + randomHex(12) }
-
-// newUnique makes a unique value: at most 20 letters and digits (Sectigo, "request
-// token").
-func newUnique() string { return randomHex(10) }
-
-func randomHex(n int) string {
-	b := make([]byte, n)
-	// Read never fails; see its documentation.
-	_, _ = rand.Read(b)
-	return hex.EncodeToString(b)
-}
-
-// uncertain makes the error for a record that a person must look at.
-func (f *flow) uncertain(rec *Record, reason string) error {
-	e := &UncertainError{Vendor: f.about.Name, Portal: f.about.Portal, Names: rec.Names, Reason: reason}
-	if rec.Attempt != nil {
-		e.Reference, e.Sent = rec.Attempt.Reference, rec.Attempt.Started
-	}
-	return e
 }

@@ -7,96 +7,165 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // maxUnknown is how often in a row a vendor may deny knowing an order that the
-// ledger has before that is an error. A fresh order can take a moment to appear.
+// ledger has before a person is asked. A fresh order can take a moment to appear.
 const maxUnknown = 5
 
-// follow watches a pending order until it has a certificate or is dead.
-func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
-	id := rec.Order.ID
-	log := j.logger.With(zap.String("order_id", id))
-	a := rec.Attempt
-	f.publishAgain(ctx, log, a)
-	f.settle(ctx, j, a)
-	schedule := f.schedule()
-	nudge := nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
-	if !f.predicts(a) {
-		// The proofs were published only after the order, so the CA cannot have
-		// found them by itself.
-		nudge.every = 0
-	}
-	detail, unknown, stale := "", 0, 0
-	for {
-		wait := schedule.Next()
-		order, err := f.vendor.Status(ctx, id)
-		switch {
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-
-		case errors.Is(err, vendors.ErrNotFound):
-			detail = err.Error()
-			if unknown++; unknown >= maxUnknown {
-				return nil, fmt.Errorf("%s does not know order %s, which the ledger has for %s; is it another account? nothing is ordered again: %w",
-					f.about.Name, id, rec.primary(), err)
-			}
-
-		case err != nil && vendors.VerdictOf(err) == vendors.Permanent:
-			return nil, forCertmagic(fmt.Errorf("asking for the status of order %s: %w", id, err))
-
-		case err != nil:
-			log.Warn("asking for the status of an order failed", zap.Error(err), zap.Duration("wait", wait))
-			detail = err.Error()
-			if e, ok := errors.AsType[*vendors.Error](err); ok {
-				wait = min(max(wait, e.RetryAfter), f.rules.pollMax)
-			}
-
-		case order.Status == vendors.StatusIssued:
-			got, err := f.certificate(a, rec.Order.Serial, order)
-			if err == nil {
-				return f.issued(ctx, j, rec, order, got)
-			}
-			if f.reissueWithdrawn(a, rec, order) {
-				if stale++; stale >= maxUnknown {
-					return nil, f.reissueFailed(ctx, rec, errWithdrawn)
-				}
-			}
-			log.Error("the vendor delivered a certificate that cannot be used; asking again", zap.Error(err), zap.Duration("wait", wait))
-			detail = err.Error()
-
-		case order.Status.Ended():
-			return nil, f.ended(ctx, j, rec, order)
-
-		default:
-			unknown = 0
-			detail = order.Describe()
-			log.Debug("order is pending", zap.String("status", order.RawStatus), zap.String("detail", detail), zap.Duration("wait", wait))
-			if f.heed(ctx, log, a, order.Challenges) {
-				if err := f.ledger.write(ctx, rec); err != nil {
-					return nil, err
-				}
-				f.settle(ctx, j, a)
-			}
-			f.recheck(ctx, log, rec, order, &nudge)
-		}
-		if f.waitedTooLong(j, wait) {
-			if seen := f.prove.Seen(a.proof()); seen != "" {
-				detail = strings.TrimPrefix(detail+"; "+seen, "; ")
-			}
-			return nil, &StillPendingError{f.about.Name, id, time.Since(j.started), detail}
-		}
-		if err := poll.Wait(ctx, wait); err != nil {
-			return nil, err
+// follow looks once at an order that has no certificate yet. What is paid for is looked at
+// for as long as it takes: an answer that looks final slows the pace, and ends nothing.
+func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
+	look := f.account.look(e.Attempt.Reference)
+	fresh := look.schedule.Min == 0
+	if fresh {
+		look.schedule.Min, look.schedule.Max = f.rules.pollMin, f.rules.pollMax
+		look.nudge = nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
+		if !f.predicts(e) {
+			// The proofs were presented only after the order, so the CA cannot have
+			// found them by itself.
+			look.nudge.every = 0
 		}
 	}
+	f.present(ctx, j, e)
+	order, err := f.vendor.Status(ctx, e.OrderID)
+	switch {
+	case ctx.Err() != nil:
+		return ends(progress{err: context.Cause(ctx)})
+	case errors.Is(err, vendors.ErrNotFound):
+		if look.unknown++; look.unknown >= maxUnknown {
+			return f.flag(e, fmt.Sprintf("%s does not know order %s; is it another account? (%v)", f.about.Name, e.OrderID, err))
+		}
+		return f.wait(j, e, look, err)
+	case err != nil:
+		return f.wait(j, e, look, fmt.Errorf("asking for the status of order %s: %w", e.OrderID, err))
+	}
+	look.unknown = 0
+	switch {
+	case order.Status == vendors.StatusIssued:
+		return f.certified(ctx, j, e, look, order)
+	case order.Status.Ended():
+		return f.ended(ctx, j, e, order)
+	}
+	j.log.Debug("order is pending", zap.String("order_id", e.OrderID), zap.String("status", order.RawStatus), zap.String("detail", order.Describe()))
+	if asked := f.presentable(e, order.Challenges); asked != nil {
+		if len(e.Attempt.Challenges) > 0 {
+			j.log.Warn("the vendor asks for other proofs of control than expected; presenting what it asks for",
+				zap.String("order_id", e.OrderID), zap.Int("expected", len(e.Attempt.Challenges)), zap.Int("asked", len(asked)))
+		}
+		// Written down before it is presented, which the next step does.
+		return move{change: func(e *ledger.Entry) { e.Attempt.Challenges = asked }}
+	}
+	f.recheck(ctx, j, e, look, order)
+	return ends(progress{err: f.pending(e, f.seen(order.Describe(), e)), wait: look.schedule.Next()})
+}
+
+// wait ends a round with an order that the vendor told nothing useful of.
+func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
+	wait := look.schedule.Next()
+	if v, ok := errors.AsType[*vendors.Error](err); ok {
+		wait = min(max(wait, v.RetryAfter), max(f.rules.pollMax, retryMin))
+		if v.Verdict == vendors.Permanent && !errors.Is(err, vendors.ErrNotFound) {
+			// It looks final, but may be a moment's fault of an account that is paid.
+			if look.slow.Min == 0 {
+				look.slow.Min, look.slow.Max = retryMin, retryMax
+			}
+			wait = look.slow.Next()
+		}
+	}
+	if time.Since(look.reported) > time.Hour {
+		look.reported = time.Now()
+		j.log.Warn("asking for the status of an order failed", zap.String("order_id", e.OrderID), zap.Error(err), zap.Duration("wait", wait))
+	}
+	return ends(progress{err: f.pending(e, err.Error()), wait: wait})
+}
+
+// seen adds to a description who came for the proofs.
+func (f *flow) seen(text string, e *ledger.Entry) string {
+	if who := f.prove.Seen(f.proofOf(e)); who != "" {
+		text += "; " + who
+	}
+	return text
+}
+
+// certified deals with an order that the vendor says has a certificate.
+func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *look, order vendors.Order) move {
+	got, err := f.chainOf(e, order)
+	if err == nil {
+		return f.recordCertificate(j, e, order, got)
+	}
+	if f.reissueWithdrawn(e, order) {
+		if look.stale++; look.stale >= maxUnknown {
+			return f.reissueFailed(ctx, e, errWithdrawn)
+		}
+	}
+	move := f.wait(j, e, look, fmt.Errorf("the vendor delivered a certificate that cannot be used: %w", err))
+	if f.ledger.Time().Sub(e.Attempt.Started) > flagAfter && e.Flag == nil {
+		return f.flag(e, move.done.err.Error())
+	}
+	return move
+}
+
+// recordCertificate notes the certificate that the latest request gave.
+func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order, got chain) move {
+	leaf := got.leaf()
+	key, err := keyID(leaf.PublicKey)
+	if err != nil {
+		return ends(progress{err: err})
+	}
+	f.account.keepChain(got)
+	j.log.Info("certificate issued", zap.String("order_id", e.OrderID),
+		zap.Strings("names", leaf.DNSNames), zap.String("serial", serialOf(leaf)), zap.Time("not_after", leaf.NotAfter))
+	if e.Issued == 0 && firstName(leaf) != e.Names[0] {
+		j.log.Warn("the certificate's first name is another one than was ordered", zap.String("order_id", e.OrderID),
+			zap.String("first_name", firstName(leaf)), zap.String("ordered", e.Names[0]))
+	}
+	return move{answer: true, change: func(e *ledger.Entry) {
+		e.State, e.Flag, e.Problem = ledger.Issued, nil, ""
+		e.Covered = lowered(leaf.DNSNames)
+		e.Certificate = &ledger.Certificate{
+			Serial: serialOf(leaf), NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), Key: key, Reference: e.Attempt.Reference,
+		}
+		e.Issued++
+		if !order.TermEnds.IsZero() {
+			e.Ends = order.TermEnds.UTC()
+		}
+		if order.CAOrderID != "" {
+			e.CAOrderID = order.CAOrderID
+		}
+	}, wakes: true}
+}
+
+// chainOf picks and judges the certificate of an issued order.
+func (f *flow) chainOf(e *ledger.Entry, order vendors.Order) (chain, error) {
+	var key any
+	if len(e.Attempt.CSR) > 0 {
+		csr, err := x509.ParseCertificateRequest(e.Attempt.CSR)
+		if err != nil {
+			return nil, fmt.Errorf("parsing the CSR in the ledger: %w", err)
+		}
+		key = csr.PublicKey
+	}
+	got, err := buildChain(order.Certificates, key)
+	if err != nil && (e.Attempt.Kind == ledger.KindAdoption || e.Attempt.AnyKey) {
+		got, err = buildChain(order.Certificates, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	old := ""
+	if c := e.Certificate; c != nil && e.State != ledger.Issued && e.Attempt.Kind == ledger.KindReissue {
+		old = c.Serial
+	}
+	return got, checkCertificate(got, e.Names, old, time.Now())
 }
 
 // errWithdrawn is the cause of a reissue that is no longer on its way.
@@ -104,16 +173,74 @@ var errWithdrawn = errors.New("the vendor delivers the old certificate and is ma
 
 // reissueWithdrawn reports whether an order that keeps its ID through reissues is done
 // with the old certificate, so late that the reissue must have begun.
-func (f *flow) reissueWithdrawn(a *Attempt, rec *Record, order vendors.Order) bool {
-	if a.Kind != KindReissue || a.PreviousID != rec.Order.ID || time.Since(a.Started) < f.about.AbsenceAge {
+func (f *flow) reissueWithdrawn(e *ledger.Entry, order vendors.Order) bool {
+	a := e.Attempt
+	if a.Kind != ledger.KindReissue || a.PreviousID != e.OrderID || e.Certificate == nil || f.ledger.Time().Sub(a.Started) < f.about.AbsenceAge {
 		return false
 	}
 	old, err := buildChain(order.Certificates, nil)
-	return err == nil && serialOf(old.leaf()) == rec.Order.Serial
+	return err == nil && serialOf(old.leaf()) == e.Certificate.Serial
 }
 
-// nudges paces the requests to look at the challenges again. A CA that has just
-// looked in vain may remember that for minutes, so they grow apart.
+// ended deals with an order that will not give a certificate.
+func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
+	a, reason := e.Attempt, order.Describe()
+	if a.Kind == ledger.KindReissue && a.PreviousID != "" && a.PreviousID != e.OrderID && e.Certificate != nil {
+		// The reissue failed; the order it was for may be as good as before.
+		old, err := f.vendor.Status(ctx, a.PreviousID)
+		if err == nil && old.Status == vendors.StatusIssued {
+			j.log.Error("a reissue was refused; the paid order stands", zap.String("order_id", a.PreviousID), zap.String("reason", reason))
+			problem := "reissue refused: " + reason
+			return move{
+				change: func(e *ledger.Entry) {
+					e.OrderID, e.State, e.Problem = a.PreviousID, ledger.Issued, problem
+				},
+				done: &progress{err: fmt.Errorf("the reissue of order %s at %s for %s was refused: %s", a.PreviousID, f.about.Name, e.Names[0], reason)},
+			}
+		}
+	}
+	m := f.flag(e, reason)
+	if change := m.change; change != nil {
+		m.change = func(e *ledger.Entry) {
+			change(e)
+			e.Attempt.Challenges = nil // nobody comes for them any more
+		}
+	}
+	return m
+}
+
+// presentable returns the proofs that the vendor asks for if they differ from those that
+// are expected and can be presented. The vendor's word wins.
+func (f *flow) presentable(e *ledger.Entry, asked []vendors.Challenge) []vendors.Challenge {
+	if len(asked) == 0 || sameChallenges(asked, e.Attempt.Challenges) {
+		return nil
+	}
+	p := f.proofOf(e)
+	p.Challenges = asked
+	if err := proof.Check(p); err != nil {
+		f.logger.Error("the vendor asks for proofs of control that cannot be presented; keeping those expected",
+			zap.Strings("identifiers", e.Names), zap.String("order_id", e.OrderID), zap.Error(err))
+		return nil
+	}
+	return asked
+}
+
+func sameChallenges(a, b []vendors.Challenge) bool {
+	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
+}
+
+// predicts reports whether the attempt's challenges were known before the vendor told.
+func (f *flow) predicts(e *ledger.Entry) bool {
+	p, ok := f.vendor.(vendors.Predictor)
+	if !ok || len(e.Attempt.CSR) == 0 {
+		return false
+	}
+	challenges, err := p.Predict(f.request(e))
+	return err == nil && len(challenges) > 0
+}
+
+// nudges paces the requests to look at the proofs again. A CA that has just looked in
+// vain may remember that for minutes, so they grow apart.
 type nudges struct {
 	every time.Duration
 	last  time.Time
@@ -126,8 +253,9 @@ const (
 	maxNudge   = 30 * time.Minute
 )
 
-func (f *flow) recheck(ctx context.Context, log *zap.Logger, rec *Record, order vendors.Order, n *nudges) {
+func (f *flow) recheck(ctx context.Context, j *errand, e *ledger.Entry, look *look, order vendors.Order) {
 	r, ok := f.vendor.(vendors.Rechecker)
+	n := &look.nudge
 	if !ok || time.Since(n.last) < n.every {
 		return
 	}
@@ -137,150 +265,27 @@ func (f *flow) recheck(ctx context.Context, log *zap.Logger, rec *Record, order 
 			open = append(open, name.Name)
 		}
 	}
-	if len(open) == 0 && len(order.Names) > 0 || len(rec.Attempt.Challenges) == 0 {
+	if len(open) == 0 && len(order.Names) > 0 || len(e.Attempt.Challenges) == 0 {
 		return
 	}
 	if len(open) == 0 {
-		open = rec.Attempt.Names
+		open = e.Names
 	}
 	n.last, n.every = time.Now(), min(max(2*n.every, nudgeAfter*f.rules.pollMin), maxNudge)
-	err := r.Recheck(ctx, order.ID, open, rec.Attempt.Method)
+	err := r.Recheck(ctx, e.OrderID, open, e.Method)
 	if err != nil && !errors.Is(err, vendors.ErrStillIssuing) {
-		log.Warn("asking the vendor to check the proofs of control again failed", zap.Error(err))
+		j.log.Warn("asking the vendor to check the proofs of control again failed", zap.String("order_id", e.OrderID), zap.Error(err))
 		return
 	}
-	log.Info("asked the vendor to check the proofs of control again",
-		zap.Strings("names", open), zap.String("seen", f.prove.Seen(rec.Attempt.proof())))
+	j.log.Info("asked the vendor to check the proofs of control again", zap.String("order_id", e.OrderID),
+		zap.Strings("names", open), zap.String("seen", f.prove.Seen(f.proofOf(e))))
 }
 
-// publishAgain publishes the proofs of an order that is paid for. If that fails, the
-// order is watched all the same: the CA may have seen them, or another server may
-// serve them.
-func (f *flow) publishAgain(ctx context.Context, log *zap.Logger, a *Attempt) {
-	if err := f.prove.Publish(ctx, a.proof()); err != nil {
-		log.Error("publishing the proofs of control of a pending order failed", zap.Error(err))
+func lowered(names []string) []string {
+	out := make([]string, 0, len(names))
+	for _, name := range names {
+		out = append(out, dcv.NormalizeHost(name))
 	}
-}
-
-// settle waits until the proofs can be found, where that takes time, but not longer than
-// the job may.
-func (f *flow) settle(ctx context.Context, j job, a *Attempt) {
-	s, ok := f.prove.(settler)
-	if !ok {
-		return
-	}
-	if f.rules.maxWait > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.rules.maxWait-time.Since(j.started))
-		defer cancel()
-	}
-	s.Settle(ctx, a.proof())
-}
-
-// heed publishes what the vendor asks for where that differs from what is published,
-// and reports whether it does. The vendor's word wins, unless it cannot be published.
-func (f *flow) heed(ctx context.Context, log *zap.Logger, a *Attempt, asked []vendors.Challenge) bool {
-	if len(asked) == 0 || reflect.DeepEqual(asked, a.Challenges) {
-		return false
-	}
-	wanted := a.proof()
-	wanted.challenges = asked
-	if err := f.prove.Publish(ctx, wanted); err != nil {
-		log.Error("the vendor asks for proofs of control that cannot be published; keeping those expected", zap.Error(err))
-		return false
-	}
-	if len(a.Challenges) > 0 {
-		log.Warn("the vendor asks for other proofs of control than expected; publishing what it asks for",
-			zap.Int("expected", len(a.Challenges)), zap.Int("asked", len(asked)))
-	}
-	a.Challenges = asked
-	return true
-}
-
-// certificate picks and judges the certificate of an issued order.
-func (f *flow) certificate(a *Attempt, oldSerial string, order vendors.Order) (chain, error) {
-	var key any
-	if len(a.CSR) > 0 {
-		csr, err := x509.ParseCertificateRequest(a.CSR)
-		if err != nil {
-			return nil, fmt.Errorf("parsing the CSR in the ledger: %w", err)
-		}
-		key = csr.PublicKey
-	}
-	got, err := buildChain(order.Certificates, key)
-	if err != nil {
-		return nil, err
-	}
-	return got, checkCertificate(got, a.Names, oldSerial, time.Now())
-}
-
-// issued records that the attempt gave a certificate, and returns it if it is for
-// the job's key.
-func (f *flow) issued(ctx context.Context, j job, rec *Record, order vendors.Order, got chain) (chain, error) {
-	a, leaf := rec.Attempt, got.leaf()
-	rec.State, rec.Problem, rec.Hold = StateIssued, "", nil
-	o := rec.Order
-	o.Covered, o.Serial, o.NotAfter = slices.Clone(leaf.DNSNames), serialOf(leaf), leaf.NotAfter.UTC()
-	o.Issued++
-	if !order.TermEnds.IsZero() {
-		o.TermEnds = order.TermEnds.UTC()
-	}
-	if order.CAOrderID != "" {
-		o.CAOrderID = order.CAOrderID
-	}
-	if err := f.ledger.write(ctx, rec); err != nil {
-		return nil, err
-	}
-	f.prove.Withdraw(ctx, a.proof())
-	log := j.logger.With(zap.String("order_id", o.ID))
-	log.Info("certificate issued",
-		zap.Strings("names", leaf.DNSNames), zap.String("serial", o.Serial),
-		zap.Time("not_after", leaf.NotAfter), zap.Time("term_ends", o.TermEnds))
-	if !a.isFor(j) {
-		log.Info("the certificate is for a key that is gone; it will be reissued for the new one, free of charge")
-		return nil, nil
-	}
-	return f.deliver(log, j, rec, got)
-}
-
-// deliver hands out a chain if it covers the job's name. If it does not, the name
-// is not among those of the order, and the next step looks for another record.
-func (f *flow) deliver(log *zap.Logger, j job, rec *Record, got chain) (chain, error) {
-	if err := got.leaf().VerifyHostname(j.name); err != nil {
-		if slices.Contains(rec.Names, j.name) {
-			return nil, fmt.Errorf("%w: %w", errWrongCertificate, err)
-		}
-		log.Info("the order does not cover this name after all", zap.Error(err))
-		return nil, nil
-	}
-	if first := firstName(got.leaf()); first != j.name {
-		log.Warn("the certificate's first name is another one; Caddy will ask to renew under that name, and this order will answer",
-			zap.String("first_name", first))
-	}
-	return got, nil
-}
-
-// ended deals with an order that will not give a certificate.
-func (f *flow) ended(ctx context.Context, j job, rec *Record, order vendors.Order) error {
-	a := rec.Attempt
-	f.prove.Withdraw(ctx, a.proof())
-	log := j.logger.With(zap.String("order_id", rec.Order.ID))
-	reason := order.Describe()
-	if a.Kind == KindReissue && a.PreviousID != "" && a.PreviousID != rec.Order.ID {
-		// The reissue failed; the order it was for may be as good as before.
-		old, err := f.vendor.Status(ctx, a.PreviousID)
-		if err == nil && old.Status == vendors.StatusIssued {
-			log.Error("a reissue was refused; the paid order stands", zap.String("reason", reason))
-			rec.Order.ID, rec.State, rec.Problem = a.PreviousID, StateIssued, "reissue refused: "+reason
-			if err := f.ledger.write(ctx, rec); err != nil {
-				return err
-			}
-			return fmt.Errorf("the reissue of order %s at %s for %s was refused: %s", a.PreviousID, f.about.Name, rec.primary(), reason)
-		}
-	}
-	rec.State, rec.Problem = StateDead, reason
-	if err := f.ledger.write(ctx, rec); err != nil {
-		return err
-	}
-	return f.bury(ctx, rec)
+	slices.Sort(out)
+	return slices.Compact(out)
 }

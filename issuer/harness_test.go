@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -24,8 +25,11 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -77,16 +81,16 @@ func testContact() vendors.Contact {
 	}
 }
 
-// process is one server: a flow with its own connection to the vendor and its own
-// memory of keys, which ends with it.
+// process is one server: a flow with its own connection to the vendor, its own scheduler
+// and memory, which ends with it, and certmagic's side as it really behaves.
 type process struct {
 	*flow
-	w    *world
-	fuse *fuse
-	keys *keyring
-
-	// background is the certificate that a watch delivered, by name.
-	background map[string]chan chain
+	w     *world
+	fuse  *fuse
+	site  *testSite
+	sched *app.Scheduler
+	line  *app.Line
+	stop  func()
 }
 
 // start makes a process. Its fuse is nil for one that never dies.
@@ -94,7 +98,7 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
 	about := vendors.Description{
 		Name: "racent", Account: "test", Portal: "https://portal.example",
-		AbsenceAge: 2 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+		AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, RenewKeepsProduct: true,
 	}
 	client, err := racent.New(racent.Settings{
 		Token: testToken, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
@@ -103,75 +107,102 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	ring := newKeyring()
+	return w.startVendor(f, client, change)
+}
+
+// startVendor makes a process that buys from the given vendor.
+func (w *world) startVendor(f *fuse, vendor vendors.Vendor, change func(*flow)) *process {
+	p := &process{w: w, fuse: f, sched: app.NewScheduler()}
+	p.line = p.sched.Line("test", func() any { return newAccount() })
+	account := p.line.Memory().(*account)
 	storage := &fusedStorage{w.storage, f}
-	p := &process{w: w, fuse: f, keys: ring, background: make(map[string]chan chain), flow: &flow{
-		vendor: client, about: client.Describe(), ledger: newLedger(storage, client.Describe()),
-		prove: &webProver{f, w.web},
+	p.site = &testSite{w: w, storage: storage, served: make(map[string]chain)}
+	p.flow = &flow{
+		vendor: vendor, about: vendor.Describe(),
+		ledger: &ledger.Ledger{Storage: storage, Prefix: ledger.Prefix("racent", "test"), Memory: &account.ledger},
+		prove:  &webProver{f, w.web}, account: account, site: p.site, wake: p.line.Wake, logger: w.logger,
 		order: vendors.OrderConfig{Product: "comodo-positivessl", Term: vendors.Term{Years: 1}, Method: vendors.MethodHTTP, Contact: testContact()},
 		rules: rules{
-			pollMin: 5 * time.Second, pollMax: 10 * time.Minute, maxWait: time.Hour,
+			pollMin: 5 * time.Second, pollMax: 10 * time.Minute, maxWait: time.Hour, settle: time.Second,
 			spend: SpendLimit{defaultSpendOrders, caddy.Duration(defaultSpendPer)},
 		},
-		findKey: func(_ context.Context, _ string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
-			return ring.find(csr.PublicKey)
-		},
-	}}
+	}
 	if change != nil {
 		change(p.flow)
 	}
+	p.attach()
 	return p
 }
 
-func ringFinder(ring *keyring) func(context.Context, string, *x509.CertificateRequest) (crypto.Signer, bool) {
-	return func(_ context.Context, _ string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
-		return ring.find(csr.PublicKey)
-	}
+// attach begins the work of the process's configuration.
+func (p *process) attach() {
+	ctx, cancel := context.WithCancel(p.w.ctx)
+	detach := p.line.Attach(ctx, p.flow)
+	var sweeping sync.WaitGroup
+	f := p.flow
+	sweeping.Go(func() {
+		f.sweep(ctx, p.site.names, func(string) bool { return true }, func(name string) bool {
+			_, busy := p.line.Due(name)
+			return busy
+		})
+	})
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		detach()
+		sweeping.Wait()
+	})
+	p.w.tb.Cleanup(p.stop)
 }
 
-// attempt does what certmagic does for one call of Issue: a new key, a CSR without
-// common name, and one call.
+// reload gives the process another configuration.
+func (p *process) reload(change func(*flow)) {
+	old := p.stop
+	next := *p.flow
+	change(&next)
+	p.flow = &next
+	p.attach()
+	old()
+}
+
+// attempt does what certmagic does to obtain or renew a certificate, once: its lock, a
+// new key, a CSR without common name, one call, and its files. After an error it does not
+// ask again, as it would not.
 func (p *process) attempt(ctx context.Context, name string) (chain, error) {
 	p.w.tb.Helper()
-	j := p.newJob(p.w.tb, name)
-	j.logger = p.w.logger.With(zap.String("identifier", name))
-	if ready := p.background[name]; ready != nil {
-		select {
-		case got, ok := <-ready:
-			delete(p.background, name)
-			if ok {
-				return got, nil
-			}
-			// The watch failed for good. A fresh attempt says why.
-		default:
-			return nil, &StillPendingError{Vendor: "racent", Detail: "watched"}
-		}
-	}
-	got, _, err := p.obtain(ctx, j)
-	if is[*StillPendingError](err) {
-		// As Issuer.Issue does it.
-		ready := make(chan chain, 1)
-		p.background[name] = ready
-		go func() {
-			defer close(ready)
-			p.finish(p.w.ctx, j, func(got chain, _ *Record) error {
-				ready <- got
-				return nil
-			})
-		}()
-	}
-	return got, err
-}
-
-// newJob makes a key, which the process remembers, and the job of a call of Issue
-// with it.
-func (p *process) newJob(tb testing.TB, name string) job {
-	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		tb.Fatal(err)
+		p.w.tb.Fatal(err)
 	}
-	p.keys.remember(key)
+	return p.attemptWith(ctx, name, key)
+}
+
+func (p *process) attemptWith(ctx context.Context, name string, key *ecdsa.PrivateKey) (chain, error) {
+	p.w.tb.Helper()
+	p.site.manage(name)
+	unlock, err := p.w.lockName(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if p.fuse.burnt() {
+		return nil, errDied
+	}
+	got, _, err := p.issue(ctx, wantFor(p.w.tb, name, key))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.site.save(ctx, name, key, got.pem()); err != nil {
+		return nil, err
+	}
+	if p.account.stored(name) {
+		p.wake(name)
+	}
+	return got, nil
+}
+
+// wantFor is the want of a call of Issue for a key.
+func wantFor(tb testing.TB, name string, key crypto.Signer) *want {
+	tb.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
 	if err != nil {
 		tb.Fatal(err)
@@ -180,39 +211,201 @@ func (p *process) newJob(tb testing.TB, name string) job {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	id, err := publicID(key.Public())
+	id, err := keyID(key.Public())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return job{name: name, csr: csr, key: id, started: time.Now(), logger: zap.NewNop()}
+	return &want{name: name, csr: csr, key: id, signer: key}
+}
+
+// testSite is certmagic's storage and cache, and the names of a configuration.
+type testSite struct {
+	w       *world
+	storage certmagic.Storage
+	deny    map[string]bool // names that the configuration does not have
+	strange map[string]bool // names that a handshake brings up
+
+	mu      sync.Mutex
+	managed []string
+	served  map[string]chain
+}
+
+func (s *testSite) manage(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.managed, name) && !s.strange[name] {
+		s.managed = append(s.managed, name)
+	}
+}
+
+func (s *testSite) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.managed)
+}
+
+func (s *testSite) Allows(name string) (configured, onDemand bool) {
+	return !s.deny[name], s.strange[name]
+}
+
+func pairKey(name string) string { return "certificates/test/" + name }
+
+func (s *testSite) load(ctx context.Context, name string) (chain, crypto.Signer, error) {
+	data, err := s.storage.Load(ctx, pairKey(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	keyPEM, rest, _ := strings.Cut(string(data), "\n----\n")
+	key, err := certmagic.PEMDecodePrivateKey([]byte(keyPEM))
+	if err != nil {
+		return nil, nil, err
+	}
+	var got chain
+	for block, more := pem.Decode([]byte(rest)); block != nil; block, more = pem.Decode(more) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, nil, err
+		}
+		got = append(got, cert)
+	}
+	return got, key, nil
+}
+
+func (s *testSite) Stored(ctx context.Context, name string) (*x509.Certificate, crypto.Signer, error) {
+	got, key, err := s.load(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return got.leaf(), key, nil
+}
+
+func (s *testSite) Served(name string) []*x509.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := s.served[name]; got != nil {
+		return []*x509.Certificate{got.leaf()}
+	}
+	return nil
+}
+
+func (s *testSite) Due(leaf *x509.Certificate) bool {
+	return time.Now().After(leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3))
+}
+
+func (s *testSite) NewKey() (crypto.Signer, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+func (s *testSite) FindKey(ctx context.Context, name, want string) (crypto.Signer, bool) {
+	_, key, err := s.load(ctx, name)
+	if err != nil {
+		return nil, false
+	}
+	id, err := keyID(key.Public())
+	return key, err == nil && id == want
+}
+
+// save stores a pair and serves it.
+func (s *testSite) save(ctx context.Context, name string, key crypto.Signer, certPEM []byte) error {
+	keyPEM, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := s.storage.Store(ctx, pairKey(name), slices.Concat(keyPEM, []byte("\n----\n"), certPEM)); err != nil {
+		return err
+	}
+	return s.Reload(ctx, name)
+}
+
+func (s *testSite) Deliver(ctx context.Context, name string, key crypto.Signer, cert *certmagic.IssuedCertificate) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	unlock, err := s.w.lockName(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.save(ctx, name, key, cert.Certificate)
+}
+
+func (s *testSite) Reload(ctx context.Context, name string) error {
+	got, _, err := s.load(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served[name] = got
+	return nil
+}
+
+// lockName takes certmagic's lock for a name, which all processes share.
+func (w *world) lockName(ctx context.Context, name string) (unlock func(), err error) {
+	if err := w.storage.Lock(ctx, "issue_cert_"+name); err != nil {
+		return nil, err
+	}
+	return func() { _ = w.storage.Unlock(ctx, "issue_cert_"+name) }, nil
 }
 
 // charges is the currency of the tests.
 func (w *world) charges() int { return len(w.ca.Charges()) }
 
-func (w *world) about() vendors.Description {
-	return vendors.Description{Name: "racent", Account: "test"}
+// entry is the newest entry of the ledger for a name, or nil.
+func (w *world) entry(name string) *ledger.Entry {
+	w.tb.Helper()
+	if list := w.entries(name); len(list) > 0 {
+		return list[0]
+	}
+	return nil
 }
 
-func (w *world) record(name string) *Record {
+// entries are all entries of the ledger for a name, newest first.
+func (w *world) entries(name string) []*ledger.Entry {
 	w.tb.Helper()
-	l := newLedger(w.storage, w.about())
-	rec, err := l.load(context.Background(), name)
-	if err != nil {
+	l := &ledger.Ledger{Storage: w.storage, Prefix: ledger.Prefix("racent", "test"), Memory: new(ledger.Memory)}
+	if err := l.Refresh(context.Background()); err != nil {
 		w.tb.Fatal(err)
 	}
-	return rec
+	return l.Memory.About(name)
 }
 
-// mustObtain expects a certificate for name that verifies against the CA's root.
+// state is that of the newest entry, empty if there is none.
+func (w *world) state(name string) ledger.State {
+	if e := w.entry(name); e != nil {
+		return e.State
+	}
+	return ""
+}
+
+// mustObtain has certmagic ask once, and expects that the name is served with a new
+// certificate that verifies against the CA's root, at once or later.
 func (p *process) mustObtain(name string) chain {
 	p.w.tb.Helper()
+	return p.mustObtainWithin(name, 30*24*time.Hour)
+}
+
+func (p *process) mustObtainWithin(name string, patience time.Duration) chain {
+	p.w.tb.Helper()
+	before := p.site.serving(name)
 	got, err := p.attempt(context.Background(), name)
-	if err != nil {
+	if err != nil && !waits(err) && patience <= 0 {
 		p.w.tb.Fatalf("obtaining %s: %v", name, err)
+	}
+	for start := time.Now(); got == nil; time.Sleep(15 * time.Second) {
+		if now := p.site.serving(name); now != nil && (before == nil || !now.leaf().Equal(before.leaf())) {
+			got = now
+		} else if time.Since(start) > patience {
+			p.w.tb.Fatalf("obtaining %s: not served after %s: %v", name, patience, err)
+		}
 	}
 	p.w.verify(got, name)
 	return got
+}
+
+func (s *testSite) serving(name string) chain {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served[name]
 }
 
 func (w *world) verify(got chain, name string) {
@@ -236,7 +429,8 @@ func (w *world) noSecrets() {
 		}
 	}
 	for key, value := range w.storage.snapshot() {
-		if strings.Contains(value, testToken) || strings.Contains(value, "PRIVATE KEY") {
+		key0 := strings.HasPrefix(key, "certificates/") || strings.Contains(key, "/keys/")
+		if strings.Contains(value, testToken) || !key0 && strings.Contains(value, "PRIVATE KEY") {
 			w.tb.Errorf("there is a secret in the storage at %s", key)
 		}
 	}
@@ -264,39 +458,43 @@ func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// webProver publishes on the web.
+// webProver presents files on the web.
 type webProver struct {
 	fuse *fuse
 	web  *web
 }
 
-func (p *webProver) Publish(_ context.Context, what proof) error {
+func (p *webProver) Present(_ context.Context, what proof.Proof) error {
 	if p.fuse.burnt() {
 		return errDied
 	}
-	list, err := fileChallenges(what)
-	if err != nil {
+	if err := proof.Check(what); err != nil {
 		return err
 	}
 	p.web.mu.Lock()
 	defer p.web.mu.Unlock()
-	for _, ch := range list {
-		for _, host := range ch.Hosts {
-			p.web.files[host+ch.Path] = string(ch.Body)
+	for _, ch := range what.Challenges {
+		hosts := what.Names
+		if ch.Name != "" {
+			hosts = []string{ch.Name}
+		}
+		for _, host := range hosts {
+			path := dcv.PathPrefix + ch.FileName
+			p.web.files[host+path] = ch.FileContent
 			if !p.web.noTwins {
-				p.web.files[dcv.Twin(host)+ch.Path] = string(ch.Body)
+				p.web.files[dcv.Twin(host)+path] = ch.FileContent
 			}
 		}
 	}
 	return nil
 }
 
-func (p *webProver) Probe(context.Context, proof) error { return nil }
+func (p *webProver) Wait(context.Context, proof.Proof) error { return nil }
 
-// Withdraw leaves the files: a file that stays up too long is harmless, and the
+// CleanUp leaves the files: a file that stays up too long is harmless, and the
 // life of files is not what these tests are about.
-func (p *webProver) Withdraw(context.Context, proof) {}
-func (p *webProver) Seen(proof) string               { return "" }
+func (p *webProver) CleanUp(context.Context, proof.Proof) {}
+func (p *webProver) Seen(proof.Proof) string              { return "" }
 
 // errDied is what a process gets from the world after its death.
 var errDied = errors.New("this process is dead")

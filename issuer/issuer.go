@@ -2,8 +2,6 @@ package issuer
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +15,9 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/app"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -79,6 +80,12 @@ type Issuer struct {
 	// instead of a reissue. Default: a twelfth of the term, at most 30 days
 	RenewMargin caddy.Duration `json:"renew_margin,omitempty"`
 
+	// How late the storage may show one server what another has written to it. A
+	// paid order waits that long before it is sent, to see whether another server has
+	// ordered for the same name. Raise it for a storage that is only eventually
+	// consistent. Default: `1s`, and 0 for test services
+	Settle *caddy.Duration `json:"settle,omitempty"`
+
 	// How many paid orders may be placed in a span of time, over all names and
 	// all servers that share the storage. Default: 20 per 24h
 	SpendLimit *SpendLimit `json:"spend_limit,omitempty"`
@@ -112,18 +119,17 @@ type Issuer struct {
 
 	ctx    caddy.Context
 	logger *zap.Logger
+	app    *app.App
 	vendor vendors.Vendor
 	about  vendors.Description
 	order  vendors.OrderConfig
 	rules  rules
 
-	watches *watches
-
-	records *records // nil unless names are proven by DNS
-
-	mu      sync.Mutex
-	magic   *certmagic.Config
-	serving *files // nil until the first SetConfig
+	mu    sync.Mutex
+	magic *certmagic.Config
+	line  *app.Line
+	prove proof.Prover
+	stop  func() // detaches from the line; nil before Start
 }
 
 // DCV is how control of the names is proven (domain control validation).
@@ -172,8 +178,9 @@ func (*Issuer) CaddyModule() caddy.ModuleInfo {
 // Provision loads the vendor and resolves placeholders and defaults.
 func (iss *Issuer) Provision(ctx caddy.Context) error {
 	iss.ctx, iss.logger = ctx, ctx.Logger()
-	if iss.watches == nil {
-		iss.watches = newWatches(ctx)
+	var err error
+	if iss.app, err = app.Of(ctx); err != nil {
+		return err
 	}
 	if iss.vendor == nil {
 		if len(iss.VendorRaw) == 0 {
@@ -195,7 +202,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if err := iss.provisionRules(); err != nil {
 		return err
 	}
-	return iss.provisionDNS(caddy.NewReplacer())
+	return iss.provisionProofs(caddy.NewReplacer())
 }
 
 // Validate judges the configuration before any of it is used.
@@ -221,151 +228,62 @@ func (iss *Issuer) Validate() error {
 // are stored. The product is not part of it, so that a change of product leaves the
 // certificate in use until its order's term is over.
 func (iss *Issuer) IssuerKey() string {
-	return "commercial-" + iss.about.Name + "-" + certmagic.StorageKeys.Safe(iss.about.Account)
+	return "commercial-" + ledger.Escape(iss.about.Name) + "-" + ledger.Escape(iss.about.Account)
 }
 
 // SetConfig is called by the TLS app with the config of each policy that uses
 // this issuer: first when the policy is provisioned, and again while the HTTP app
-// sets up automatic HTTPS. The second time the HTTP app is there to be given the
-// route of the validation files, whichever of the apps was loaded first.
+// sets up automatic HTTPS.
 func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	rememberKeysOf(cfg)
-	preferOwn(cfg)
+	if len(cfg.Issuers) > 1 {
+		// Else certmagic would load what began last, and the stopgap of the next issuer,
+		// which renews it often, would win over a certificate that is paid for.
+		cfg.LoadFirstUsableCert = true
+	}
+	app.Quiet(cfg, isPending)
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.magic = cfg
-	if iss.serving == nil {
-		iss.serving = newFiles(iss.ctx, cfg.Storage, iss)
-		iss.watches.run(iss.resume)
-		return
+	if iss.line == nil {
+		iss.line = app.Process.Line(ledger.StorageIdentity(cfg.Storage)+" "+iss.IssuerKey(), func() any { return newAccount() })
 	}
-	iss.serving.attach()
+	iss.app.Join(iss, cfg)
 }
 
-// Issue returns a certificate for the CSR: from the pending order, by a reissue of
-// the paid one, or by a new order, in this order of preference.
-//
-// When that takes longer than max_wait, the error lets certmagic try the next
-// issuer, and the issuer goes on by itself.
-func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	if err := iss.legal(csr); err != nil {
-		return nil, noRetry(err)
-	}
-	key, err := publicID(csr.PublicKey)
-	if err != nil {
-		return nil, noRetry(err)
-	}
+func (iss *Issuer) config() *certmagic.Config {
 	iss.mu.Lock()
-	magic, serving := iss.magic, iss.serving
-	iss.mu.Unlock()
-	if magic == nil || serving == nil {
-		return nil, errors.New("the issuer was not given its TLS config")
-	}
-	name := csr.DNSNames[0]
-	if pending := iss.watches.of(name); pending != nil {
-		keys.forget(csr.PublicKey)
-		return nil, noRetry(fmt.Errorf("%s: %w", iss.about.Name, pending))
-	}
-	f := iss.flow(magic, serving)
-	j := job{
-		name: name, csr: csr, key: key, started: time.Now(),
-		onDemand: ctx.Value(certmagic.ClientHelloInfoCtxKey) != nil,
-		logger:   iss.logger.With(zap.String("identifier", name), zap.String("vendor", iss.about.Name)),
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		// A handshake is waiting. Let the watch have the order in time.
-		f.rules.maxWait = max(min(f.rules.maxWait, time.Until(deadline)-deadlineReserve), time.Nanosecond)
-	}
-	got, rec, err := f.obtain(ctx, j)
-	if pending, ok := errors.AsType[*StillPendingError](err); ok && iss.watch(f, j, rec, magic, pending) {
-		// certmagic need not come back for this one.
-		return nil, noRetry(fmt.Errorf("%s: %w", iss.about.Name, pending))
-	}
-	if err != nil && rec != nil && rec.State == StatePending && rec.Attempt.isFor(j) {
-		keys.keep(csr.PublicKey)
-	} else {
-		keys.forget(csr.PublicKey)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", iss.about.Name, err)
-	}
-	return iss.issued(got, rec), nil
+	defer iss.mu.Unlock()
+	return iss.magic
 }
 
-// deadlineReserve is what is left of a handshake's time for handing an order over to a
-// watch.
-const deadlineReserve = 2 * time.Second
-
-// watch goes on in the background with a pending order, for the key that it was placed
-// with if that is still known, or else for the job's. The key is needed to store the
-// certificate with.
-func (iss *Issuer) watch(f *flow, j job, rec *Record, magic *certmagic.Config, pending *StillPendingError) bool {
-	if csr, id, ok := rec.Attempt.request(); ok && id != j.key {
-		if _, known := keys.find(csr.PublicKey); known {
-			keys.forget(j.csr.PublicKey)
-			j.csr, j.key = csr, id
-		}
-	}
-	key, ok := f.findKey(iss.ctx, j.name, j.csr)
-	if !ok {
-		return false
-	}
-	keys.keep(j.csr.PublicKey)
-	j.logger.Info("the order takes its time; waiting for it in the background",
-		zap.String("order_id", pending.OrderID), zap.String("detail", pending.Detail))
-	iss.watches.start(j.name, pending, func(ctx context.Context) {
-		unlock, err := f.lockWatch(ctx, j.name)
-		if err != nil {
-			if ctx.Err() == nil {
-				j.logger.Error("waiting for an order in the background failed", zap.Error(err))
-			}
-			return
-		}
-		defer unlock()
-		if rec, err := f.find(ctx, j); err == nil && iss.loadStored(ctx, magic, rec, j.name) {
-			j.logger.Info("another server has got the commercial certificate")
-			keys.forget(j.csr.PublicKey)
-			return
-		}
-		f.finish(ctx, j, func(got chain, rec *Record) error {
-			if err := store(ctx, magic, iss.IssuerKey(), j.name, key, iss.issued(got, rec)); err != nil {
-				return err
-			}
-			j.logger.Info("the site has its commercial certificate now", zap.String("order_id", rec.Order.ID))
-			return nil
-		})
-		if ctx.Err() == nil {
-			keys.forget(j.csr.PublicKey)
-		}
-	})
-	return true
+func (iss *Issuer) currentLine() *app.Line {
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	return iss.line
 }
 
-func (iss *Issuer) issued(got chain, rec *Record) *certmagic.IssuedCertificate {
+func (iss *Issuer) siteOf(magic *certmagic.Config) *magicSite {
+	return &magicSite{magic: magic, issuerKey: iss.IssuerKey(), allows: func(name string) (bool, bool) { return iss.app.Allows(iss, name) }}
+}
+
+func (iss *Issuer) flow() *flow {
+	magic, line := iss.config(), iss.currentLine()
+	account := line.Memory().(*account)
+	return &flow{
+		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules, prove: iss.prove,
+		ledger:  &ledger.Ledger{Storage: magic.Storage, Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: &account.ledger},
+		account: account, site: iss.siteOf(magic), wake: line.Wake, logger: iss.logger,
+	}
+}
+
+func issuedCertificate(about vendors.Description, got chain, e *ledger.Entry) *certmagic.IssuedCertificate {
 	return &certmagic.IssuedCertificate{
 		Certificate: got.pem(),
 		Metadata: metadata{
-			Vendor: iss.about.Name, Account: iss.about.Account,
-			OrderID: rec.Order.ID, CAOrderID: rec.Order.CAOrderID,
-			Product: rec.Order.Product, TermEnds: rec.Order.TermEnds,
-		},
-	}
-}
-
-func (iss *Issuer) flow(magic *certmagic.Config, serving *files) *flow {
-	return &flow{
-		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules,
-		ledger: newLedger(magic.Storage, iss.about),
-		prove:  provers{serving, iss.records},
-		findKey: func(ctx context.Context, name string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
-			if key, ok := keys.find(csr.PublicKey); ok {
-				return key, true
-			}
-			var issuerKeys []string
-			for _, other := range magic.Issuers {
-				issuerKeys = append(issuerKeys, other.IssuerKey())
-			}
-			return storedKey(ctx, magic.Storage, issuerKeys, name, csr.PublicKey)
+			Vendor: about.Name, Account: about.Account,
+			OrderID: e.OrderID, CAOrderID: e.CAOrderID,
+			Product: e.Product, TermEnds: e.Ends,
 		},
 	}
 }
@@ -414,17 +332,62 @@ func reasonText(reason int) string {
 	return "reason " + strconv.Itoa(reason)
 }
 
-// Cleanup lets go of everything that outlives a single call. Orders stay as they
-// are; the next config goes on with them.
-func (iss *Issuer) Cleanup() error {
-	if iss.watches != nil {
-		iss.watches.close()
-	}
+// Start begins the work of this configuration for the issuer's account. The app calls it
+// once everything is provisioned.
+func (iss *Issuer) Start() error {
+	f := iss.flow()
+	ctx, cancel := context.WithCancel(iss.ctx)
+	line := iss.currentLine()
+	detach := line.Attach(ctx, iss.app.Worker(line))
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		f.sweep(ctx,
+			func() []string { return iss.app.NamesOf(iss) },
+			func(name string) bool { return iss.app.First(iss, name) },
+			func(name string) bool { _, busy := line.Due(name); return busy })
+	})
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
-	if iss.serving != nil {
-		iss.serving.close()
-		iss.serving = nil
+	iss.stop = sync.OnceFunc(func() {
+		cancel()
+		detach()
+		sweeping.Wait()
+	})
+	return nil
+}
+
+// Round implements app.Member.
+func (iss *Issuer) Round(ctx context.Context, name string) (again time.Duration, more bool) {
+	return iss.flow().Round(ctx, name)
+}
+
+// Obtained notes that certmagic has stored a certificate of this issuer for the name.
+func (iss *Issuer) Obtained(name string) {
+	line := iss.currentLine()
+	if line != nil && line.Memory().(*account).stored(name) {
+		line.Wake(name)
+	}
+}
+
+// Stop ends the work of this configuration. Orders stay as they are; the next configuration
+// goes on with them.
+func (iss *Issuer) Stop() {
+	iss.mu.Lock()
+	stop := iss.stop
+	iss.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// Cleanup lets go of everything that outlives a single call.
+func (iss *Issuer) Cleanup() error {
+	iss.Stop()
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	if iss.line != nil {
+		iss.line.Release()
+		iss.line = nil
 	}
 	return nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"fmt"
 	"sync"
 	"time"
@@ -40,26 +42,26 @@ type keyring struct {
 type ringKey struct {
 	signer crypto.Signer
 	made   time.Time
-	kept   bool // a pending order is for it; age does not matter
 }
 
 // keys is shared by all issuers of the process: a policy may have several of them,
-// which must not wrap each other's key sources, and a pending order's key must outlive
-// the config that it was made under.
+// which must not wrap each other's key sources.
 var keys = newKeyring()
 
 func newKeyring() *keyring { return &keyring{keys: make(map[string]ringKey)} }
 
-func publicID(pub crypto.PublicKey) (string, error) {
+// keyID names a public key: the SHA-256 of its DER, in hexadecimal.
+func keyID(pub crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
 		return "", fmt.Errorf("encoding public key: %w", err)
 	}
-	return string(der), nil
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 func (r *keyring) remember(signer crypto.Signer) {
-	id, err := publicID(signer.Public())
+	id, err := keyID(signer.Public())
 	if err != nil {
 		return
 	}
@@ -68,7 +70,7 @@ func (r *keyring) remember(signer crypto.Signer) {
 	now := time.Now()
 	for len(r.fifo) > 0 {
 		oldest, known := r.keys[r.fifo[0]]
-		if known && len(r.fifo) < maxKeys && (oldest.kept || now.Sub(oldest.made) < maxKeyAge) {
+		if known && len(r.fifo) < maxKeys && now.Sub(oldest.made) < maxKeyAge {
 			break
 		}
 		delete(r.keys, r.fifo[0])
@@ -80,22 +82,8 @@ func (r *keyring) remember(signer crypto.Signer) {
 	r.keys[id] = ringKey{signer: signer, made: now}
 }
 
-// keep lets a remembered key grow old, because a pending order is for it.
-func (r *keyring) keep(pub crypto.PublicKey) {
-	id, err := publicID(pub)
-	if err != nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if key, ok := r.keys[id]; ok {
-		key.kept = true
-		r.keys[id] = key
-	}
-}
-
 func (r *keyring) find(pub crypto.PublicKey) (crypto.Signer, bool) {
-	id, err := publicID(pub)
+	id, err := keyID(pub)
 	if err != nil {
 		return nil, false
 	}
@@ -106,7 +94,7 @@ func (r *keyring) find(pub crypto.PublicKey) (crypto.Signer, bool) {
 }
 
 func (r *keyring) forget(pub crypto.PublicKey) {
-	id, err := publicID(pub)
+	id, err := keyID(pub)
 	if err != nil {
 		return
 	}
@@ -142,27 +130,29 @@ func rememberKeysOf(cfg *certmagic.Config) {
 	cfg.KeySource = rememberingKeys{inner, keys}
 }
 
-// storedKey looks for the private key of pub among those that certmagic keeps for
-// name. That is where a key comes from when private keys are reused.
-func storedKey(ctx context.Context, storage certmagic.Storage, issuerKeys []string, name string, pub crypto.PublicKey) (crypto.Signer, bool) {
-	want, err := publicID(pub)
-	if err != nil {
-		return nil, false
-	}
+// storedKey looks for a private key among those that certmagic keeps for a name. That is
+// where a key comes from when private keys are reused.
+func storedKey(ctx context.Context, storage certmagic.Storage, issuerKeys []string, name, want string) (crypto.Signer, bool) {
 	for _, issuerKey := range issuerKeys {
 		pem, err := storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(issuerKey, name))
 		if err != nil {
 			continue
 		}
-		key, err := certmagic.PEMDecodePrivateKey(pem)
-		if err != nil {
-			continue
-		}
-		if have, err := publicID(key.Public()); err == nil && have == want {
+		if key, ok := decodeKey(pem, want); ok {
 			return key, true
 		}
 	}
 	return nil, false
+}
+
+// decodeKey reads a private key, if it is the wanted one.
+func decodeKey(pem []byte, want string) (crypto.Signer, bool) {
+	key, err := certmagic.PEMDecodePrivateKey(pem)
+	if err != nil {
+		return nil, false
+	}
+	have, err := keyID(key.Public())
+	return key, err == nil && have == want
 }
 
 // oidMustStaple is the TLS feature extension (RFC 7633), the only extension

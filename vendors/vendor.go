@@ -181,6 +181,10 @@ type Description struct {
 
 	// RenewWindow is how long before the end of the paid term Renew is allowed.
 	RenewWindow time.Duration
+
+	// RenewKeepsProduct is whether Renew buys again what the old order bought, whatever
+	// the request's product, names and term say.
+	RenewKeepsProduct bool
 }
 
 // Supports reports whether the method is one of the vendor's.

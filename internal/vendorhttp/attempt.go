@@ -96,7 +96,11 @@ func (c *Client) build(ctx context.Context, req Request, sent *atomic.Bool) (*ht
 		// A plain reader in a type of our own, and no GetBody: so net/http has
 		// no means to send the body a second time, whatever it thinks of the
 		// connection.
-		httpReq.Body = &onceBody{Reader: bytes.NewReader(req.Body), sent: sent}
+		body := &onceBody{Reader: bytes.NewReader(req.Body), sent: sent}
+		if req.Class != Read {
+			body.check = func() error { return lastCheck(ctx) }
+		}
+		httpReq.Body = body
 		httpReq.ContentLength = int64(len(req.Body))
 	}
 	if req.ContentType != "" {
@@ -111,10 +115,19 @@ func (c *Client) build(ctx context.Context, req Request, sent *atomic.Bool) (*ht
 // that do not report to httptrace.
 type onceBody struct {
 	io.Reader
-	sent *atomic.Bool
+	sent  *atomic.Bool
+	check func() error // nil, or asked before the first byte
 }
 
 func (b *onceBody) Read(p []byte) (int, error) {
+	if b.check != nil {
+		// net/http holds the head of the request back until there is some of its body.
+		if err := b.check(); err != nil {
+			b.sent.Store(false)
+			return 0, err
+		}
+		b.check = nil
+	}
 	b.sent.Store(true)
 	return b.Reader.Read(p)
 }
@@ -193,4 +206,21 @@ func retryAfter(h http.Header) time.Duration {
 		d = time.Until(at)
 	}
 	return max(0, min(d, MaxRetryAfter))
+}
+
+type guardKey struct{}
+
+// BeforeSending makes the Effect calls under the context ask check at the last moment,
+// when the connection stands and the request is about to be written to it. If check fails,
+// nothing is sent, and its error is the cause of the call's, which had no effect.
+func BeforeSending(ctx context.Context, check func() error) context.Context {
+	return context.WithValue(ctx, guardKey{}, check)
+}
+
+// lastCheck asks the check of BeforeSending, if there is one.
+func lastCheck(ctx context.Context) error {
+	if check, ok := ctx.Value(guardKey{}).(func() error); ok {
+		return check()
+	}
+	return nil
 }

@@ -120,6 +120,10 @@ func New(cfg Config) (*Client, error) {
 		reads := http.DefaultTransport.(*http.Transport).Clone()
 		effects := reads.Clone()
 		effects.DisableKeepAlives = true
+		// HTTP/2 sends the head of a request before its body is read; see BeforeSending.
+		effects.ForceAttemptHTTP2 = false
+		effects.Protocols = new(http.Protocols)
+		effects.Protocols.SetHTTP1(true)
 		c.reads, c.effects = reads, effects
 	}
 	return c, nil

@@ -1,0 +1,384 @@
+package issuer
+
+import (
+	"crypto"
+	"crypto/x509"
+	"sync"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// account is what this process knows of one account at one vendor on one storage. It
+// outlives configurations, and whatever is in it can be lost: what matters is in the ledger.
+type account struct {
+	ledger ledger.Memory
+
+	mu      sync.Mutex
+	wants   map[string]*want     // by name
+	handed  map[string]*handover // by name
+	looks   map[string]*look     // by the reference of an attempt
+	paces   map[string]*pace     // by name
+	driven  map[string]struct{}  // IDs of entries
+	waiting int                  // calls of Issue
+
+	buying  int      // purchases under way
+	waiters []string // names that wait for one to end
+	queued  map[string]struct{}
+
+	chains map[string]chain // the latest certificates, by serial number
+	recent []string         // their serial numbers, oldest first
+
+	noRenew map[string]struct{} // IDs of orders whose renewal was refused
+}
+
+func newAccount() *account {
+	return &account{
+		wants: make(map[string]*want), handed: make(map[string]*handover), looks: make(map[string]*look), paces: make(map[string]*pace),
+		driven: make(map[string]struct{}), queued: make(map[string]struct{}), noRenew: make(map[string]struct{}),
+		chains: make(map[string]chain),
+	}
+}
+
+// want is a key for which certmagic wants a certificate, or wanted one: when its call has
+// ended, the key is still good for the name.
+type want struct {
+	name   string
+	csr    *x509.CertificateRequest
+	key    string        // see keyID
+	signer crypto.Signer // nil if the key is not known
+
+	used bool        // an attempt has been made with the key
+	why  error       // what it waits for
+	done chan answer // holds one answer; nil once it was given
+}
+
+// answer ends a call of Issue.
+type answer struct {
+	got   chain
+	entry *ledger.Entry
+	err   error
+}
+
+// handover is a certificate that a call of Issue was given, until certmagic tells that it
+// has stored it.
+type handover struct {
+	reference string
+	stored    bool
+}
+
+// ask notes that certmagic wants a certificate for the name and key. If one is on its way
+// for the key of an earlier call, that is returned, and not ours.
+func (a *account) ask(w *want) (done <-chan answer, ours bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if old := a.wants[w.name]; old != nil {
+		if old.used && old.key != w.key {
+			return nil, false
+		}
+		old.tell(answer{err: errSuperseded})
+		w.used = old.used && old.key == w.key
+	}
+	call := make(chan answer, 1)
+	w.done = call
+	a.wants[w.name] = w
+	return call, true
+}
+
+// tell ends the call that waits, and reports whether there was one.
+func (w *want) tell(with answer) bool {
+	if w == nil || w.done == nil {
+		return false
+	}
+	w.done <- with
+	w.done = nil
+	return true
+}
+
+// tell ends the call of Issue that waits for the name, if there is one.
+func (a *account) tell(w *want, with answer) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return w.tell(with)
+}
+
+// hangUp ends the wait of a call from its own side. If an answer came in that moment, it
+// is returned.
+func (a *account) hangUp(w *want, done <-chan answer) (answer, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case with := <-done:
+		return with, true
+	default:
+		w.done = nil
+		return answer{}, false
+	}
+}
+
+func (a *account) want(name string) *want {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wants[name]
+}
+
+// use notes that an attempt is made with the key of the want.
+func (a *account) use(w *want) {
+	if w == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.used = true
+}
+
+// forget ends the want: the name has its certificate, or does not get one.
+func (a *account) forget(w *want) {
+	if w == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.wants[w.name] == w {
+		delete(a.wants, w.name)
+	}
+}
+
+func (a *account) hand(name, reference string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.handed[name] = &handover{reference: reference}
+}
+
+// stored notes that certmagic has stored a certificate for the name, and reports whether
+// that is of interest.
+func (a *account) stored(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.handed[name]
+	if h != nil {
+		h.stored = true
+	}
+	return h != nil
+}
+
+// takeHandover returns and forgets what was handed over for the name.
+func (a *account) takeHandover(name string) (h handover, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if have := a.handed[name]; have != nil {
+		delete(a.handed, name)
+		return *have, true
+	}
+	return handover{}, false
+}
+
+// look is what this process has seen of an attempt.
+type look struct {
+	first     time.Time // when it was seen first, by the monotonic clock
+	absences  int       // denials in a row, when its answer is missing
+	unknown   int       // denials in a row of an order that was known
+	stale     int       // answers in a row that had the old certificate
+	presented []vendors.Challenge
+	present   bool // presented holds what is
+	schedule  poll.Schedule
+	slow      poll.Schedule // after answers that look final
+	nudge     nudges
+	reported  time.Time // when a problem was logged last
+}
+
+// look returns what is known of an attempt. Its fields belong to whoever drives the entry.
+func (a *account) look(reference string) *look {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.looks[reference]
+	if l == nil {
+		l = &look{first: time.Now()}
+		a.looks[reference] = l
+	}
+	return l
+}
+
+func (a *account) forgetLook(reference string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.looks, reference)
+}
+
+// drive makes the caller the only one of this process that works on an entry.
+func (a *account) drive(id string) (release func(), ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, busy := a.driven[id]; busy {
+		return nil, false
+	}
+	a.driven[id] = struct{}{}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.driven, id)
+	}, true
+}
+
+// pace grows with failures in a row of one name.
+type pace struct {
+	schedule poll.Schedule
+	reported string // the last problem, as it was logged
+}
+
+// The bounds of the waits after failures that nobody but time can mend.
+const (
+	retryMin = time.Minute
+	retryMax = 6 * time.Hour
+)
+
+func (a *account) pace(name string) *pace {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.paces[name]
+	if p == nil {
+		p = &pace{schedule: poll.Schedule{Min: retryMin, Max: retryMax}}
+		a.paces[name] = p
+	}
+	return p
+}
+
+func (a *account) resetPace(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.paces, name)
+}
+
+// maxBuying bounds the purchases of one account that are under way at a time in this
+// process. Vendors advise few calls at once for a credential.
+const maxBuying = 8
+
+// admit lets a purchase begin, or queues the name.
+func (a *account) admit(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.buying < maxBuying {
+		a.buying++
+		delete(a.queued, name)
+		return true
+	}
+	if _, ok := a.queued[name]; !ok {
+		a.queued[name] = struct{}{}
+		a.waiters = append(a.waiters, name)
+	}
+	return false
+}
+
+// leave ends a purchase and wakes the name that waits longest.
+func (a *account) leave(wake func(name string)) {
+	a.mu.Lock()
+	a.buying--
+	next := ""
+	for len(a.waiters) > 0 && next == "" {
+		if _, ok := a.queued[a.waiters[0]]; ok {
+			next = a.waiters[0]
+			delete(a.queued, next)
+		}
+		a.waiters = a.waiters[1:]
+	}
+	a.mu.Unlock()
+	if next != "" {
+		wake(next)
+	}
+}
+
+func (a *account) refuseRenewal(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.noRenew[id] = struct{}{}
+}
+
+func (a *account) renewalRefused(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, refused := a.noRenew[id]
+	return refused
+}
+
+// enter counts a call of Issue that is about to wait, unless too many do.
+func (a *account) enter() (leave func(), ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.waiting >= maxWaiting {
+		return nil, false
+	}
+	a.waiting++
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.waiting--
+	}), true
+}
+
+// maxWaiting bounds the calls of Issue that wait at a time for one account. certmagic has
+// 1000 slots for jobs in the process, and each call that waits occupies one.
+const maxWaiting = 100
+
+// waitsFor reports whether a call of Issue waits for a certificate for the key.
+func (a *account) waitsFor(w *want, key string) bool {
+	if w == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return w.done != nil && w.key == key
+}
+
+// note remembers why a call has to wait, for the error that ends its wait.
+func (a *account) note(w *want, why error) {
+	if w == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.why = why
+}
+
+func (a *account) why(w *want) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return w.why
+}
+
+// signer returns a private key that somebody wanted a certificate for.
+func (a *account) signer(key string) (crypto.Signer, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.wants {
+		if w.key == key && w.signer != nil {
+			return w.signer, true
+		}
+	}
+	return nil, false
+}
+
+// maxChains bounds the certificates that are kept for the names that have yet to get
+// them. The vendor is asked for others.
+const maxChains = 256
+
+func (a *account) keepChain(got chain) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	serial := serialOf(got.leaf())
+	if _, known := a.chains[serial]; !known {
+		a.recent = append(a.recent, serial)
+	}
+	a.chains[serial] = got
+	if len(a.recent) > maxChains {
+		delete(a.chains, a.recent[0])
+		a.recent = a.recent[1:]
+	}
+}
+
+func (a *account) chain(serial string) chain {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.chains[serial]
+}

@@ -1,0 +1,128 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// The waits of orders that nobody but a person can take on, or that time alone may.
+const (
+	// flagAfter is how long the fate of a request may be unknown before a person is asked.
+	flagAfter = 7 * 24 * time.Hour
+
+	// flaggedWait is how often the vendor is asked while a person is.
+	flaggedWait = 24 * time.Hour
+
+	// lookUpWait is the longest wait between two look-ups of a request that is not flagged.
+	lookUpWait = 6 * time.Hour
+)
+
+// lookUp finds out what became of a request whose answer is not in the ledger. Absence
+// takes two denials, the last of them so long after this process saw the request first, by
+// its own monotonic clock, that it cannot be on its way any more: other servers' clocks
+// may be wrong.
+func (f *flow) lookUp(ctx context.Context, j *errand, e *ledger.Entry) move {
+	a := e.Attempt
+	reissue := a.Kind == ledger.KindReissue
+	log := j.log.With(zap.String("reference", a.Reference))
+	finder, ok := f.vendor.(vendors.Finder)
+	if !ok {
+		if reissue {
+			return f.reconcileReissue(ctx, j, e, errNeverReissued)
+		}
+		return f.flag(e, f.about.Name+" cannot look orders up by reference")
+	}
+	// Until it is known that there is no order, the CA may come for the proof.
+	f.present(ctx, j, e)
+	look := f.account.look(a.Reference)
+	age := time.Since(look.first)
+	ids, err := finder.Find(ctx, vendors.Lookup{Reference: a.Reference, PreparedID: a.PreparedID, Names: e.Names, Sent: a.Started})
+	switch {
+	case ctx.Err() != nil:
+		return ends(progress{err: context.Cause(ctx)})
+	case errors.Is(err, vendors.ErrUndecidable) && age >= f.about.AbsenceAge:
+		if reissue {
+			return f.reconcileReissue(ctx, j, e, err)
+		}
+		return f.flag(e, err.Error())
+	case err != nil:
+		look.absences = 0
+		return f.unknownYet(e, look, fmt.Errorf("looking up reference %s at %s: %w", a.Reference, f.about.Name, err))
+	case len(ids) == 1 && reissue:
+		log.Info("reissue found by its reference", zap.String("found_order_id", ids[0]))
+		return f.reissued(e, vendors.Order{ID: ids[0]})
+	case len(ids) == 1:
+		log.Info("order found by its reference", zap.String("order_id", ids[0]))
+		return f.placed(e, vendors.Order{ID: ids[0]})
+	case len(ids) > 1:
+		return f.flag(e, fmt.Sprintf("%s knows %d orders with this reference: %v", f.about.Name, len(ids), ids))
+	}
+	look.absences++
+	if look.absences < 2 || age < f.about.AbsenceAge {
+		return f.unknownYet(e, look, fmt.Errorf("%s does not know reference %s yet", f.about.Name, a.Reference))
+	}
+	if reissue {
+		return f.reconcileReissue(ctx, j, e, errNeverReissued)
+	}
+	log.Info("the lost order was never placed; nothing was bought")
+	f.forgetKey(ctx, a.Reference)
+	return move{
+		change: func(e *ledger.Entry) {
+			e.State, e.Flag = ledger.Gone, nil
+			if e.Problem == "" {
+				e.Problem = "its answer was lost, and the vendor knows nothing of it"
+			}
+		},
+		done: &progress{err: f.pending(e, "the lost order was never placed"), wait: time.Second},
+	}
+}
+
+// unknownYet ends a round with a request whose fate is not known yet.
+func (f *flow) unknownYet(e *ledger.Entry, look *look, why error) move {
+	if f.ledger.Time().Sub(e.Attempt.Started) > flagAfter {
+		return f.flag(e, why.Error())
+	}
+	if look.schedule.Min == 0 {
+		look.schedule.Min, look.schedule.Max = f.rules.pollMin, max(f.rules.pollMax, lookUpWait)
+	}
+	wait := look.schedule.Next()
+	if left := f.about.AbsenceAge - time.Since(look.first); left > 0 {
+		wait = max(min(wait, left), f.rules.pollMin)
+	} else if look.absences == 1 {
+		wait = f.rules.pollMin
+	}
+	return ends(progress{err: f.pending(e, why.Error()), wait: wait})
+}
+
+// flag hands an order to a person. It stays as it is, and the vendor is asked once a day.
+func (f *flow) flag(e *ledger.Entry, reason string) move {
+	now := f.ledger.Time()
+	done := &progress{err: f.flagged(e, reason), wait: flaggedWait}
+	if e.Flag != nil && e.Flag.Reason == reason {
+		return move{done: done}
+	}
+	return move{done: done, change: func(e *ledger.Entry) {
+		if e.Flag == nil {
+			e.Flag = &ledger.Flag{Since: now}
+		}
+		e.Flag.Reason, e.Problem = reason, reason
+	}}
+}
+
+// flagged is the error for an order that a person must look at.
+func (f *flow) flagged(e *ledger.Entry, reason string) error {
+	if e.OrderID == "" || e.State == ledger.Asked {
+		return noRetry(&UncertainError{
+			Vendor: f.about.Name, Portal: f.about.Portal, Names: e.Names,
+			Reference: e.Attempt.Reference, Sent: e.Attempt.Started, Reason: reason,
+		})
+	}
+	return noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends})
+}

@@ -1,8 +1,0 @@
-//go:build !race
-
-package issuer
-
-const (
-	raceEnabled = false
-	raceStride  = 1
-)

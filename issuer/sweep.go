@@ -1,0 +1,111 @@
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+)
+
+// certmagic asks for much, but not for everything. It is content with the certificate of
+// another issuer until that is due. It renews a certificate for its first name only. It
+// does not know of orders that were paid for before a restart, nor of what another server
+// has stored meanwhile. So the names of the configuration are looked over from time to time.
+
+const (
+	// sweepFirst lets the servers start, and certmagic ask first.
+	sweepFirst = 3 * time.Second
+
+	// sweepEvery is how often the names are looked over. It is what certmagic's own
+	// maintenance takes between two looks.
+	sweepEvery = 10 * time.Minute
+
+	// tidyEvery is how often what is left behind in storage is looked for.
+	tidyEvery = 24 * time.Hour
+)
+
+// sweep looks over the names until ctx ends. Those that are busy have their own pace.
+func (f *flow) sweep(ctx context.Context, names func() []string, first, busy func(name string) bool) {
+	tidied := time.Time{}
+	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
+		if err := f.ledger.Refresh(ctx); err != nil {
+			if ctx.Err() == nil {
+				f.logger.Warn("looking for pending orders failed", zap.String("vendor", f.about.Name), zap.Error(err))
+			}
+			continue
+		}
+		for _, name := range f.needy(names(), first) {
+			if !busy(name) {
+				f.wake(name)
+			}
+		}
+		if time.Since(tidied) > tidyEvery {
+			tidied = time.Now()
+			f.tidy(ctx)
+			if err := f.ledger.Sweep(ctx); err != nil {
+				f.logger.Warn("moving old ledger entries failed", zap.String("vendor", f.about.Name), zap.Error(err))
+			}
+		}
+	}
+}
+
+// needy returns the names that something is to be done for, from memory alone. first
+// reports whether this issuer is the first of the name's policy: if not, a certificate of
+// another one is as good.
+func (f *flow) needy(names []string, first func(string) bool) []string {
+	var needy []string
+	now := f.ledger.Time()
+	for _, name := range names {
+		served := f.site.Served(name)
+		speak := slices.DeleteFunc(f.account.ledger.About(name), func(e *ledger.Entry) bool {
+			return e.State == ledger.Gone || e.Over(now) || !e.Speaks(name)
+		})
+		if f.needs(name, served, speak, first) {
+			needy = append(needy, name)
+		}
+	}
+	// What was ordered for a name that handshakes ask for is followed, too.
+	for _, e := range f.account.ledger.All() {
+		if e.State == ledger.Issued || e.State == ledger.Gone || e.Over(now) || e.Flag != nil {
+			continue
+		}
+		for _, name := range e.Names {
+			if configured, _ := f.site.Allows(name); configured && !slices.Contains(needy, name) {
+				needy = append(needy, name)
+				break
+			}
+		}
+	}
+	return needy
+}
+
+func (f *flow) needs(name string, served []*x509.Certificate, speak []*ledger.Entry, first func(string) bool) bool {
+	var ours []*x509.Certificate
+	for _, leaf := range served {
+		if f.account.ledger.HasSerial(name, serialOf(leaf)) {
+			ours = append(ours, leaf)
+		}
+	}
+	for _, e := range speak {
+		if e.State != ledger.Issued {
+			return true // to be followed
+		}
+	}
+	for _, e := range speak {
+		if !slices.ContainsFunc(served, func(leaf *x509.Certificate) bool { return serialOf(leaf) == e.Certificate.Serial }) {
+			if newer := !slices.ContainsFunc(ours, func(leaf *x509.Certificate) bool { return !leaf.NotBefore.Before(e.Certificate.NotBefore) }); newer {
+				return true // there is a better one
+			}
+		}
+	}
+	if len(ours) == 0 {
+		return first(name)
+	}
+	newest := slices.MaxFunc(ours, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	return f.site.Due(newest) && firstName(newest) != name
+}

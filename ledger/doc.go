@@ -1,0 +1,41 @@
+// Package ledger remembers what was paid for, so that nothing is paid for twice. It
+// knows storage, and calls no vendor.
+//
+// # Entries
+//
+// An [Entry] is one paid order and one file of certmagic's storage. Its ID and its names
+// never change; a renewal is a new entry. Everything that was agreed when it was paid
+// stands in it, and is never read from the configuration again. Writing that file is at
+// once the intent to pay, the claim on each of its names, and the mark on the spending
+// limit: there is no index beside it that could disagree with it, and no file that is
+// half written.
+//
+// # States
+//
+// An entry is in one of four states, and goes from one to another like this:
+//
+//	asked -> open issued gone
+//	open -> issued gone
+//	issued -> asked open gone
+//	gone -> open
+//
+// asked: a paid order or a free reissue was sent, or is about to be, and its answer is
+// not known yet. The vendor is asked for it. open: the vendor has the order, and there is
+// no certificate for the latest request. issued: there is. gone: there never was such an
+// order. An entry that turned out to have bought nothing at once is deleted instead.
+//
+// A [Flag] on an entry asks a person: what became of it cannot be told, or it ended
+// without what was paid for. The vendor is still asked once a day, and [Resolve] takes
+// the person's answer. When an entry's term has ended, it is over, whatever its state.
+//
+// # Paying once
+//
+// Safety does not come from locks. A process that wants to buy lists the entries, and an
+// entry [Entry.Blocks] a name while more than a margin of its term is left, whatever its
+// state, so that an outdated copy of it blocks too long and never too short. If nothing
+// blocks, the process stores an entry, waits for as long as the storage may take to show
+// a write, and lists again. Of two that did so at the same time, at least one sees the
+// other and deletes its own entry; nothing was sent yet. Only an entry that stood through
+// this is paid for, once. Who finds an entry in the state asked that it did not write
+// itself a moment ago looks it up at the vendor, and never pays for it.
+package ledger

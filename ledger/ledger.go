@@ -1,0 +1,345 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// ErrConflict says that another writer changed an entry since it was read.
+var ErrConflict = errors.New("ledger entry was changed by another writer")
+
+// DamagedEntryError is an entry that cannot be used. Nothing is bought from its account
+// until a person has looked at it, because nobody can tell which names it is for.
+type DamagedEntryError struct {
+	Key string // where the entry is in storage
+	Err error
+}
+
+func (e *DamagedEntryError) Error() string {
+	return fmt.Sprintf("ledger entry %s cannot be used, so nothing is bought from its account; "+
+		"compare it with the vendor's list of orders and repair or remove it: %v", e.Key, e.Err)
+}
+
+func (e *DamagedEntryError) Unwrap() error { return e.Err }
+
+// Ledger is the ledger of one account at one vendor, on the storage of one configuration.
+type Ledger struct {
+	// Storage is where entries are kept.
+	Storage certmagic.Storage
+
+	// Prefix is where they are in it, see [Prefix].
+	Prefix string
+
+	// Memory is what the process remembers. It is shared by all ledgers of the same
+	// place.
+	Memory *Memory
+
+	// Now is the wall clock. Nil means that of the system.
+	Now func() time.Time
+}
+
+// Time tells the wall-clock time, without a monotonic reading.
+func (l *Ledger) Time() time.Time {
+	if l.Now != nil {
+		return l.Now()
+	}
+	return time.Now().UTC().Round(0)
+}
+
+func (l *Ledger) key(id string) string { return path.Join(l.Prefix, entries, id+".json") }
+
+// writeTimeout bounds the storage calls of one write.
+const writeTimeout = 30 * time.Second
+
+// storageContext outlives ctx, because what is recorded has usually happened already.
+func storageContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+}
+
+// NewID returns the ID of a new entry.
+func (l *Ledger) NewID() string {
+	b := make([]byte, 8)
+	// Read never fails; see its documentation.
+	_, _ = rand.Read(b)
+	return l.Time().UTC().Format("20060102t150405") + "-" + hex.EncodeToString(b)
+}
+
+// Refresh reads what other processes wrote: one listing, and the entries that are not
+// known yet. Callers that come while one is under way share the next one, because a
+// decision may only rest on a listing that began after it was due. An error means that it
+// cannot be told what there is; nothing may be bought then.
+func (l *Ledger) Refresh(ctx context.Context) error {
+	m := l.Memory
+	m.mu.Lock()
+	current := m.listing
+	mine := false
+	switch {
+	case current == nil:
+		current = &listing{begun: true, done: make(chan struct{})}
+		m.listing, mine = current, true
+	case current.next == nil:
+		before := current
+		current = &listing{done: make(chan struct{})}
+		before.next = current
+		m.mu.Unlock()
+		<-before.done
+		m.mu.Lock()
+		current.begun, m.listing, mine = true, current, true
+	default:
+		current = current.next
+	}
+	m.mu.Unlock()
+	if mine {
+		listCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
+		current.err = l.list(listCtx)
+		cancel()
+		m.mu.Lock()
+		if current.next == nil {
+			m.listing = nil
+		}
+		m.mu.Unlock()
+		close(current.done)
+		return current.err
+	}
+	select {
+	case <-current.done:
+		return current.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// listTimeout bounds a listing. The first one of a process reads all entries.
+const listTimeout = 5 * time.Minute
+
+func (l *Ledger) list(ctx context.Context) error {
+	folder := path.Join(l.Prefix, entries)
+	keys, err := l.Storage.List(ctx, folder, false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("listing the ledger: %w", err)
+	}
+	ids := make(map[string]struct{}, len(keys))
+	for _, key := range keys {
+		if id, ok := strings.CutSuffix(path.Base(key), ".json"); ok {
+			ids[id] = struct{}{}
+		}
+	}
+	var damaged error
+	for _, id := range l.Memory.unknown(ids) {
+		_, err := l.Load(ctx, id)
+		switch _, broken := errors.AsType[*DamagedEntryError](err); {
+		case err == nil || errors.Is(err, fs.ErrNotExist):
+		case broken:
+			damaged = err // the others are still driven
+		default:
+			return err
+		}
+	}
+	return damaged
+}
+
+// Load reads an entry. One that is not there is fs.ErrNotExist. Where the storage is
+// behind what this process knows, that is returned.
+func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {
+	e, err := l.read(ctx, l.key(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		l.Memory.drop(id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if e.ID != id {
+		return nil, &DamagedEntryError{l.key(id), fmt.Errorf("it is entry %q", e.ID)}
+	}
+	return l.Memory.put(e), nil
+}
+
+func (l *Ledger) read(ctx context.Context, key string) (*Entry, error) {
+	data, err := l.Storage.Load(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("reading ledger entry %s: %w", key, err)
+	}
+	e := new(Entry)
+	if err := json.Unmarshal(data, e); err != nil {
+		return nil, &DamagedEntryError{key, err}
+	}
+	if err := e.check(); err != nil {
+		return nil, &DamagedEntryError{key, err}
+	}
+	return e, nil
+}
+
+// About reads the entries that may speak for one of the names, newest first, as far as
+// they are known since the last [Ledger.Refresh].
+func (l *Ledger) About(ctx context.Context, names ...string) ([]*Entry, error) {
+	var found []*Entry
+	for _, e := range l.Memory.about(names...) {
+		fresh, err := l.Load(ctx, e.ID)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, fresh)
+	}
+	sortNewest(found)
+	return found, nil
+}
+
+// Create stores a new entry. After an error it may or may not be there, now or in a
+// moment.
+func (l *Ledger) Create(ctx context.Context, e *Entry) error {
+	e.Revision = 0
+	return l.store(ctx, e)
+}
+
+// Write changes an entry if it is still the one that was read, and if its state may
+// follow. It returns the entry as written. If another writer was faster, the error is
+// ErrConflict.
+func (l *Ledger) Write(ctx context.Context, e *Entry, change func(*Entry)) (*Entry, error) {
+	ctx, cancel := storageContext(ctx)
+	defer cancel()
+	stored, err := l.Load(ctx, e.ID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it is not there any more", ErrConflict)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if stored.Revision != e.Revision {
+		return nil, fmt.Errorf("%w: %s has revision %d, expected %d", ErrConflict, l.key(e.ID), stored.Revision, e.Revision)
+	}
+	next := e.clone()
+	change(next)
+	if !canFollow(e.State, next.State) {
+		return nil, fmt.Errorf("ledger entry %s cannot go from %q to %q", l.key(e.ID), e.State, next.State)
+	}
+	return next, l.store(ctx, next)
+}
+
+// answerRetries is how often the vendor's answer is stored anew before it is left to a
+// look-up.
+const answerRetries = 5
+
+// Answer records what the vendor answered to the request in the entry. It wins over what
+// any other writer guessed meanwhile, even over gone: only the change of somebody who knows
+// the same order stands.
+func (l *Ledger) Answer(ctx context.Context, e *Entry, change func(*Entry)) (*Entry, error) {
+	var err error
+	for try := range answerRetries {
+		if try > 0 {
+			wait, cancel := storageContext(ctx)
+			sleep(wait, 2*time.Second)
+			cancel()
+		}
+		var next *Entry
+		if next, err = l.answer(ctx, e, change); err == nil {
+			return next, nil
+		}
+	}
+	return nil, err
+}
+
+func (l *Ledger) answer(ctx context.Context, e *Entry, change func(*Entry)) (*Entry, error) {
+	ctx, cancel := storageContext(ctx)
+	defer cancel()
+	stored, err := l.Load(ctx, e.ID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	base := e
+	if stored != nil {
+		base = stored
+		if stored.Revision != e.Revision && stored.Attempt.Reference != e.Attempt.Reference {
+			return stored, nil // it has gone on from this answer already
+		}
+	}
+	next := base.clone()
+	change(next)
+	if stored != nil && stored.Revision != e.Revision && stored.OrderID == next.OrderID && stored.State != Gone {
+		return stored, nil
+	}
+	return next, l.store(ctx, next)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (l *Ledger) store(ctx context.Context, e *Entry) error {
+	ctx, cancel := storageContext(ctx)
+	defer cancel()
+	e.Version, e.Updated = formatVersion, l.Time()
+	e.Revision++
+	if err := e.check(); err != nil {
+		return fmt.Errorf("writing ledger entry %s: %w", l.key(e.ID), err)
+	}
+	data, err := json.MarshalIndent(e, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding ledger entry %s: %w", l.key(e.ID), err)
+	}
+	if err := l.Storage.Store(ctx, l.key(e.ID), data); err != nil {
+		return fmt.Errorf("writing ledger entry %s: %w", l.key(e.ID), err)
+	}
+	l.Memory.put(e)
+	return nil
+}
+
+// Delete removes an entry that bought nothing.
+func (l *Ledger) Delete(ctx context.Context, id string) error {
+	ctx, cancel := storageContext(ctx)
+	defer cancel()
+	l.Memory.drop(id)
+	if err := l.Storage.Delete(ctx, l.key(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing ledger entry %s: %w", l.key(id), err)
+	}
+	return nil
+}
+
+// keepOver is how long an entry that is over, or gone, still counts, for clocks that
+// disagree and for late answers.
+const keepOver = 3 * 24 * time.Hour
+
+// Sweep moves entries that are over, or long gone, out of the way: their files stay for
+// people, in another folder.
+func (l *Ledger) Sweep(ctx context.Context) error {
+	now := l.Time()
+	var errs []error
+	for _, e := range l.Memory.All() {
+		old := e.Ends.Before(now.Add(-keepOver)) || e.State == Gone && e.Updated.Before(now.Add(-keepOver))
+		if !old {
+			continue
+		}
+		fresh, err := l.Load(ctx, e.ID)
+		if err != nil || fresh.Revision != e.Revision {
+			continue
+		}
+		data, err := json.MarshalIndent(fresh, "", "  ")
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := l.Storage.Store(ctx, path.Join(l.Prefix, past, e.ID+".json"), data); err != nil {
+			errs = append(errs, fmt.Errorf("moving ledger entry %s: %w", e.ID, err))
+			continue
+		}
+		errs = append(errs, l.Delete(ctx, e.ID))
+	}
+	return errors.Join(errs...)
+}
