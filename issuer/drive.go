@@ -236,7 +236,7 @@ func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) mov
 		return ends(progress{err: f.pending(e, "it does not cover the name"), wait: time.Second})
 	}
 	c := e.Certificate
-	fresh := !f.due(c) && (j.have == nil || serialOf(j.have) != c.Serial && (f.site.Due(j.have) || c.NotBefore.After(j.have.NotBefore)))
+	fresh := f.better(e, j.name, j.have)
 	if fresh && f.account.waitsFor(j.want, c.Key) {
 		got, err := f.certificateOf(ctx, j, e)
 		if err != nil {

@@ -150,7 +150,9 @@ const handoverPatience = 2 * time.Minute
 func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	if h, ok := f.account.takeHandover(name); ok && h.stored {
 		f.forgetKey(ctx, h.reference)
-		return progress{done: true}
+		if w == nil {
+			return progress{done: true}
+		}
 	}
 	unsure := f.ledger.Refresh(ctx) // nothing may be bought if so; what is known is driven
 	about, err := f.ledger.About(ctx, name)
@@ -214,7 +216,7 @@ func (f *flow) have(ctx context.Context, name string, w *want, speak []*ledger.E
 // followed to their first certificate, and what another server has got is served.
 func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, speak []*ledger.Entry) progress {
 	for _, e := range speak {
-		if !e.Unissued() && !f.better(e, have) {
+		if !e.Unissued() && !f.better(e, name, have) {
 			continue
 		}
 		if p := f.drive(ctx, name, nil, e, have); !p.done {
@@ -229,10 +231,21 @@ func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, sp
 	return progress{done: true}
 }
 
-// better reports whether the latest certificate of an order is to replace the given one.
-func (f *flow) better(e *ledger.Entry, have *x509.Certificate) bool {
+// better reports whether the latest certificate of an order is to replace the given one,
+// which is an earlier one of the order, or that of another. The beginnings of certificates
+// tell nothing: some CAs set them to an hour ago, others to midnight.
+func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool {
 	c := e.Certificate
-	return e.State == ledger.Issued && c != nil && c.Serial != serialOf(have) && c.NotBefore.After(have.NotBefore)
+	if e.State != ledger.Issued || c == nil || f.due(c) {
+		return false
+	}
+	if have == nil {
+		return true
+	}
+	serial := serialOf(have)
+	return c.Serial != serial && !slices.ContainsFunc(f.account.ledger.About(name), func(other *ledger.Entry) bool {
+		return other.ID != e.ID && other.Certificate != nil && other.Certificate.Serial == serial && other.Paid.After(e.Paid)
+	})
 }
 
 func (f *flow) blocked(about []*ledger.Entry, name string, now time.Time) bool {

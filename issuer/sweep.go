@@ -96,12 +96,8 @@ func (f *flow) needs(name string, served []*x509.Certificate, speak []*ledger.En
 			return true // to be followed
 		}
 	}
-	for _, e := range speak {
-		if !slices.ContainsFunc(served, func(leaf *x509.Certificate) bool { return serialOf(leaf) == e.Certificate.Serial }) {
-			if newer := !slices.ContainsFunc(ours, func(leaf *x509.Certificate) bool { return !leaf.NotBefore.Before(e.Certificate.NotBefore) }); newer {
-				return true // there is a better one
-			}
-		}
+	if len(speak) > 0 && !slices.ContainsFunc(served, func(leaf *x509.Certificate) bool { return serialOf(leaf) == speak[0].Certificate.Serial }) {
+		return true // another server has got a better one, or it was lost on the way
 	}
 	if len(ours) == 0 {
 		return first(name)
