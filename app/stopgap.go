@@ -1,0 +1,214 @@
+package app
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+)
+
+// When the issuer of a name that is already served is changed to this one, Caddy takes
+// the old certificate out of the cache as soon as the new config has started, and the site
+// would be dark until the order is done, which may take days. A stopgap is that old
+// certificate, put into the cache once more, as one that Caddy knows nothing about: for
+// the one name, unmanaged, and under another hash. It is taken out again when a
+// certificate of the name's own issuers is there. All that is known about stopgaps is in
+// the cache, so they survive reloads.
+
+const (
+	// stopgapTag marks stopgaps in certmagic's cache.
+	stopgapTag = "commercial-stopgap"
+
+	// stopgapMargin is how long before its end a stopgap is exchanged for one that lasts
+	// longer. Those of Caddy's internal issuer live 12 hours.
+	stopgapMargin = 4 * time.Hour
+)
+
+// TakeStopgaps keeps the names served that have no valid certificate of the issuer in the
+// cache: each gets a stopgap of what serves it now, be it managed, loaded by hand or a
+// wildcard, or else of what any issuer has in the storage for it, or for the wildcard
+// above it. It returns for how many names a stopgap was put.
+//
+// Call it when a config starts, before Caddy stops the one before, with the names whose
+// own policy has the issuer; and then about once an hour for the names that still have no
+// certificate, which exchanges what is about to expire.
+func TakeStopgaps(ctx context.Context, magic *certmagic.Config, issuerKey string, names []string) int {
+	cache := cacheOf(magic)
+	if cache == nil {
+		return 0
+	}
+	taken := 0
+	var dark []string // or nearly so
+	for _, name := range names {
+		name = cacheName(name)
+		if _, ours := cachedOf(cache, name, issuerKey); ours {
+			DropStopgap(magic, name)
+			continue
+		}
+		have := stopgapOf(cache, name)
+		if have.Leaf != nil && time.Until(have.Leaf.NotAfter) > stopgapMargin {
+			continue
+		}
+		if cert := longest(name, cache.AllMatchingCertificates(name)); lasts(cert, have.Leaf) && exchange(ctx, magic, name, cert, have) {
+			taken++
+			have = stopgapOf(cache, name)
+		}
+		if have.Leaf == nil || time.Until(have.Leaf.NotAfter) <= stopgapMargin {
+			dark = append(dark, name)
+		}
+	}
+	return taken + stopgapsFromStorage(ctx, magic, cache, issuerKey, dark)
+}
+
+// stopgapNames are the names that may have a stopgap.
+var stopgapNames struct {
+	sync.Mutex
+	all map[string]struct{}
+}
+
+// KeepStopgaps drops the stopgaps of all names but those that keep wants. Call it when a
+// config has started, for names that are configured no more.
+func KeepStopgaps(magic *certmagic.Config, keep func(name string) bool) {
+	stopgapNames.Lock()
+	names := slices.Collect(maps.Keys(stopgapNames.all))
+	stopgapNames.Unlock()
+	for _, name := range names {
+		if !keep(name) {
+			DropStopgap(magic, name)
+		}
+	}
+}
+
+// DropStopgap lets the next certificate of the name be served.
+func DropStopgap(magic *certmagic.Config, name string) {
+	cache := cacheOf(magic)
+	if cache == nil {
+		return
+	}
+	name = cacheName(name)
+	stopgapNames.Lock()
+	delete(stopgapNames.all, name)
+	stopgapNames.Unlock()
+	if gap := stopgapOf(cache, name); gap.Leaf != nil {
+		cache.Remove([]string{gap.Hash()})
+	}
+}
+
+// dropReplacedStopgaps drops the stopgaps of the names that have a certificate of the
+// config's own issuers by now.
+func dropReplacedStopgaps(magic *certmagic.Config, names []string) {
+	cache := cacheOf(magic)
+	if cache == nil {
+		return
+	}
+	keys := make([]string, 0, len(magic.Issuers))
+	for _, issuer := range magic.Issuers {
+		keys = append(keys, issuer.IssuerKey())
+	}
+	for _, name := range names {
+		if _, ok := cachedOf(cache, name, keys...); ok {
+			DropStopgap(magic, name)
+		}
+	}
+}
+
+// stopgapOf returns the stopgap of a name, or a zero value.
+func stopgapOf(cache *certmagic.Cache, name string) certmagic.Certificate {
+	for _, cert := range cachedFor(cache, name) {
+		if cert.HasTag(stopgapTag) {
+			return cert
+		}
+	}
+	return certmagic.Certificate{}
+}
+
+// longest returns the certificate that serves the name for longest, or a zero value.
+func longest(name string, choices []certmagic.Certificate) tls.Certificate {
+	var longest tls.Certificate
+	for _, choice := range choices {
+		if choice.HasTag(stopgapTag) || !valid(choice) || !signs(choice.Certificate) || !covers(choice.Leaf, name) {
+			continue
+		}
+		if lasts(choice.Certificate, longest.Leaf) {
+			longest = choice.Certificate
+		}
+	}
+	return longest
+}
+
+func signs(cert tls.Certificate) bool {
+	_, ok := cert.PrivateKey.(crypto.Signer)
+	return ok
+}
+
+// covers reports whether a client that asks for the name accepts the certificate. For a
+// wildcard, it must be the certificate's own.
+func covers(leaf *x509.Certificate, name string) bool {
+	if strings.HasPrefix(name, "*.") {
+		return slices.ContainsFunc(leaf.DNSNames, func(san string) bool { return strings.EqualFold(san, name) })
+	}
+	return leaf.VerifyHostname(name) == nil
+}
+
+// lasts reports whether a certificate, which may be empty, outlasts another one, which
+// may be nil.
+func lasts(cert tls.Certificate, than *x509.Certificate) bool {
+	return cert.Leaf != nil && (than == nil || cert.Leaf.NotAfter.After(than.NotAfter))
+}
+
+// exchange puts a stopgap in the place of the one before, if there is one.
+func exchange(ctx context.Context, magic *certmagic.Config, name string, cert tls.Certificate, before certmagic.Certificate) bool {
+	if err := putStopgap(ctx, magic, name, cert); err != nil {
+		magic.Logger.Warn("the certificate that served a name cannot serve it until the order is done",
+			zap.String("identifier", name), zap.Error(err))
+		return false
+	}
+	if before.Leaf != nil {
+		cacheOf(magic).Remove([]string{before.Hash()})
+	}
+	return true
+}
+
+// putStopgap puts a copy of the certificate into the cache that serves the one name.
+func putStopgap(ctx context.Context, magic *certmagic.Config, name string, cert tls.Certificate) error {
+	if len(cert.Certificate) == 0 || cert.Leaf == nil {
+		return errors.New("the certificate is empty")
+	}
+	// certmagic knows certificates by the hash of their chain. With one more certificate at
+	// the end, which clients ignore, this is not the one that Caddy removes.
+	cert.Certificate = append(slices.Clip(cert.Certificate), cert.Certificate[len(cert.Certificate)-1])
+	leaf := *cert.Leaf
+	leaf.Subject = pkix.Name{}
+	leaf.DNSNames, leaf.IPAddresses, leaf.EmailAddresses, leaf.URIs = nil, nil, nil, nil
+	if ip := net.ParseIP(name); ip != nil {
+		leaf.IPAddresses = []net.IP{ip}
+	} else {
+		leaf.DNSNames = []string{name}
+	}
+	cert.Leaf = &leaf
+	one := *magic
+	one.Logger = zap.NewNop()       // it would warn that the certificate expires soon
+	one.OCSP.DisableStapling = true // it would ask a responder for each name, and what is stapled stays
+	one.OnEvent = nil               // nothing new has come
+	if _, err := one.CacheUnmanagedTLSCertificate(ctx, cert, []string{stopgapTag}); err != nil {
+		return err
+	}
+	stopgapNames.Lock()
+	defer stopgapNames.Unlock()
+	if stopgapNames.all == nil {
+		stopgapNames.all = make(map[string]struct{})
+	}
+	stopgapNames.all[name] = struct{}{}
+	return nil
+}
