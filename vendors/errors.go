@@ -56,10 +56,10 @@ var (
 	// ErrBalance matches errors about an account without enough money.
 	ErrBalance = errors.New("account balance is too low")
 
-	// ErrUndecidable matches errors of Find that say that the vendor's answers
-	// contradict each other: an order may be there or not, and only a person can
-	// tell once time has not resolved it.
-	ErrUndecidable = errors.New("the vendor's answers contradict each other")
+	// ErrUndecidable matches errors of Find that say that the vendor's answers prove
+	// neither that there is an order nor that there is none. Only a person can tell
+	// once time has not resolved it.
+	ErrUndecidable = errors.New("the vendor's answers do not tell whether there is an order")
 )
 
 // Error is a failed call to a vendor. It never holds a secret.

@@ -21,9 +21,7 @@
 package vendors
 
 import (
-	"cmp"
 	"context"
-	"strings"
 	"time"
 )
 
@@ -65,12 +63,21 @@ type Finder interface {
 	Find(ctx context.Context, req Lookup) ([]string, error)
 }
 
-// Lookup is what is known of a request whose answer was lost.
+// Lookup is what is known of a request whose answer was lost. The more of it is given,
+// the more vendors can decide.
 type Lookup struct {
+	// Reference, Names, CSR and PreparedID are those of the request.
 	Reference  string
-	PreparedID string
 	Names      []string
-	Sent       time.Time
+	CSR        []byte
+	PreparedID string
+
+	// OrderID is the order that a reissue was asked for. Empty means that the request
+	// was an order or a renewal.
+	OrderID string
+
+	// Sent is when the request was sent, or was about to be.
+	Sent time.Time
 }
 
 // CAAIdentifier is a vendor that knows by which domain names its CAs recognize
@@ -108,7 +115,8 @@ type Reissuer interface {
 
 // Renewer is a vendor where a new order can name the one it follows. Renew
 // costs money and obeys the same rules as Place. Outside
-// Description.RenewWindow the issuer calls Place instead.
+// Description.RenewWindow, and where Description.RenewKeepsProduct would buy
+// something else than configured, the issuer calls Place instead.
 type Renewer interface {
 	Renew(ctx context.Context, oldOrderID string, req OrderRequest) (Order, error)
 }
@@ -162,9 +170,19 @@ type Description struct {
 	// NeedsUnique is whether each order and reissue takes a fresh unique value.
 	NeedsUnique bool
 
-	// AbsenceAge is how long after a paid request was sent an empty answer of
-	// Find proves that no order was placed. Until then the request may still be
-	// on its way through the vendor. Zero means at once.
+	// AbsenceAge is how long after the entry of a paid request was stored an empty
+	// answer of Find proves that no order was placed. Zero means at once. It is at
+	// least the sum of
+	//
+	//   - the time between the entry and the sending: the issuer sends nothing later
+	//     than one minute after it
+	//   - a pause of the process or the machine just before the bytes leave
+	//   - the time limit of the paid call: the issuer gives it two minutes, or half of
+	//     AbsenceAge if that is less
+	//   - the time until a request that has left is carried out
+	//   - the time until Find shows its order.
+	//
+	// Test services, where no money is at stake, may have less.
 	AbsenceAge time.Duration
 
 	// AnyName allows names that no public CA certifies, such as demo.localhost.
@@ -182,8 +200,9 @@ type Description struct {
 	// RenewWindow is how long before the end of the paid term Renew is allowed.
 	RenewWindow time.Duration
 
-	// RenewKeepsProduct is whether Renew buys again what the old order bought, whatever
-	// the request's product, names and term say.
+	// RenewKeepsProduct is whether Renew buys again what the old order bought,
+	// whatever the request's product, names and term say. Such a renewal is right only
+	// where none of them has changed; otherwise the issuer calls Place instead.
 	RenewKeepsProduct bool
 }
 
@@ -195,257 +214,4 @@ func (d Description) Supports(m Method) bool {
 		}
 	}
 	return false
-}
-
-// Method is a way to prove control of a name.
-type Method string
-
-// The methods a vendor may support.
-const (
-	MethodHTTP  Method = "http"  // file fetched over plain HTTP
-	MethodHTTPS Method = "https" // file fetched over HTTPS
-	MethodDNS   Method = "dns"   // CNAME or TXT record
-)
-
-// OrderConfig is the part of an order that comes from the configuration.
-type OrderConfig struct {
-	Product      string
-	Term         Term
-	Method       Method
-	Contact      Contact
-	Tech         *Contact // nil means Contact
-	Billing      *Contact // nil means Contact
-	Organization *Organization
-}
-
-// TechContact returns the technical contact, which defaults to the main one.
-func (c OrderConfig) TechContact() Contact {
-	if c.Tech != nil {
-		return *c.Tech
-	}
-	return c.Contact
-}
-
-// BillingContact returns the billing contact, which defaults to the main one.
-func (c OrderConfig) BillingContact() Contact {
-	if c.Billing != nil {
-		return *c.Billing
-	}
-	return c.Contact
-}
-
-// OrderRequest asks for a certificate.
-type OrderRequest struct {
-	OrderConfig
-
-	// Reference is our own unique ID of this request. A vendor that can carry it
-	// must; it is how a lost order is found again.
-	Reference string
-
-	// Names to certify, lower-case ASCII, at least one; the first is the common
-	// name.
-	Names []string
-
-	// CSR is the DER of the request, the very bytes that the challenges are made of.
-	CSR []byte
-
-	// Unique is a fresh value of 1 to 20 letters and digits, empty unless the
-	// vendor's description asks for one.
-	Unique string
-
-	// PreparedID is the answer of Prepare, for vendors that have it.
-	PreparedID string
-}
-
-// ReissueRequest asks for a new certificate on a paid order.
-type ReissueRequest struct {
-	OrderConfig
-
-	// OrderID is the order whose certificate is replaced.
-	OrderID string
-
-	// Reference, Names, CSR and Unique are as in OrderRequest.
-	Reference string
-	Names     []string
-	CSR       []byte
-	Unique    string
-}
-
-// Term is the paid term of an order. One of the fields is set.
-type Term struct {
-	Years int
-	Days  int
-}
-
-// Status is where an order stands, in the words of this package.
-type Status string
-
-// The states of an order. A vendor word without a translation is StatusUnknown,
-// which is not an end: the order is asked again.
-const (
-	StatusUnknown   Status = ""
-	StatusPending   Status = "pending"   // being validated or made
-	StatusIssued    Status = "issued"    // there is a certificate
-	StatusReplaced  Status = "replaced"  // a reissue took its place under another ID
-	StatusRejected  Status = "rejected"  // refused by the CA or the vendor
-	StatusCancelled Status = "cancelled" // taken back
-	StatusRevoked   Status = "revoked"   // its certificate was revoked
-	StatusExpired   Status = "expired"   // its term is over
-)
-
-// Ended reports whether the order will never give a certificate (again).
-func (s Status) Ended() bool {
-	switch s {
-	case StatusReplaced, StatusRejected, StatusCancelled, StatusRevoked, StatusExpired:
-		return true
-	case StatusUnknown, StatusPending, StatusIssued:
-	}
-	return false
-}
-
-// Order is what a vendor tells of an order. Everything but ID may be missing.
-type Order struct {
-	// ID is the vendor's handle of the order.
-	ID string
-
-	// Status is our translation, RawStatus the vendor's own word.
-	Status    Status
-	RawStatus string
-
-	// CAOrderID is the number of the order at the CA behind the vendor.
-	CAOrderID string
-
-	// Challenges are what the vendor wants published. They win over predicted ones.
-	Challenges []Challenge
-
-	// Names is what the vendor tells about each name's validation.
-	Names []NameStatus
-
-	// Certificates holds the DER certificates of an issued order in the order
-	// in which the vendor gave them: leaf, intermediates, perhaps a root.
-	Certificates [][]byte
-
-	// TermEnds is the end of the paid term. Zero if the vendor does not tell.
-	TermEnds time.Time
-
-	// Detail is a short note on progress in the vendor's own words.
-	Detail string
-}
-
-// Describe tells where the order stands in one line, in the vendor's words where
-// there are any.
-func (o Order) Describe() string {
-	words := []string{cmp.Or(o.RawStatus, string(o.Status), "no status")}
-	if o.Detail != "" {
-		words = append(words, o.Detail)
-	}
-	var open []string
-	for _, n := range o.Names {
-		if !n.Verified {
-			open = append(open, n.Name)
-		}
-	}
-	if len(open) > 0 {
-		words = append(words, "not validated yet: "+strings.Join(open, ", "))
-	}
-	return strings.Join(words, "; ")
-}
-
-// NameStatus is the state of one name's validation.
-type NameStatus struct {
-	Name     string
-	Verified bool
-}
-
-// Challenge is something to publish in proof of control of a name.
-type Challenge struct {
-	// Name is what it proves; empty means every name of the order.
-	Name string `json:"name,omitempty"`
-
-	// Method says which of the other fields count.
-	Method Method `json:"method"`
-
-	// FileName and FileContent are the file below /.well-known/pki-validation/.
-	FileName    string `json:"file_name,omitempty"`
-	FileContent string `json:"file_content,omitempty"`
-
-	// RecordName is the owner name of the DNS record, relative to the proven
-	// name's host; RecordType is CNAME or TXT.
-	RecordName  string `json:"record_name,omitempty"`
-	RecordType  string `json:"record_type,omitempty"`
-	RecordValue string `json:"record_value,omitempty"`
-}
-
-// Product is something a vendor sells.
-type Product struct {
-	Code       string
-	Name       string
-	Validation string // dv, ov or ev
-	Wildcard   bool
-	MaxNames   int
-	// Prices by term in months, as the vendor writes them.
-	Prices map[int]string
-}
-
-// Contact is a person named in an order.
-type Contact struct {
-	// Given name. Placeholders are supported in all fields.
-	FirstName string `json:"first_name,omitempty"`
-
-	// Family name.
-	LastName string `json:"last_name,omitempty"`
-
-	// E-mail address.
-	Email string `json:"email,omitempty"`
-
-	// Telephone number with country code, for example +44.2012345678.
-	Phone string `json:"phone,omitempty"`
-
-	// Name of the company or other organization the person acts for.
-	Organization string `json:"organization,omitempty"`
-
-	// Position in the organization.
-	JobTitle string `json:"job_title,omitempty"`
-
-	// Street and house number.
-	Address string `json:"address,omitempty"`
-
-	// Town or city.
-	City string `json:"city,omitempty"`
-
-	// State or province.
-	State string `json:"state,omitempty"`
-
-	// Postal code (ZIP code) of the address.
-	PostalCode string `json:"postal_code,omitempty"`
-
-	// Two-letter country code (ISO 3166-1 alpha-2).
-	Country string `json:"country,omitempty"`
-}
-
-// Organization is the subject of an OV or EV certificate.
-type Organization struct {
-	// Registered name.
-	Name string `json:"name,omitempty"`
-
-	// Telephone number with country code.
-	Phone string `json:"phone,omitempty"`
-
-	// Street and house number.
-	Address string `json:"address,omitempty"`
-
-	// Town or city.
-	City string `json:"city,omitempty"`
-
-	// State or province.
-	State string `json:"state,omitempty"`
-
-	// Postal code (ZIP code) of the address.
-	PostalCode string `json:"postal_code,omitempty"`
-
-	// Two-letter country code (ISO 3166-1 alpha-2).
-	Country string `json:"country,omitempty"`
-
-	// Number in the company register.
-	RegistrationNumber string `json:"registration_number,omitempty"`
 }

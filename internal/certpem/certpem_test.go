@@ -2,6 +2,10 @@ package certpem
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"strings"
 	"testing"
@@ -35,6 +39,38 @@ func TestParse(t *testing.T) {
 		got, err := Parse(tt.text)
 		if (err != nil) != (tt.want < 0) || err == nil && len(got) != tt.want {
 			t.Errorf("%q: %d certificates, %v", tt.text, len(got), err)
+		}
+	}
+}
+
+func TestRequest(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"example.com"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	good := encode("CERTIFICATE REQUEST", der)
+	for name, text := range map[string]string{
+		"plain": good, "CRLF": strings.ReplaceAll(good, "\n", "\r\n"), "in one line": strings.ReplaceAll(good, "\n", ""),
+		"escaped": strings.ReplaceAll(good, "\n", `\n`), "escaped CRLF": strings.ReplaceAll(good, "\n", `\r\n`),
+		"old type": encode("NEW CERTIFICATE REQUEST", der), "space around": "\n " + good + " \n",
+	} {
+		if got := Request(text); !bytes.Equal(got, der) {
+			t.Errorf("%s: %x", name, got)
+		}
+	}
+	for name, text := range map[string]string{
+		"nothing": "", "shortened": "-----BEGIN CERTIFICATE REQUEST-----\nMIIB…", "cut off": encode("CERTIFICATE REQUEST", der[:len(der)-3]),
+		"another type": encode("CERTIFICATE", der), "two": good + good, "no base64": strings.ReplaceAll(good, "M", "!"),
+	} {
+		if got := Request(text); got != nil {
+			t.Errorf("%s: %x", name, got)
 		}
 	}
 }

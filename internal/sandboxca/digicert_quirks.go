@@ -19,8 +19,16 @@ type DigiCertQuirks struct {
 	// of orders.
 	HideAlternate, HideList bool
 
-	// Anonymous leaves reference and comments out of what is told of orders.
-	Anonymous bool
+	// Unreferenced leaves reference and comments out of what is told of orders,
+	// Anonymous the CSR as well.
+	Unreferenced, Anonymous bool
+
+	// BareEmptyList answers with an empty object where a list of orders is empty.
+	BareEmptyList bool
+
+	// NoMethod leaves dcv_method out of what is told of orders, and order_dcv_method
+	// out of what they wait for.
+	NoMethod bool
 
 	// StringIDs sends identifiers as strings.
 	StringIDs bool

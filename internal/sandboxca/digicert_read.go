@@ -40,8 +40,11 @@ func (d *digicert) infoData(c *digicertCall, f *family) map[string]any {
 	status := f.status(now)
 	cert := map[string]any{
 		"common_name": active.Names[0].Name, "dns_names": active.names(), "signature_hash": "sha256",
-		"csr": string(pemRequest(active.CSR)), "date_created": isoTime(active.Created),
+		"date_created":    isoTime(active.Created),
 		"server_platform": map[string]any{"id": -1, "name": "OTHER"},
+	}
+	if !c.quirks.DigiCert.Anonymous {
+		cert["csr"] = string(pemRequest(active.CSR))
 	}
 	if status != "needs_approval" {
 		cert["id"] = c.id(active.CACert)
@@ -60,8 +63,7 @@ func (d *digicert) infoData(c *digicertCall, f *family) map[string]any {
 		"id": c.id(f.root.ID), "status": status, "certificate": cert,
 		"is_renewal": f.root.Kind == KindRenew, "date_created": isoTime(f.root.Created),
 		"organization": []any{}, "product": d.productRow(f.root.Product),
-		"requests": d.requestRows(c, f), "dcv_method": digicertMethod(f.all[len(f.all)-1].Names[0].Method),
-		"payment_method": f.root.DigiCert.Payment, "allow_duplicates": true,
+		"requests": d.requestRows(c, f), "payment_method": f.root.DigiCert.Payment, "allow_duplicates": true,
 	}
 	if f.root.DigiCert.Organization > 0 {
 		data["organization"] = map[string]any{"id": f.root.DigiCert.Organization}
@@ -69,7 +71,10 @@ func (d *digicert) infoData(c *digicertCall, f *family) map[string]any {
 	if !f.root.TermEnd.IsZero() {
 		data["order_valid_till"] = isoDate(f.root.TermEnd)
 	}
-	if f.root.RefID != "" && !c.quirks.DigiCert.Anonymous {
+	if !c.quirks.DigiCert.NoMethod {
+		data["dcv_method"] = digicertMethod(f.all[len(f.all)-1].Names[0].Method)
+	}
+	if f.root.RefID != "" && c.referenced() {
 		data["alternative_order_id"] = f.root.RefID
 	}
 	return data
@@ -83,7 +88,7 @@ func (d *digicert) requestRows(c *digicertCall, f *family) []any {
 			kind = "reissue"
 		}
 		row := map[string]any{"id": c.id(o.CAOrder), "date": isoTime(o.Created), "type": kind, "status": requestStatus(o)}
-		if !c.quirks.DigiCert.Anonymous {
+		if c.referenced() {
 			row["comments"] = o.DigiCert.Comments
 		}
 		rows = append(rows, row)
@@ -124,8 +129,10 @@ func (d *digicert) validation(c *digicertCall) answer {
 		})
 	}
 	data := map[string]any{
-		"order_id": f.root.ID, "order_status": f.status(d.ca.cfg.Now()),
-		"order_dcv_method": digicertMethod(last.Names[0].Method), "dns_name_validations": rows,
+		"order_id": f.root.ID, "order_status": f.status(d.ca.cfg.Now()), "dns_name_validations": rows,
+	}
+	if !c.quirks.DigiCert.NoMethod {
+		data["order_dcv_method"] = digicertMethod(last.Names[0].Method)
 	}
 	if last.NeedsOV {
 		status := "active"
@@ -159,7 +166,20 @@ func (d *digicert) alternate(c *digicertCall) answer {
 	if len(rows) == 0 && !c.quirks.DigiCert.AlternateEmpty {
 		return d.unknown(c, "order")
 	}
-	return jsonAnswer(http.StatusOK, map[string]any{"orders": rows, "page": page(len(rows), 1000)})
+	return d.orders(c, rows, page(len(rows), 1000))
+}
+
+// orders is a list of orders.
+func (d *digicert) orders(c *digicertCall, rows []any, page map[string]int) answer {
+	if len(rows) == 0 && c.quirks.DigiCert.BareEmptyList {
+		return jsonAnswer(http.StatusOK, map[string]any{})
+	}
+	return jsonAnswer(http.StatusOK, map[string]any{"orders": rows, "page": page})
+}
+
+// referenced is whether orders show what their clients wrote on them.
+func (c *digicertCall) referenced() bool {
+	return !c.quirks.DigiCert.Anonymous && !c.quirks.DigiCert.Unreferenced
 }
 
 func page(total, limit int) map[string]int {
@@ -218,7 +238,7 @@ func (d *digicert) list(c *digicertCall) answer {
 			"product":     d.productRow(f.root.Product), "price": f.root.Cents / 100,
 		})
 	}
-	return jsonAnswer(http.StatusOK, map[string]any{"orders": rows, "page": page(total, limit)})
+	return d.orders(c, rows, page(total, limit))
 }
 
 // download gives the certificate with this ID, also one that was reissued since.

@@ -70,14 +70,31 @@ func usable(value string) bool {
 	return value != "" && len(value) <= maxValue && strings.Trim(strings.ToLower(value), "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
-// challenge returns what a pending order wants published, asking for the random
-// value if it is not known or may have been renewed.
-func (o *Orders) challenge(ctx context.Context, orderID, word string) (vendors.Challenge, bool) {
+// challenges returns what a pending order wants published, asking for the random value
+// if it is not known or may have been renewed. Where nothing tells the order's method
+// (observed), the proofs of all methods are returned: the value is the same, and the
+// caller knows which one was ordered.
+func (o *Orders) challenges(ctx context.Context, orderID, word string) []vendors.Challenge {
+	words := []string{word}
 	switch word {
 	case methodFile, methodTXT, methodCNAME:
+	case "":
+		words = []string{methodFile, o.methodWord(vendors.MethodDNS)}
 	default:
-		return vendors.Challenge{}, false
+		return nil
 	}
+	value := o.value(ctx, orderID)
+	var list []vendors.Challenge
+	for _, word := range words {
+		if ch, ok := proofOf(word, value); ok {
+			list = append(list, ch)
+		}
+	}
+	return list
+}
+
+// value returns the random value of an order, empty if there is none.
+func (o *Orders) value(ctx context.Context, orderID string) string {
 	value, known := o.values.get(orderID)
 	if !known {
 		answer, err := o.client.RandomValue(ctx, orderID)
@@ -87,12 +104,12 @@ func (o *Orders) challenge(ctx context.Context, orderID, word string) (vendors.C
 				o.values.put(orderID, "", time.Now().Add(refusalKept))
 			}
 			o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
-			return vendors.Challenge{}, false
+			return ""
 		}
 		value = answer.Value.Word()
 		o.values.put(orderID, value, fresh(parseTime(answer.Expires)))
 	}
-	return proofOf(word, value)
+	return value
 }
 
 // valueKept is how long a random value is used without asking again. It lives 30

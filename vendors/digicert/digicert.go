@@ -91,9 +91,11 @@ const (
 	moduleName      = "digicert"
 	defaultEndpoint = "https://www.digicert.com/services/v2"
 
-	// absenceAge is how long a paid order may stay invisible. Assumed: that it can
-	// be looked up within minutes; no page tells.
-	absenceAge = 5 * time.Minute
+	// absenceAge is how long after its entry an order may stay invisible: 1 min until it
+	// is sent, 1 min for a pause just before, 2 min for the call, 1 min until a request
+	// that has left is carried out, 5 min until it can be looked up. The last two are
+	// assumed ("within minutes"); no page tells.
+	absenceAge = 10 * time.Minute
 
 	// testAbsenceAge is that of a test service, where nothing is on the way for
 	// long and no money is at stake.

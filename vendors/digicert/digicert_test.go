@@ -84,7 +84,7 @@ func TestProvision(t *testing.T) {
 		want := vendors.Description{
 			Name: "digicert", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
-			AbsenceAge: 5 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+			AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 10*time.Second, true

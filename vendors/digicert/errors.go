@@ -50,8 +50,10 @@ const pauseWhenLimited = 5 * time.Second
 // answer has them.
 //
 // Refusals are told by the HTTP status: 400, 401, 403 and 404 with a list of errors
-// mean that the request was turned down (documented). The same status without such
-// a list comes from something in front of the service, and proves nothing.
+// mean that the request was turned down (documented), and so does any other 4xx with
+// codes of the service's own, except for those that tell of a moment: 408, 425 and 429.
+// The same status without such a list comes from something in front of the service, and
+// proves nothing.
 func (c *client) explained(endpoint string, err error) *vendors.Error {
 	e := vendors.TransportError(c.vendor, endpoint, err)
 	low, ok := errors.AsType[*vendorhttp.Error](err)
@@ -82,12 +84,25 @@ func (c *client) explained(endpoint string, err error) *vendors.Error {
 		// the request was not looked at.
 		e.Verdict = vendors.Retryable
 	case http.StatusBadRequest, http.StatusNotFound:
-		e.Verdict, e.Err = vendors.Permanent, meaning(list)
-		if errors.Is(e.Err, vendors.ErrStillIssuing) {
-			e.Verdict = vendors.Retryable
+		c.refused(e, list)
+	case http.StatusRequestTimeout, http.StatusTooEarly:
+	default:
+		if low.Status < 500 && strings.Trim(e.Code, ", ") != "" {
+			c.refused(e, list)
+		}
+		if low.Status == http.StatusPaymentRequired && e.Verdict == vendors.Permanent && e.Err == nil {
+			e.Err = vendors.ErrBalance
 		}
 	}
 	return e
+}
+
+// refused makes an error one about a request that was turned down.
+func (c *client) refused(e *vendors.Error, list []problem) {
+	e.Verdict, e.Err = vendors.Permanent, meaning(list)
+	if errors.Is(e.Err, vendors.ErrStillIssuing) {
+		e.Verdict = vendors.Retryable
+	}
 }
 
 // meaning is what callers decide on, nil if there is nothing to it.

@@ -131,6 +131,10 @@ func testPEM(contents ...string) string {
 	return b.String()
 }
 
+func pemRequest(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
 func newCSR(t *testing.T, names ...string) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

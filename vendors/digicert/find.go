@@ -1,6 +1,7 @@
 package digicert
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,26 +15,41 @@ import (
 
 // Find implements vendors.Finder.
 //
-// The look-up by alternative order ID is the first witness. It finds orders, not
-// reissues, and no page tells how soon. So where it finds nothing, the newest
-// orders for the name are looked at one by one: one that bears the reference is the
-// one, and one from after the request that bears none at all makes the outcome
-// undecidable (vendors.ErrUndecidable).
+// A reissue has its order's ID, so that order tells. For orders, the look-up by
+// alternative order ID is the first witness. No page tells how soon it finds an order.
+// So where it finds nothing, the newest orders for the name are looked at one by one: one
+// that bears the reference or has the request's CSR is the one, and one from after the
+// request that tells neither makes the outcome undecidable (vendors.ErrUndecidable).
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
+	if req.OrderID != "" {
+		return o.findReissue(ctx, req)
+	}
 	list, err := o.client.Alternate(ctx, req.Reference)
 	switch {
 	case isAbsent(err):
 	case err != nil:
 		return nil, err
-	case list.Orders == nil:
-		return nil, o.client.fail("alternate", vendors.Retryable, "answer has no list of orders")
-	case len(*list.Orders) > 0:
+	case len(list.Orders) > 0:
 		return o.foundIDs(list)
 	}
 	if len(req.Names) == 0 {
 		return nil, nil
 	}
 	return o.findByName(ctx, req)
+}
+
+// findReissue looks a reissue up by its own order, whatever other orders there are. An
+// order has one reissue in progress at most. If that is not the request's, the key of
+// its certificate will tell.
+func (o *Orders) findReissue(ctx context.Context, req vendors.Lookup) ([]string, error) {
+	info, err := o.client.Info(ctx, req.OrderID)
+	if err != nil {
+		return nil, err
+	}
+	if _, ours := info.reference(req.Reference); ours || info.has(req.CSR) || strings.EqualFold(info.Status.Word(), statusReissuing) {
+		return []string{req.OrderID}, nil
+	}
+	return nil, nil
 }
 
 // isAbsent reports whether the look-up failed because there is no such order. Both
@@ -46,7 +62,7 @@ func isAbsent(err error) bool {
 
 func (o *Orders) foundIDs(list orderList) ([]string, error) {
 	var ids []string
-	for _, row := range *list.Orders {
+	for _, row := range list.Orders {
 		id := row.OrderID.Word()
 		if id == "" {
 			return nil, o.client.fail("alternate", vendors.Retryable, "answer has an order without an ID")
@@ -73,12 +89,9 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	if list.Orders == nil {
-		return nil, o.client.fail("list", vendors.Retryable, "answer has no list of orders")
-	}
 	var found, unclear []string
 	older := 0
-	for _, row := range *list.Orders {
+	for _, row := range list.Orders {
 		id := row.ID.Word()
 		if id == "" {
 			id = row.OrderID.Word()
@@ -98,22 +111,25 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 			return nil, err
 		}
 		switch reference, ours := info.reference(req.Reference); {
-		case ours:
+		case ours || info.has(req.CSR):
 			found = append(found, id)
-		case recent && reference == "":
+		case recent && reference == "" && (len(req.CSR) == 0 || info.csr() == nil):
 			unclear = append(unclear, id)
 		}
 	}
 	if len(found) == 0 && len(unclear) > 0 {
 		return nil, &vendors.Error{
 			Vendor: o.about.Name, Endpoint: "list", Verdict: vendors.Retryable,
-			Message: o.client.http.Scrub(fmt.Sprintf("no order has this reference, but %s for %s could be it: placed since, and without a reference",
+			Message: o.client.http.Scrub(fmt.Sprintf("no order has this reference, but %s for %s could be it: placed since, and without a reference or CSR",
 				short(strings.Join(unclear, ", ")), req.Names[0])),
 			Err: vendors.ErrUndecidable,
 		}
 	}
 	return found, nil
 }
+
+// has reports whether the order's certificate is for this request.
+func (i orderInfo) has(csr []byte) bool { return len(csr) > 0 && bytes.Equal(i.csr(), csr) }
 
 // reference returns a reference that the order or one of its requests bears, the
 // wanted one if it does.

@@ -26,8 +26,21 @@ func TestFindByReference(t *testing.T) {
 		{404, refusal("not_found|route"), nil, vendors.Permanent},
 		{404, `<html>not here</html>`, nil, vendors.Retryable},
 		{404, `{}`, nil, vendors.Retryable},
-		{200, `{}`, nil, vendors.Retryable},
-		{200, `{"orders":null}`, nil, vendors.Retryable},
+		{200, `{}`, nil, -1},
+		{200, ` { } `, nil, -1},
+		{200, `[]`, nil, -1},
+		{200, `{"orders":null}`, nil, -1},
+		{200, `{"orders":{},"page":{"total":"0"}}`, nil, -1},
+		{200, `{"page":{"total":0,"limit":1000,"offset":0}}`, nil, -1},
+		{200, `{"page":{"total":1,"limit":1000,"offset":0}}`, nil, vendors.Retryable},
+		{200, `{"orders":[],"page":{"total":1}}`, nil, vendors.Retryable},
+		{200, `{"page":{},"status":"maintenance"}`, nil, vendors.Retryable},
+		{200, `{"order_id":1}`, nil, vendors.Retryable},
+		{200, `{"orders":{"order_id":1}}`, nil, vendors.Retryable},
+		{200, `{"orders":"none"}`, nil, vendors.Retryable},
+		{200, `[{"order_id":1}]`, nil, vendors.Retryable},
+		{200, `null`, nil, vendors.Retryable},
+		{200, refusal("server_error"), nil, vendors.Retryable},
 		{200, `{"orders":[{"certificate_id":2}]}`, nil, vendors.Retryable},
 		{403, refusal("access_denied|access_denied_invalid_key"), nil, vendors.Permanent},
 		{429, refusal("request_limit_exceeded"), nil, vendors.Retryable},
@@ -57,7 +70,10 @@ func TestSecondWitness(t *testing.T) {
 		anonymous  = ``
 		byComment  = `,"requests":[{"id":1,"comments":"x"},{"id":2,"type":"reissue","comments":"caddy-commercial ref-1"}]`
 		otherNotes = `,"requests":[{"id":1,"comments":"caddy-commercial ref-2"}]`
+		noCSR      = `,"certificate":{"csr":"-----BEGIN CERTIFICATE REQUEST-----…"}`
 	)
+	csr := newCSR(t, "example.com")
+	withCSR := func(der []byte) string { return fmt.Sprintf(`,"certificate":{"csr":%q}`, pemRequest(der)) }
 	for name, tt := range map[string]struct {
 		rows        []row
 		want        []string
@@ -71,6 +87,9 @@ func TestSecondWitness(t *testing.T) {
 		"without a reference, after":     {[]row{{time.Minute, anonymous}}, nil, true},
 		"without a reference, about now": {[]row{{-time.Minute, anonymous}}, nil, true},
 		"without a reference, before":    {[]row{{-time.Hour, anonymous}}, nil, false},
+		"only the CSR is ours":           {[]row{{time.Minute, withCSR(csr)}}, []string{"1000"}, false},
+		"a stranger's CSR":               {[]row{{time.Minute, withCSR(newCSR(t, "example.com"))}}, nil, false},
+		"a CSR that cannot be read":      {[]row{{time.Minute, noCSR}}, nil, true},
 		"reissue of an old order":        {[]row{{-5000 * time.Hour, byComment}}, []string{"1000"}, false},
 		"old ones are not all looked at": {[]row{{-1 * time.Hour, others}, {-2 * time.Hour, others}, {-3 * time.Hour, others}, {-4 * time.Hour, others}, {-5 * time.Hour, others}, {-6 * time.Hour, byComment}}, nil, false},
 	} {
@@ -82,8 +101,8 @@ func TestSecondWitness(t *testing.T) {
 			list += fmt.Sprintf(`,{"id":%s,"organization":[],"date_created":%q}`, id, sent.Add(r.created).Format(time.RFC3339))
 			f.expect("GET /order/certificate/"+id, "", 200, `{"id":`+id+`,"status":"pending"`+r.info+`}`)
 		}
-		f.expect(listRequest, "", 200, `{"orders":[`+trimComma(list)+`],"page":{"total":1}}`)
-		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, Sent: sent})
+		f.expect(listRequest, "", 200, fmt.Sprintf(`{"orders":[%s],"page":{"total":%d}}`, trimComma(list), len(tt.rows)))
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: csr, Sent: sent})
 		if !reflect.DeepEqual(got, tt.want) || errors.Is(err, vendors.ErrUndecidable) != tt.undecidable || (err != nil) != tt.undecidable {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
@@ -106,7 +125,7 @@ func TestSecondWitnessFails(t *testing.T) {
 		list   string
 		status int
 	}{
-		{`{}`, 200}, {`{"orders":[{"id":""}]}`, 200}, {`{"orders":"x"}`, 200}, {refusal("access_denied|missing_permission"), 403},
+		{`{"status":"busy"}`, 200}, {`{"orders":[{"id":""}]}`, 200}, {`{"orders":"x"}`, 200}, {refusal("access_denied|missing_permission"), 403},
 		{`{"orders":[{"id":5}]}`, 200}, // whose info cannot be read
 	} {
 		f := newFake(t)
@@ -119,3 +138,34 @@ func TestSecondWitnessFails(t *testing.T) {
 		}
 	}
 }
+
+// A reissue is looked up by its own order: what else was bought for the name, by
+// whomever, says nothing of it.
+func TestFindReissue(t *testing.T) {
+	csr := newCSR(t, "example.com")
+	for name, tt := range map[string]struct {
+		status int
+		info   string
+		want   []string
+		is     error
+	}{
+		"in progress":          {200, `{"id":5,"status":"reissue_pending"}`, []string{"5"}, nil},
+		"done, by comment":     {200, `{"id":5,"status":"issued","requests":[{"comments":"caddy-commercial ref-1"}]}`, []string{"5"}, nil},
+		"done, by CSR":         {200, fmt.Sprintf(`{"id":5,"status":"issued","certificate":{"csr":%q}}`, pemRequest(csr)), []string{"5"}, nil},
+		"had no effect":        {200, fmt.Sprintf(`{"id":5,"status":"issued","certificate":{"csr":%q}}`, pemRequest(newCSR(t, "example.com"))), nil, nil},
+		"nothing told":         {200, `{"id":5,"status":"issued"}`, nil, nil},
+		"order is not there":   {404, refusal("not_found|order"), nil, vendors.ErrNotFound},
+		"answer says no order": {200, `{}`, nil, errAny},
+	} {
+		f := newFake(t) // fails on any other request, such as one for a list
+		f.expect("GET /order/certificate/5", "", tt.status, tt.info)
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{
+			Reference: "ref-1", Names: []string{"example.com"}, CSR: csr, OrderID: "5", Sent: time.Now(),
+		})
+		if !reflect.DeepEqual(got, tt.want) || (err != nil) != (tt.is != nil) || tt.is != nil && tt.is != errAny && !errors.Is(err, tt.is) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+}
+
+var errAny = errors.New("any error")

@@ -294,13 +294,15 @@ func TestWitnessesOfALostOrder(t *testing.T) {
 		"only the list, empty":         {sandboxca.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true}, 1, false},
 		"only the reference":           {sandboxca.DigiCertQuirks{HideList: true, Anonymous: true}, 1, false},
 		"the list, without references": {sandboxca.DigiCertQuirks{HideAlternate: true, Anonymous: true}, 0, true},
+		"the list, with the CSR":       {sandboxca.DigiCertQuirks{HideAlternate: true, Unreferenced: true}, 1, false},
+		"bare empty lists":             {sandboxca.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true, HideList: true, BareEmptyList: true}, 0, false},
 		"none":                         {sandboxca.DigiCertQuirks{HideAlternate: true, HideList: true, ErrorsObject: true}, 0, false},
 	} {
 		s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert = tt.quirks })
 		req := s.request("a.example.com")
 		sent := time.Now()
 		s.lost(v, req)
-		ids, err := v.Find(t.Context(), vendors.Lookup{Reference: req.Reference, Names: req.Names, Sent: sent})
+		ids, err := v.Find(t.Context(), vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: sent})
 		if len(ids) != tt.found || errors.Is(err, vendors.ErrUndecidable) != tt.undecidable || (err != nil) != tt.undecidable {
 			t.Errorf("%s: %v, %v", name, ids, err)
 		}
@@ -318,6 +320,65 @@ func TestReferenceUsedTwiceIsTwoOrders(t *testing.T) {
 		t.Errorf("%v, %v", ids, err)
 	}
 	s.charged(2)
+}
+
+// A lost reissue is decided by its own order, though somebody else has just bought a
+// certificate for the name and nothing tells whose order is whose.
+func TestLostReissueBesideAStrangersOrder(t *testing.T) {
+	for _, carriedOut := range []bool{true, false} {
+		s, v := life(t, func(cfg *sandboxca.Config) {
+			cfg.Quirks.DigiCert = sandboxca.DigiCertQuirks{HideAlternate: true, Anonymous: true}
+		})
+		req := s.request("a.example.com")
+		order := s.must(v.Place(t.Context(), req))
+		s.issue(v, order)
+		s.pass(130 * day)
+		stranger := s.request("a.example.com")
+		stranger.Reference = "stranger"
+		s.must(v.Place(t.Context(), stranger))
+
+		fault := sandboxca.Fault{Endpoint: "reissue", Kind: sandboxca.Reset}
+		var want []string
+		if carriedOut {
+			fault.Phase, want = sandboxca.AfterEffect, []string{order.ID}
+		}
+		remove := s.ca.Inject(fault)
+		change := vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
+		if _, err := v.Reissue(t.Context(), change); vendors.VerdictOf(err) != vendors.Uncertain {
+			t.Fatal(err)
+		}
+		remove()
+		ids, err := v.Find(t.Context(), vendors.Lookup{
+			Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: change.OrderID, Sent: s.now(),
+		})
+		if err != nil || !slices.Equal(ids, want) {
+			t.Errorf("carried out %v: %v, %v", carriedOut, ids, err)
+		}
+	}
+}
+
+// An order that does not tell its method still tells what to publish, after a restart
+// too.
+func TestOrderThatDoesNotTellItsMethod(t *testing.T) {
+	for _, record := range []string{recordTXT, recordCNAME} {
+		s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.NoMethod = true })
+		req := s.request("a.example.com")
+		order := s.must(v.Place(t.Context(), req))
+		restarted := s.open(testKey, s.base)
+		restarted.record = record
+		got := s.must(restarted.Status(t.Context(), order.ID))
+		var methods []vendors.Method
+		for _, ch := range got.Challenges {
+			methods = append(methods, ch.Method)
+			if ch.Method == vendors.MethodDNS && !strings.EqualFold(ch.RecordType, record) {
+				t.Errorf("the record for %s is %+v", record, ch)
+			}
+		}
+		if !slices.Equal(methods, []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}) || !slices.Contains(got.Challenges, order.Challenges[0]) {
+			t.Errorf("asked for %+v, placed with %+v", got.Challenges, order.Challenges)
+		}
+		s.issue(restarted, got)
+	}
 }
 
 // A reissue whose answer was lost can be told from the order itself.

@@ -1,10 +1,13 @@
 package digicert
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
 	"github.com/caddy-commercial/caddy-commercial/internal/lax"
 )
 
@@ -94,6 +97,7 @@ type orderInfo struct {
 	Certificate loose[struct {
 		ID         text          `json:"id"`
 		CommonName text          `json:"common_name"`
+		CSR        text          `json:"csr"`
 		DNSNames   loose[[]text] `json:"dns_names"`
 		Status     text          `json:"status"` // revoked after a revocation (observed)
 	}] `json:"certificate"`
@@ -105,6 +109,10 @@ type orderInfo struct {
 	// AlternativeID is our reference, if the order has it (observed).
 	AlternativeID text `json:"alternative_order_id"`
 }
+
+// csr is the DER of the request of the order's certificate, nil if it is not told.
+// Documented; while a reissue is pending it is that of the certificate before.
+func (i orderInfo) csr() []byte { return certpem.Request(string(i.Certificate.V.CSR)) }
 
 // names lists the order's names in lower case, the common name first.
 func (i orderInfo) names() []string {
@@ -123,15 +131,60 @@ func (i orderInfo) names() []string {
 // orderList is the answer of List and of Alternate, whose orders have an order_id
 // instead of an id.
 type orderList struct {
-	Orders *[]struct {
-		orderInfo
-		OrderID text `json:"order_id"`
-	} `json:"orders"`
+	Orders []orderRow
+}
+
+// orderRow is an order in a list.
+type orderRow struct {
+	orderInfo
+	OrderID text `json:"order_id"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler. A list without orders may be {"orders":[]},
+// but also {}, [], or a page alone (all observed). Whatever else has no orders is an
+// error, so that no answer that is not understood is taken for "there is none".
+func (l *orderList) UnmarshalJSON(b []byte) error {
+	l.Orders = nil
+	if s := compact(b); s == "{}" || s == "[]" {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(b, &fields) != nil || fields == nil {
+		return errNoList
+	}
+	orders, listed := fields["orders"]
+	switch compact(orders) {
+	case "", "null", "[]", "{}":
+	default:
+		return json.Unmarshal(orders, &l.Orders)
+	}
+	var page struct {
+		Total text `json:"total"`
+	}
+	_, paged := fields["page"]
+	_ = json.Unmarshal(fields["page"], &page)
+	total := page.Total.Word()
+	if total != "" && total != "0" || !listed && (!paged || len(fields) > 1) {
+		return errNoList
+	}
+	return nil
+}
+
+var errNoList = errors.New("answer has no list of orders")
+
+// compact is JSON without white space, empty if it is none.
+func compact(b []byte) string {
+	var text bytes.Buffer
+	if json.Compact(&text, b) != nil {
+		return ""
+	}
+	return text.String()
 }
 
 // validation is what stands between an order and its certificate.
 type validation struct {
-	Names loose[[]struct {
+	Method text `json:"order_dcv_method"`
+	Names  loose[[]struct {
 		NameScope text          `json:"name_scope"`
 		Status    text          `json:"status"` // approved when done; others not documented
 		DNSNames  loose[[]text] `json:"dns_names"`

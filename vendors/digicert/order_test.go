@@ -127,8 +127,8 @@ func TestUnusableAnswersOfEveryCall(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // leaves no room for a second attempt
 				defer cancel()
 				err := c.call(ctx, f.orders)
-				if name == "array" && (c.endpoint == "cancel") {
-					return // answers nothing but success
+				if name == "array" && (c.endpoint == "cancel" || c.endpoint == "alternate" || c.endpoint == "list") {
+					return // answers nothing but success, or is a list
 				}
 				if err == nil {
 					t.Fatal("no error")
@@ -170,7 +170,15 @@ func TestRefusalsOfOrders(t *testing.T) {
 		{400, `{"errors":[]}`, vendors.Uncertain, nil, ""},
 		{400, `{}`, vendors.Uncertain, nil, ""},
 		{404, `<html>`, vendors.Uncertain, nil, ""},
-		{409, refusal("conflict"), vendors.Uncertain, nil, "conflict"},
+		{402, refusal("payment_required"), vendors.Permanent, vendors.ErrBalance, "payment_required"},
+		{406, refusal("not_acceptable"), vendors.Permanent, nil, "not_acceptable"},
+		{409, refusal("conflict"), vendors.Permanent, nil, "conflict"},
+		{422, refusal("invalid_value:csr"), vendors.Permanent, nil, "invalid_value:csr"},
+		{402, `<html>pay</html>`, vendors.Uncertain, nil, "HTTP 402"},
+		{409, `{"errors":[{"message":"of a gateway"}]}`, vendors.Uncertain, nil, "of a gateway"},
+		{422, `{"error":"of a gateway"}`, vendors.Uncertain, nil, "HTTP 422"},
+		{408, refusal("timeout"), vendors.Uncertain, nil, "timeout"},
+		{425, refusal("too_early"), vendors.Uncertain, nil, "too_early"},
 		{500, refusal("server_error"), vendors.Uncertain, nil, "server_error"},
 		{201, `{"requests":[{"id":1}]}`, vendors.Uncertain, nil, "no id"},
 		{201, `{"id":""}`, vendors.Uncertain, nil, "no id"},

@@ -1,6 +1,7 @@
 package digicert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,10 +106,8 @@ func (o *Orders) progress(ctx context.Context, order *vendors.Order, raw string,
 	if raw == statusApproval {
 		return
 	}
-	if ch, ok := o.challenge(ctx, order.ID, info.DCVMethod.Word()); ok {
-		order.Challenges = []vendors.Challenge{ch}
-	}
 	v, err := o.client.Validation(ctx, order.ID)
+	order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod.Word(), v.Method.Word()))
 	if err != nil {
 		o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
 		return

@@ -225,3 +225,27 @@ func TestMessagesAreShort(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// The method of a pending order is told in one of two places, or nowhere.
+func TestMethodOfAPendingOrder(t *testing.T) {
+	file := vendors.Challenge{Method: vendors.MethodHTTP, FileName: "fileauth.txt", FileContent: "abc"}
+	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_dnsauth", RecordType: "TXT", RecordValue: "abc"}
+	for name, tt := range map[string]struct {
+		info, validation string
+		want             []vendors.Challenge
+	}{
+		"in the order":           {`,"dcv_method":"http-token"`, `{"order_dcv_method":"dns-txt-token"}`, []vendors.Challenge{file}},
+		"in the validation":      {``, `{"order_dcv_method":"dns-txt-token"}`, []vendors.Challenge{record}},
+		"nowhere":                {``, `{}`, []vendors.Challenge{file, record}},
+		"empty":                  {`,"dcv_method":""`, `{"order_dcv_method":null}`, []vendors.Challenge{file, record}},
+		"no validation at all":   {``, `<html>`, []vendors.Challenge{file, record}},
+		"by mail, as a person's": {`,"dcv_method":"email"`, `{}`, nil},
+	} {
+		f := pendingFake(t, `{"id":123,"status":"pending"`+tt.info+`}`)
+		f.expect("GET /order/certificate/123/validation", "", 200, tt.validation)
+		got, err := f.orders.Status(t.Context(), "123")
+		if err != nil || !reflect.DeepEqual(got.Challenges, tt.want) {
+			t.Errorf("%s: %+v, %v", name, got.Challenges, err)
+		}
+	}
+}

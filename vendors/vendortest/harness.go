@@ -173,7 +173,9 @@ func (s suite) buy(v vendors.Vendor, req vendors.OrderRequest) error {
 
 // lookup asks for a request that was sent just now, as the issuer does.
 func lookup(req vendors.OrderRequest) vendors.Lookup {
-	return vendors.Lookup{Reference: req.Reference, PreparedID: req.PreparedID, Names: req.Names, Sent: time.Now()}
+	return vendors.Lookup{
+		Reference: req.Reference, PreparedID: req.PreparedID, Names: req.Names, CSR: req.CSR, Sent: time.Now(),
+	}
 }
 
 func newCSR(t *testing.T, names []string) []byte {
