@@ -48,9 +48,9 @@ func (p *Process) live(cfg Config) {
 
 // load loads one config and reports whether it is in force.
 func (p *Process) load(ctx context.Context, cfg Config) bool {
-	p.event(func() { p.server.inForce(cfg) })
+	p.event("load", func() { p.server.inForce(cfg) })
 	err := p.system.Load(ctx, cfg)
-	p.event(func() {
+	p.event("loaded", func() {
 		s, last := p.server, len(p.server.loaded)-1
 		if err != nil {
 			p.w.say("server %d: the config is not loaded: %v", s.id, err)
@@ -66,8 +66,8 @@ func (p *Process) load(ctx context.Context, cfg Config) bool {
 }
 
 // event lets something happen in the loop while the process is alive.
-func (p *Process) event(do func()) {
-	_ = p.w.do(p.ctx, nil, "event", "", func(o *op) {
+func (p *Process) event(what string, do func()) {
+	_ = p.w.do(p.ctx, nil, "event", fmt.Sprintf("%d %s", p.Server, what), func(o *op) {
 		if !p.dead {
 			do()
 		}
@@ -171,7 +171,7 @@ func (p *Process) issue(ctx context.Context, name string) (err error) {
 	}()
 	err = p.system.Issue(ctx, name)
 	if p.w.trace != nil {
-		p.event(func() { p.w.say("server %d: issue %s: %v", p.Server, name, err) })
+		p.event("issue "+name, func() { p.w.say("server %d: issue %s: %v", p.Server, name, err) })
 	}
 	return err
 }

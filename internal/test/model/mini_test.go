@@ -37,6 +37,7 @@ type mini struct {
 	mu     sync.Mutex
 	lines  map[string]*line
 	certs  map[string]*tls.Certificate
+	read   map[string]string // what was read for a name
 	rounds map[string]chan struct{} // wakes the rounds of a name
 	cfg    Config
 	ctx    context.Context
@@ -87,7 +88,7 @@ type entry struct {
 
 func newMini(r rules) Factory {
 	return func(p *Process) System {
-		return &mini{p: p, rules: r, lines: make(map[string]*line), certs: make(map[string]*tls.Certificate)}
+		return &mini{p: p, rules: r, lines: make(map[string]*line), certs: make(map[string]*tls.Certificate), read: make(map[string]string)}
 	}
 }
 
@@ -165,6 +166,14 @@ func (m *mini) due(name string) bool {
 	return c == nil || old(c.Leaf, m.p.Now())
 }
 
+// better reports whether a certificate is to be served in place of another one.
+func better(leaf, have *x509.Certificate, now time.Time) bool {
+	if old(leaf, now) != old(have, now) {
+		return old(have, now)
+	}
+	return leaf.NotAfter.After(have.NotAfter)
+}
+
 func old(leaf *x509.Certificate, now time.Time) bool {
 	return now.After(leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3))
 }
@@ -177,8 +186,12 @@ func (m *mini) reload(ctx context.Context, name string) {
 	if err != nil {
 		return
 	}
+	m.mu.Lock()
+	same := m.read[name] == string(b)
+	m.read[name] = string(b)
+	m.mu.Unlock()
 	var pr pair
-	if json.Unmarshal(b, &pr) == nil {
+	if !same && json.Unmarshal(b, &pr) == nil {
 		m.serve(name, pr)
 	}
 }
@@ -194,7 +207,7 @@ func (m *mini) serve(name string, pr pair) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if have := m.certs[name]; have == nil || leaf.NotAfter.After(have.Leaf.NotAfter) {
+	if have := m.certs[name]; have == nil || better(leaf, have.Leaf, m.p.Now()) {
 		m.certs[name] = &tls.Certificate{Certificate: [][]byte{pr.Leaf}, PrivateKey: key, Leaf: leaf}
 	}
 }
@@ -351,11 +364,11 @@ func (l *line) round(ctx context.Context, cfg Config, name string) time.Duration
 		}
 	}
 	slices.SortFunc(entries, func(a, b *entry) int { return b.Ends.Compare(a.Ends) })
-	pause := 20 * time.Minute
+	pause := time.Hour
 	for _, e := range entries {
 		done, again := l.drive(ctx, name, e.ID)
 		if done {
-			return time.Minute
+			return 10 * time.Minute
 		}
 		pause = min(pause, again)
 	}

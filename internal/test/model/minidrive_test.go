@@ -24,12 +24,15 @@ func (l *line) drive(ctx context.Context, name, id string) (bool, time.Duration)
 			return false, time.Minute
 		}
 		if e == nil || e.State == gone || !e.Ends.After(l.m.p.Now()) {
-			return false, 20 * time.Minute
+			return false, time.Hour
 		}
 		switch e.State {
 		case asked:
 			if !l.lookUp(ctx, e) {
-				return false, 2 * time.Minute
+				if !e.Flag.IsZero() {
+					return false, 3 * time.Hour
+				}
+				return false, 5 * time.Minute
 			}
 		case open:
 			if !l.follow(ctx, e) {
@@ -37,7 +40,7 @@ func (l *line) drive(ctx context.Context, name, id string) (bool, time.Duration)
 			}
 		case issued:
 			if !e.speaks(name) || !l.m.due(name) {
-				return !l.m.due(name), 20 * time.Minute
+				return !l.m.due(name), time.Hour
 			}
 			if l.deliver(ctx, e) {
 				return true, 0
@@ -58,9 +61,9 @@ func (l *line) pace(e *entry) time.Duration {
 	case !e.Flag.IsZero():
 		return 3 * time.Hour
 	case age > 3*time.Hour:
-		return 30 * time.Minute
+		return time.Hour
 	}
-	return 5 * time.Minute
+	return 10 * time.Minute
 }
 
 // deliver stores and serves the certificate of an entry, if its key is ours and it lasts.
@@ -79,6 +82,9 @@ func (l *line) deliver(ctx context.Context, e *entry) bool {
 		return false
 	}
 	for _, n := range leaf.DNSNames {
+		if have := l.m.Served(n); have != nil && !better(leaf, have.Leaf, l.m.p.Now()) {
+			continue
+		}
 		if l.m.p.Storage.Store(ctx, "certificates/"+n, b) == nil {
 			l.m.serve(n, pr)
 		}

@@ -131,8 +131,8 @@ func Base() Params {
 // time.
 func Quick() Params {
 	p := Base()
-	p.Life, p.Terms, p.Margins = 4*day, []int{10, 5, 20}, []time.Duration{day, 2 * day, 12 * time.Hour, 30 * day}
-	p.Chaos, p.Calm = 12*day, 9*day
+	p.Life, p.Terms, p.Margins = 3*day, []int{6, 4, 12}, []time.Duration{18 * time.Hour, 36 * time.Hour, 12 * time.Hour, 30 * day}
+	p.Chaos, p.Bound, p.Calm = 6*day, 4*day, 6*day
 	p.Prepares, p.Predicts, p.Renews = Drawn, Drawn, Drawn
 	return p
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"sync"
 	"testing/synctest"
@@ -150,8 +149,8 @@ func (w *World) sleep(d time.Duration) {
 	_ = w.do(context.Background(), nil, "sleep", "", func(o *op) { w.after(d, func() { w.finish(o, nil) }) })
 }
 
-// compareOps orders operations that were submitted at the same moment. IDs, which may be
-// random, are left to the order of arrival.
+// compareOps orders operations that were submitted at the same moment, so that it does not
+// matter which goroutine ran first.
 func compareOps(a, b *op) int {
 	server := func(o *op) int {
 		if o.process == nil {
@@ -159,7 +158,7 @@ func compareOps(a, b *op) int {
 		}
 		return o.process.Server
 	}
-	return cmp.Or(cmp.Compare(server(a), server(b)), cmp.Compare(a.kind, b.kind), cmp.Compare(path.Dir(a.key), path.Dir(b.key)), cmp.Compare(a.arrival, b.arrival))
+	return cmp.Or(cmp.Compare(server(a), server(b)), cmp.Compare(a.kind, b.kind), cmp.Compare(a.key, b.key), cmp.Compare(a.arrival, b.arrival))
 }
 
 // loop lets one event happen after the other until the world has ended.
