@@ -1,0 +1,174 @@
+package model
+
+import (
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// Violation is a rule that a system broke.
+type Violation struct {
+	Kind string // a constant for each rule
+	Text string
+	At   time.Duration // the true time since the history's begin
+}
+
+func (v *Violation) String() string {
+	return fmt.Sprintf("%s after %.1f days: %s", v.Kind, v.At.Hours()/24, v.Text)
+}
+
+// The kinds of violations.
+const (
+	PaidTwice          = "paid twice"
+	BoughtThoughCovered = "bought though covered"
+	BoughtForAdopted   = "bought for adopted"
+	BoughtUnasked      = "bought for a name that is not configured"
+	BoughtOther        = "bought another product or term"
+	LimitPassed        = "spending limit"
+	NoCertificate      = "no certificate"
+)
+
+// Charge is an order that was paid.
+type Charge struct {
+	At      time.Duration // the true time since the history's begin
+	Server  int
+	Vendor  int
+	Account string
+	OrderID string
+	Names   []string
+	Product string
+	Term    time.Duration
+}
+
+// charge makes a paid order and judges it.
+func (s *seller) charge(c *client, o *order) *order {
+	w := s.w
+	s.create(o, nil)
+	ch := Charge{w.now(), c.p.Server, s.number, c.account, o.id, o.names, o.product, o.term}
+	w.say("CHARGE %s for %v, account %q, reference %s, by server %d", o.id, o.names, o.account, o.ref, c.p.Server)
+	w.result.Charges++
+	if w.p.Observe != nil {
+		w.p.Observe(ch)
+	}
+	s.judge(c, o)
+	s.charges = append(s.charges, ch)
+	return o
+}
+
+// grace is how long after its end a config may still be what an order was bought by: the
+// time from the last moment at which a process can look to that at which a charge lands.
+func (w *World) grace() time.Duration {
+	return w.p.LateCheck + w.p.PauseBeforeSend + w.p.PaidTimeout + w.p.Land + time.Minute
+}
+
+// judge compares a new order with those before, by the vendor's truth and the true time.
+func (s *seller) judge(c *client, o *order) {
+	w := s.w
+	now, slack := w.now(), 2*w.p.Skew+3*w.p.AbsenceAge
+	var configs []Config
+	for _, l := range c.p.server.loaded {
+		if (l.until == 0 || l.until+w.grace() >= now) && l.Vendor == s.number && l.Account == c.account {
+			configs = append(configs, l.Config)
+		}
+	}
+	if len(configs) == 0 {
+		w.violate(BoughtUnasked, "%v, by server %d: no config names this account", o.names, c.p.Server)
+		return
+	}
+	margin := time.Duration(0)
+	for _, cfg := range configs {
+		margin = max(margin, cfg.Margin)
+	}
+	if !slices.ContainsFunc(configs, func(cfg Config) bool {
+		return cfg.Product == o.product && time.Duration(cfg.Term)*day == o.term
+	}) {
+		w.violate(BoughtOther, "%s for %s, by server %d", o.product, o.term, c.p.Server)
+	}
+	for _, n := range o.names {
+		for _, x := range s.list {
+			if x == o || !x.ours || x.account != o.account || x.root.dismissed {
+				continue
+			}
+			left, inMargin := x.ends-now, min(margin, x.term/2)+slack
+			if left <= inMargin {
+				continue
+			}
+			if x.root == x && slices.Contains(x.names, n) {
+				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d", n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, c.p.Server)
+			}
+			known := x.status == vendors.StatusIssued && x.issued < now-6*time.Hour && x.issued > 0
+			if known && !slices.Contains(x.names, n) && slices.Contains(s.covered(x), n) {
+				w.violate(BoughtThoughCovered, "%s by %s", n, x.id)
+			}
+		}
+		if !slices.ContainsFunc(configs, func(cfg Config) bool { return cfg.Adopt[n] == "" }) {
+			w.violate(BoughtForAdopted, "%s by server %d", n, c.p.Server)
+		} else if !slices.ContainsFunc(configs, func(cfg Config) bool { return cfg.MayBuy(n) }) {
+			w.violate(BoughtUnasked, "%s by server %d", n, c.p.Server)
+		}
+	}
+	per, count := day-2*w.p.Skew, 1
+	for _, ch := range s.charges {
+		if ch.Account == c.account && ch.At > now-per {
+			count++
+		}
+	}
+	if count > w.p.Limit {
+		w.violate(LimitPassed, "%d charges in %.0f hours", count, per.Hours())
+	}
+}
+
+// serves looks whether a server that is up serves a valid certificate for the name, and
+// says what is wrong with it if not.
+func (s *server) serves(name string) string {
+	p := s.up
+	if p == nil || p.system == nil {
+		return "it is down"
+	}
+	cert := p.system.Served(name)
+	if cert == nil {
+		return "it has none"
+	}
+	leaf := cert.Leaf
+	if leaf == nil {
+		return "its leaf is not known"
+	}
+	now := time.Now()
+	if now.After(leaf.NotAfter) {
+		return fmt.Sprintf("it ended %s ago", now.Sub(leaf.NotAfter))
+	}
+	if err := leaf.VerifyHostname(name); err != nil {
+		return err.Error()
+	}
+	if err := leaf.CheckSignatureFrom(modelCA().cert); err != nil {
+		return err.Error()
+	}
+	if !fits(cert.PrivateKey, leaf) {
+		return "its private key is another one's"
+	}
+	return ""
+}
+
+// fits reports whether the private key belongs to the certificate.
+func fits(key crypto.PrivateKey, leaf *x509.Certificate) bool {
+	signer, ok := key.(crypto.Signer)
+	return ok && sameKey(signer.Public(), leaf.PublicKey)
+}
+
+// lost tells of the orders that speak for a name, for the reader of a failure.
+func (w *World) lost(name string) string {
+	var text []string
+	for _, s := range w.sellers {
+		for _, o := range s.list {
+			if o.ends > w.now()-day && slices.Contains(s.covered(o), name) {
+				text = append(text, fmt.Sprintf("%s %s of account %q, %.1f days left", o.id, o.status, o.account, (o.ends-w.now()).Hours()/24))
+			}
+		}
+	}
+	return strings.Join(text, "; ")
+}

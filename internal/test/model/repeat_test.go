@@ -1,0 +1,29 @@
+package model
+
+import (
+	"hash/fnv"
+	"testing"
+)
+
+// TestRepeat expects that a tape repeats its history, line by line.
+func TestRepeat(t *testing.T) {
+	digest := func(tape *Tape, kind Kind) (uint64, []uint16) {
+		h := fnv.New64a()
+		r := History(t, tape, kind.Params, newMini(rules{}), func(line string) { h.Write([]byte(line + "\n")) })
+		return h.Sum64(), r.Choices
+	}
+	for _, kind := range Kinds(Quick()) {
+		differ := 0
+		const n = 20
+		for seed := range uint64(n) {
+			first, choices := digest(SeedTape(seed), kind)
+			if second, _ := digest(DataTape(choices), kind); first != second {
+				differ++
+			}
+		}
+		t.Logf("%s: %d of %d histories differ", kind.Name, differ, n)
+		if differ > n/4 {
+			t.Errorf("%s: %d of %d histories do not repeat themselves", kind.Name, differ, n)
+		}
+	}
+}
