@@ -114,7 +114,7 @@ func (f *files) Publish(ctx context.Context, p proof) error {
 		return err
 	}
 	for _, ch := range list {
-		if err := dcv.Live.Publish(ctx, f.storage, ch); err != nil {
+		if err := dcv.Live.Present(ctx, f.storage, ch); err != nil {
 			return err
 		}
 	}
@@ -285,7 +285,7 @@ func (f *files) judge(host string, err error) error {
 
 // Withdraw takes the files away.
 func (f *files) Withdraw(ctx context.Context, p proof) {
-	if err := dcv.Live.Withdraw(ctx, f.storage, p.id, p.names); err != nil {
+	if err := dcv.Live.CleanUp(ctx, f.storage, p.id, p.names); err != nil {
 		f.logger.Warn("removing validation files from storage failed; they expire by themselves", zap.Strings("identifiers", p.names), zap.Error(err))
 	}
 	f.mu.Lock()
