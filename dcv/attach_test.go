@@ -112,7 +112,7 @@ func (s *site) wantServed(others map[string]string) {
 
 // Every config is loaded, reloaded unchanged and reloaded changed.
 func TestAttach(t *testing.T) {
-	publish(t, "attach", testFile, testBody, "shop.example.com")
+	present(t, "attach", testFile, testBody, "shop.example.com")
 	for _, tc := range attachCases {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSite(t)
@@ -140,7 +140,7 @@ const maxLoads = 400
 // Apps and servers are provisioned in random order. The test goes on until each
 // order has come, and fails rather than pass without one of them.
 func TestAttachInEveryOrder(t *testing.T) {
-	publish(t, "order", testFile, testBody, "shop.example.com")
+	present(t, "order", testFile, testBody, "shop.example.com")
 	s := newSite(t)
 	config := s.adapt("cert_issuer dcvtest", "shop.example.com {\nrespond secure\n}")
 	seen := make(map[string]int)
@@ -158,7 +158,7 @@ func TestAttachInEveryOrder(t *testing.T) {
 
 // A server of the user may have the name that Caddy gives to its own.
 func TestAttachToUsersServerOfThatName(t *testing.T) {
-	publish(t, "name", testFile, testBody, "shop.example.com")
+	present(t, "name", testFile, testBody, "shop.example.com")
 	s := newSite(t)
 	for _, autoHTTPS := range []string{"", "auto_https off"} {
 		config := s.adapt("cert_issuer dcvtest\n"+autoHTTPS, "http://shop.example.com, http://www.shop.example.com {\nroute {\ndcv\nrespond plain\n}\n}")
@@ -176,7 +176,7 @@ func TestAttachToUsersServerOfThatName(t *testing.T) {
 
 // The rebuilt redirect server must keep what Caddy would have given it.
 func TestRedirectServerKeepsLogsAndMetrics(t *testing.T) {
-	publish(t, "logs", testFile, testBody, "shop.example.com")
+	present(t, "logs", testFile, testBody, "shop.example.com")
 	s := newSite(t)
 	logFile := t.TempDir() + "/access.log"
 	config := s.adapt("cert_issuer dcvtest\nmetrics", "shop.example.com {\nlog {\noutput file "+logFile+" {\nroll_disabled\n}\n}\nrespond secure\n}\nhttp://:"+fmt.Sprint(freePort(t))+" {\nmetrics /metrics\n}")

@@ -36,10 +36,10 @@ func BenchmarkHandlerHit(b *testing.B) {
 	const host = "shop.example.com"
 	storage := &certmagic.FileStorage{Path: b.TempDir()}
 	ch := challenge(b, "order", testFile, testBody, host)
-	if err := Live.Publish(b.Context(), storage, ch); err != nil {
+	if err := Live.Present(b.Context(), storage, ch); err != nil {
 		b.Fatal(err)
 	}
-	defer Live.Withdraw(b.Context(), storage, ch.ID, ch.Hosts)
+	defer Live.CleanUp(b.Context(), storage, ch.ID, ch.Hosts)
 	r := benchRequest(host, ch.Path)
 
 	b.Run("dcv", func(b *testing.B) {
@@ -109,7 +109,7 @@ func BenchmarkMatcherMiss(b *testing.B) {
 // BenchmarkLookup is the part of a hit that grows with nothing.
 func BenchmarkLookup(b *testing.B) {
 	s := NewStore()
-	if err := s.Publish(b.Context(), nil, challenge(b, "order", testFile, testBody, "shop.example.com")); err != nil {
+	if err := s.Present(b.Context(), nil, challenge(b, "order", testFile, testBody, "shop.example.com")); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

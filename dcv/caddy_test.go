@@ -257,18 +257,18 @@ func dialLoopback(ctx context.Context, network, addr string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
 }
 
-// publish puts a challenge into the process-wide store for the test's duration.
-func publish(t testing.TB, id, file, body string, hosts ...string) Challenge {
+// present puts a challenge into the process-wide store for the test's duration.
+func present(t testing.TB, id, file, body string, hosts ...string) Challenge {
 	t.Helper()
 	ch, err := NewChallenge(id, hosts, file, body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Live.Publish(t.Context(), nil, ch); err != nil {
+	if err := Live.Present(t.Context(), nil, ch); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := Live.Withdraw(context.Background(), nil, id, nil); err != nil {
+		if err := Live.CleanUp(context.Background(), nil, id, nil); err != nil {
 			t.Error(err)
 		}
 	})

@@ -148,7 +148,7 @@ type source struct {
 	managed func(host string) bool
 }
 
-// remote knows what other instances of a cluster have published.
+// remote knows what other instances of a cluster have presented.
 type remote struct {
 	sources atomic.Pointer[[]*source]
 	flight  singleflight.Group
@@ -222,7 +222,7 @@ func (r *remote) storages(host string) []*source {
 	return found
 }
 
-// find looks for a file that another instance published. An error tells that a
+// find looks for a file that another instance presented. An error tells that a
 // storage could not be read; it is returned once, not for each request that
 // waited for that read.
 func (r *remote) find(ctx context.Context, host, path string) (*file, error) {

@@ -54,7 +54,7 @@ type Challenge struct {
 	Body []byte
 
 	// Expires is when the file is taken for abandoned. It matters after a crash,
-	// when nobody is left to withdraw it. Zero means never.
+	// when nobody is left to clean it up. Zero means never.
 	Expires time.Time
 }
 

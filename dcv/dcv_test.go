@@ -139,11 +139,11 @@ func FuzzNewChallenge(f *testing.F) {
 			t.Errorf("body %q", ch.Body)
 		}
 		s := NewStore()
-		if err := s.Publish(t.Context(), nil, ch); err != nil {
+		if err := s.Present(t.Context(), nil, ch); err != nil {
 			t.Fatal(err)
 		}
 		if got, ok := s.Lookup(host, ch.Path); !ok || !bytes.Equal(got, ch.Body) {
-			t.Errorf("published for %q and not found there", host)
+			t.Errorf("presented for %q and not found there", host)
 		}
 	})
 }

@@ -36,7 +36,7 @@ func newHandler() *Handler { return &Handler{logger: zap.NewNop()} }
 func TestHandler(t *testing.T) {
 	const body = "one\r\ntwo\n"
 	s := NewStore()
-	must(t, s.Publish(t.Context(), nil, challenge(t, "a", "A1.txt", body, "example.com", "::1")))
+	must(t, s.Present(t.Context(), nil, challenge(t, "a", "A1.txt", body, "example.com", "::1")))
 	for _, tc := range []struct {
 		method, host, target string
 		want                 int
@@ -94,7 +94,7 @@ func TestHandler(t *testing.T) {
 }
 
 func TestHandlerOutsideItsDirectory(t *testing.T) {
-	publish(t, "outside", testFile, testBody, "shop.example.com")
+	present(t, "outside", testFile, testBody, "shop.example.com")
 	for _, path := range []string{"/", "/" + testFile, "/.well-known/" + testFile, "/.well-known/pki-validation", "/x" + PathPrefix + testFile,
 		"/.well-known%2fpki-validation/" + testFile, "//.well-known/pki-validation/" + testFile, "/.WELL-KNOWN/pki-validation/" + testFile} {
 		r := httptest.NewRequest(http.MethodGet, "http://shop.example.com"+path, nil)
@@ -112,7 +112,7 @@ func TestHandlerOutsideItsDirectory(t *testing.T) {
 
 func TestVisits(t *testing.T) {
 	s := NewStore()
-	must(t, s.Publish(t.Context(), nil, challenge(t, "a", "a.txt", "one", "example.com")))
+	must(t, s.Present(t.Context(), nil, challenge(t, "a", "a.txt", "one", "example.com")))
 	visit := func(agent string) {
 		r := httptest.NewRequest(http.MethodGet, "http://www.Example.com"+PathPrefix+"a.txt", nil)
 		r.Header.Set("User-Agent", agent)
@@ -139,7 +139,7 @@ func TestVisits(t *testing.T) {
 	if n := s.VisitCount("a"); n != 2*maxVisits+1 {
 		t.Errorf("got %d visits in all", n)
 	}
-	must(t, s.Withdraw(t.Context(), nil, "a", nil))
+	must(t, s.CleanUp(t.Context(), nil, "a", nil))
 	if s.Visits("a") != nil || s.VisitCount("a") != 0 {
 		t.Error("visits outlive their challenge")
 	}
@@ -147,7 +147,7 @@ func TestVisits(t *testing.T) {
 
 func TestHandlerReadsStorage(t *testing.T) {
 	storage := newMemoryStorage("shared")
-	must(t, NewStore().Publish(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
+	must(t, NewStore().Present(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
 	core, logs := observer.New(zap.InfoLevel)
 	h := &Handler{logger: zap.New(core)}
 	s := NewStore()
@@ -183,7 +183,7 @@ func FuzzChallengePath(f *testing.F) {
 	f.Add("get", "example.com..", "/.well-known/pki-validation/\x00A1.txt", "")
 	const body = "the file"
 	s := NewStore()
-	if err := s.Publish(f.Context(), nil, challenge(f, "a", "A1.txt", body, "example.com")); err != nil {
+	if err := s.Present(f.Context(), nil, challenge(f, "a", "A1.txt", body, "example.com")); err != nil {
 		f.Fatal(err)
 	}
 	storage := newMemoryStorage("shared")

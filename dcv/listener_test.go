@@ -36,7 +36,7 @@ func refused(addr string) bool {
 }
 
 func TestServe(t *testing.T) {
-	publish(t, "listener", testFile, testBody, "shop.example.com")
+	present(t, "listener", testFile, testBody, "shop.example.com")
 	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 
 	var group sync.WaitGroup
@@ -97,7 +97,7 @@ func TestServeOnBusyPort(t *testing.T) {
 
 // The listener of a running order must not keep a new config from its port.
 func TestServeLeavesThePortToCaddy(t *testing.T) {
-	publish(t, "yield", testFile, testBody, "shop.example.com")
+	present(t, "yield", testFile, testBody, "shop.example.com")
 	s := newSite(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", s.HTTP)
 	s.load(s.adapt("cert_issuer dcvtest\nauto_https disable_redirects", "shop.example.com {\nrespond secure\n}"))

@@ -18,7 +18,7 @@ import (
 func TestProbe(t *testing.T) {
 	s := NewStore()
 	ch := challenge(t, "a", "A1.txt", "one\r\ntwo\n", "example.com")
-	must(t, s.Publish(t.Context(), nil, ch))
+	must(t, s.Present(t.Context(), nil, ch))
 	ours := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := &Handler{logger: zap.NewNop()}
 		_ = h.serve(s, w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {

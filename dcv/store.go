@@ -17,12 +17,12 @@ import (
 // share it, so that a file outlives the reload of a config.
 var Live = NewStore()
 
-// Store holds the live challenges: in memory those published by this process, in
+// Store holds the live challenges: in memory those presented by this process, in
 // certmagic storage a copy of them for the other instances of a cluster.
 //
 // Where two challenges claim the same host and path, one that names the host
 // goes before one that has it as a twin only, and then the newer before the
-// older; the other is served again when the first is withdrawn.
+// older; the other is served again when the first is cleaned up.
 //
 // All methods may be called concurrently.
 type Store struct {
@@ -45,7 +45,7 @@ type file struct {
 	body    []byte
 	length  []string // value of the Content-Length header
 	expires time.Time
-	visits  *visitLog // nil if the challenge was published by another instance
+	visits  *visitLog // nil if the challenge was presented by another instance
 }
 
 func newFile(ch Challenge, name string) *file {
@@ -69,11 +69,11 @@ func NewStore() *Store {
 	return s
 }
 
-// Publish makes the challenge fetchable on its hosts and their twins: at once in
+// Present makes the challenge fetchable on its hosts and their twins: at once in
 // this process, and through storage, if it is not nil, in a cluster. What the
-// same ID had published for the same hosts is replaced. On an error of the
-// storage the file is nevertheless up in this process; Withdraw takes it down.
-func (s *Store) Publish(ctx context.Context, storage certmagic.Storage, ch Challenge) error {
+// same ID had presented for the same hosts is replaced. On an error of the
+// storage the file is nevertheless up in this process; CleanUp takes it down.
+func (s *Store) Present(ctx context.Context, storage certmagic.Storage, ch Challenge) error {
 	if err := ch.check(); err != nil {
 		return err
 	}
@@ -108,14 +108,14 @@ func (s *Store) Publish(ctx context.Context, storage certmagic.Storage, ch Chall
 	})
 }
 
-// withdrawTimeout bounds the storage calls of one Withdraw.
-const withdrawTimeout = 30 * time.Second
+// cleanUpTimeout bounds the storage calls of one CleanUp.
+const cleanUpTimeout = 30 * time.Second
 
-// Withdraw ends what the ID published for the hosts and their twins, in memory
+// CleanUp ends what the ID presented for the hosts and their twins, in memory
 // and, if storage is not nil, there. With no hosts it ends whatever this process
-// has published under the ID. It is clean-up and therefore also does its work
-// under a cancelled context. Withdrawing what is not there is no error.
-func (s *Store) Withdraw(ctx context.Context, storage certmagic.Storage, id string, hosts []string) error {
+// has presented under the ID. It is clean-up and therefore also does its work
+// under a cancelled context. Cleaning up what is not there is no error.
+func (s *Store) CleanUp(ctx context.Context, storage certmagic.Storage, id string, hosts []string) error {
 	names := make([]string, len(hosts))
 	for i, host := range hosts {
 		names[i] = NormalizeHost(host)
@@ -152,7 +152,7 @@ func (s *Store) Withdraw(ctx context.Context, storage certmagic.Storage, id stri
 	if storage == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
 	return updateHosts(ctx, storage, names, drop)
 }
@@ -172,7 +172,7 @@ func (s *Store) find(host, path string) *file { return pickFile((*s.live.Load())
 // Visits returns the newest requests that were answered for the ID, oldest first,
 // at most 64. Probes of our own are left out, and so are requests that another
 // instance of a cluster answered. They are forgotten when the last file of the ID
-// is withdrawn.
+// is cleaned up.
 func (s *Store) Visits(id string) []Visit {
 	visits, _ := s.visits(id)
 	return visits

@@ -37,10 +37,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func TestPublishAndWithdraw(t *testing.T) {
+func TestPresentAndCleanUp(t *testing.T) {
 	ctx := t.Context()
 	s := NewStore()
-	must(t, s.Publish(ctx, nil, challenge(t, "a", "A.txt", "one", "example.com", "shop.example.org")))
+	must(t, s.Present(ctx, nil, challenge(t, "a", "A.txt", "one", "example.com", "shop.example.org")))
 	for _, host := range []string{"example.com", "www.example.com", "shop.example.org", "WWW.Shop.Example.org:8080"} {
 		wantFile(t, s, host, "A.txt", "one")
 		wantFile(t, s, host, "a.txt", "one")
@@ -48,23 +48,23 @@ func TestPublishAndWithdraw(t *testing.T) {
 	}
 	wantFile(t, s, "example.org", "A.txt", "")
 
-	must(t, s.Publish(ctx, nil, challenge(t, "a", "B.txt", "two", "example.com")))
+	must(t, s.Present(ctx, nil, challenge(t, "a", "B.txt", "two", "example.com")))
 	wantFile(t, s, "example.com", "A.txt", "")
 	wantFile(t, s, "www.example.com", "B.txt", "two")
 	wantFile(t, s, "shop.example.org", "A.txt", "one")
 
-	must(t, s.Withdraw(ctx, nil, "other", nil))
-	must(t, s.Withdraw(ctx, nil, "a", []string{"EXAMPLE.com"}))
+	must(t, s.CleanUp(ctx, nil, "other", nil))
+	must(t, s.CleanUp(ctx, nil, "a", []string{"EXAMPLE.com"}))
 	wantFile(t, s, "example.com", "B.txt", "")
 	wantFile(t, s, "www.example.com", "B.txt", "")
 	wantFile(t, s, "shop.example.org", "A.txt", "one")
-	must(t, s.Withdraw(ctx, nil, "a", nil))
+	must(t, s.CleanUp(ctx, nil, "a", nil))
 	if n := len(*s.live.Load()); n != 0 || len(s.logs) != 0 {
 		t.Errorf("%d hosts and %d logs are left", n, len(s.logs))
 	}
 
-	if err := s.Publish(ctx, nil, Challenge{ID: "x", Hosts: []string{"example.com"}, Path: "/index.html", Body: []byte("x")}); err == nil {
-		t.Error("published a file of another directory")
+	if err := s.Present(ctx, nil, Challenge{ID: "x", Hosts: []string{"example.com"}, Path: "/index.html", Body: []byte("x")}); err == nil {
+		t.Error("presented a file of another directory")
 	}
 }
 
@@ -73,22 +73,22 @@ func TestSameFileOfSeveralOrders(t *testing.T) {
 	const file = "fileauth.txt"
 	ctx := t.Context()
 	s := NewStore()
-	must(t, s.Publish(ctx, nil, challenge(t, "apex", file, "apex", "example.com")))
-	must(t, s.Publish(ctx, nil, challenge(t, "www", file, "www", "www.example.com")))
+	must(t, s.Present(ctx, nil, challenge(t, "apex", file, "apex", "example.com")))
+	must(t, s.Present(ctx, nil, challenge(t, "www", file, "www", "www.example.com")))
 	wantFile(t, s, "example.com", file, "apex")
 	wantFile(t, s, "www.example.com", file, "www")
-	must(t, s.Publish(ctx, nil, challenge(t, "newer", file, "newer", "example.com")))
+	must(t, s.Present(ctx, nil, challenge(t, "newer", file, "newer", "example.com")))
 	wantFile(t, s, "example.com", file, "newer")
 	wantFile(t, s, "www.example.com", file, "www")
-	must(t, s.Withdraw(ctx, nil, "www", []string{"www.example.com"}))
+	must(t, s.CleanUp(ctx, nil, "www", []string{"www.example.com"}))
 	wantFile(t, s, "www.example.com", file, "newer")
-	must(t, s.Withdraw(ctx, nil, "newer", []string{"example.com"}))
+	must(t, s.CleanUp(ctx, nil, "newer", []string{"example.com"}))
 	wantFile(t, s, "example.com", file, "apex")
 	wantFile(t, s, "www.example.com", file, "apex")
 
 	// One order, a body for each of its names.
-	must(t, s.Publish(ctx, nil, challenge(t, "order", file, "for apex", "example.com")))
-	must(t, s.Publish(ctx, nil, challenge(t, "order", file, "for www", "www.example.com")))
+	must(t, s.Present(ctx, nil, challenge(t, "order", file, "for apex", "example.com")))
+	must(t, s.Present(ctx, nil, challenge(t, "order", file, "for www", "www.example.com")))
 	wantFile(t, s, "example.com", file, "for apex")
 	wantFile(t, s, "www.example.com", file, "for www")
 }
@@ -99,11 +99,11 @@ func TestExpiry(t *testing.T) {
 		storage := newMemoryStorage("shared")
 		ch := challenge(t, "a", "a.txt", "one", "example.com")
 		ch.Expires = time.Now().Add(time.Hour)
-		must(t, s.Publish(t.Context(), storage, ch))
+		must(t, s.Present(t.Context(), storage, ch))
 		wantFile(t, s, "example.com", "a.txt", "one")
 		time.Sleep(time.Hour) // of the bubble
 		wantFile(t, s, "example.com", "a.txt", "")
-		must(t, s.Publish(t.Context(), storage, challenge(t, "b", "b.txt", "two", "example.com")))
+		must(t, s.Present(t.Context(), storage, challenge(t, "b", "b.txt", "two", "example.com")))
 		files, err := readHost(t.Context(), storage, "example.com")
 		if err != nil || len(files) != 1 || files[0].id != "b" {
 			t.Errorf("storage has %v, %v", files, err)
@@ -111,7 +111,7 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
-// fromCluster asks an instance that published nothing itself.
+// fromCluster asks an instance that presented nothing itself.
 func fromCluster(t *testing.T, s *Store, host, file string) string {
 	t.Helper()
 	f, err := s.remote.find(t.Context(), host, PathPrefix+file)
@@ -126,14 +126,14 @@ func fromCluster(t *testing.T, s *Store, host, file string) string {
 
 func everyHost(string) bool { return true }
 
-func TestClusterServesWhatAnotherInstancePublished(t *testing.T) {
+func TestClusterServesWhatAnotherInstancePresented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		storage := newMemoryStorage("shared")
 		one, two := NewStore(), NewStore()
 		release := two.Manage(storage, func(host string) bool { return host == "example.com" })
-		must(t, one.Publish(ctx, storage, challenge(t, "a", "A.txt", "one", "example.com", "example.org")))
-		must(t, one.Publish(ctx, storage, challenge(t, "b", "B.txt", "two", "example.com")))
+		must(t, one.Present(ctx, storage, challenge(t, "a", "A.txt", "one", "example.com", "example.org")))
+		must(t, one.Present(ctx, storage, challenge(t, "b", "B.txt", "two", "example.com")))
 		for _, host := range []string{"example.com", "www.example.com"} {
 			for file, want := range map[string]string{"A.txt": "one", "B.txt": "two", "b.txt": "two", "C.txt": ""} {
 				if got := fromCluster(t, two, host, file); got != want {
@@ -148,15 +148,15 @@ func TestClusterServesWhatAnotherInstancePublished(t *testing.T) {
 			t.Errorf("unmanaged host: got %q", got)
 		}
 
-		must(t, one.Withdraw(ctx, storage, "a", []string{"example.com", "example.org"}))
+		must(t, one.CleanUp(ctx, storage, "a", []string{"example.com", "example.org"}))
 		time.Sleep(readInterval) // of the bubble
 		if got := fromCluster(t, two, "example.com", "A.txt"); got != "" {
-			t.Errorf("withdrawn: got %q", got)
+			t.Errorf("cleaned up: got %q", got)
 		}
 		if got := fromCluster(t, two, "example.com", "B.txt"); got != "two" {
 			t.Errorf("other order: got %q", got)
 		}
-		must(t, one.Withdraw(ctx, storage, "b", []string{"example.com"}))
+		must(t, one.CleanUp(ctx, storage, "b", []string{"example.com"}))
 		if n := storage.keys(); n != 0 {
 			t.Errorf("%d keys are left in storage", n)
 		}
@@ -175,7 +175,7 @@ func TestClusterServesWhatAnotherInstancePublished(t *testing.T) {
 func TestVisitorsWaitForOneRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
-		must(t, NewStore().Publish(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
+		must(t, NewStore().Present(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
 		before := storage.loaded("example.com")
 		storage.gate = make(chan struct{})
 		s := NewStore()
@@ -274,12 +274,12 @@ func TestStorageFails(t *testing.T) {
 		storage.setFail(broken)
 		s := NewStore()
 		ch := challenge(t, "a", "a.txt", "one", "example.com")
-		if err := s.Publish(t.Context(), storage, ch); !errors.Is(err, broken) {
-			t.Errorf("Publish: got %v", err)
+		if err := s.Present(t.Context(), storage, ch); !errors.Is(err, broken) {
+			t.Errorf("Present: got %v", err)
 		}
 		wantFile(t, s, "example.com", "a.txt", "one")
-		if err := s.Withdraw(t.Context(), storage, "a", ch.Hosts); !errors.Is(err, broken) {
-			t.Errorf("Withdraw: got %v", err)
+		if err := s.CleanUp(t.Context(), storage, "a", ch.Hosts); !errors.Is(err, broken) {
+			t.Errorf("CleanUp: got %v", err)
 		}
 		wantFile(t, s, "example.com", "a.txt", "")
 
@@ -298,7 +298,7 @@ func TestBrokenRecord(t *testing.T) {
 		storage := newMemoryStorage("shared")
 		storage.values[hostKey("example.com")] = []byte(data)
 		s := NewStore()
-		must(t, s.Publish(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
+		must(t, s.Present(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
 		other := NewStore()
 		release := other.Manage(storage, everyHost)
 		if got := fromCluster(t, other, "example.com", "a.txt"); got != "one" {
@@ -318,13 +318,13 @@ func TestBrokenRecord(t *testing.T) {
 	}
 }
 
-func TestWithdrawAfterCancellation(t *testing.T) {
+func TestCleanUpAfterCancellation(t *testing.T) {
 	storage := newMemoryStorage("shared")
 	s := NewStore()
-	must(t, s.Publish(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
+	must(t, s.Present(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, s.Withdraw(ctx, storage, "a", []string{"example.com"}))
+	must(t, s.CleanUp(ctx, storage, "a", []string{"example.com"}))
 	if n := storage.keys(); n != 0 {
 		t.Errorf("%d keys are left in storage", n)
 	}
@@ -340,11 +340,11 @@ func TestConcurrentWriters(t *testing.T) {
 		group.Go(func() {
 			id := fmt.Sprintf("order-%d", i)
 			s := stores[i%2]
-			if err := s.Publish(t.Context(), storage, challenge(t, id, id+".txt", id, "example.com")); err != nil {
+			if err := s.Present(t.Context(), storage, challenge(t, id, id+".txt", id, "example.com")); err != nil {
 				t.Error(err)
 			}
 			if i%4 < 2 {
-				if err := s.Withdraw(t.Context(), storage, id, []string{"example.com"}); err != nil {
+				if err := s.CleanUp(t.Context(), storage, id, []string{"example.com"}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -370,14 +370,14 @@ func TestConcurrentWriters(t *testing.T) {
 func TestFileStorage(t *testing.T) {
 	storage := &certmagic.FileStorage{Path: t.TempDir()}
 	s, other := NewStore(), NewStore()
-	must(t, s.Publish(t.Context(), storage, challenge(t, "a", "a.txt", "one\r\ntwo\n", "example.com", "2001:db8::1")))
+	must(t, s.Present(t.Context(), storage, challenge(t, "a", "a.txt", "one\r\ntwo\n", "example.com", "2001:db8::1")))
 	defer other.Manage(storage, everyHost)()
 	for _, host := range []string{"www.example.com", "2001:db8::1"} {
 		if got := fromCluster(t, other, host, "a.txt"); got != "one\r\ntwo\n" {
 			t.Errorf("%s: got %q", host, got)
 		}
 	}
-	must(t, s.Withdraw(t.Context(), storage, "a", nil))
+	must(t, s.CleanUp(t.Context(), storage, "a", nil))
 	if keys, err := storage.List(t.Context(), storagePrefix, true); err != nil || len(keys) != 0 {
 		t.Errorf("left in storage: %v, %v", keys, err)
 	}
@@ -385,7 +385,7 @@ func TestFileStorage(t *testing.T) {
 
 func TestLookupDoesNotAllocate(t *testing.T) {
 	s := NewStore()
-	must(t, s.Publish(t.Context(), nil, challenge(t, "a", "A.txt", "one", "example.com")))
+	must(t, s.Present(t.Context(), nil, challenge(t, "a", "A.txt", "one", "example.com")))
 	if n := testing.AllocsPerRun(100, func() { s.Lookup("example.com:80", PathPrefix+"A.txt") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

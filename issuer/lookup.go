@@ -43,7 +43,11 @@ func (f *flow) lookUp(ctx context.Context, j *errand, e *ledger.Entry) move {
 	f.present(ctx, j, e)
 	look := f.account.look(a.Reference)
 	age := time.Since(look.first)
-	ids, err := finder.Find(ctx, vendors.Lookup{Reference: a.Reference, PreparedID: a.PreparedID, Names: e.Names, Sent: a.Started})
+	request := vendors.Lookup{Reference: a.Reference, PreparedID: a.PreparedID, Names: e.Names, CSR: a.CSR, Sent: a.Started}
+	if reissue {
+		request.OrderID = a.PreviousID
+	}
+	ids, err := finder.Find(ctx, request)
 	switch {
 	case ctx.Err() != nil:
 		return ends(progress{err: context.Cause(ctx)})

@@ -36,10 +36,10 @@ func benchFile(ctx context.Context, o options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dcv.Live.Publish(ctx, storage, ch); err != nil {
+	if err := dcv.Live.Present(ctx, storage, ch); err != nil {
 		return nil, err
 	}
-	defer func() { _ = dcv.Live.Withdraw(ctx, storage, ch.ID, ch.Hosts) }() // the folder goes anyway
+	defer func() { _ = dcv.Live.CleanUp(ctx, storage, ch.ID, ch.Hosts) }() // the folder goes anyway
 	zero, err := zeroSSL(ctx, storage, siteHost, ch.Path)
 	if err != nil {
 		return nil, err

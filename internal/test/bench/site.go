@@ -263,7 +263,7 @@ func (s *site) load(ctx context.Context, length time.Duration) (float64, error) 
 	return float64(sum) / seconds, nil
 }
 
-// checkValidation publishes a validation file as another server of a cluster does, in
+// checkValidation presents a validation file as another server of a cluster does, in
 // the storage, and checks what this one answers for it. Otherwise the comparison might
 // be of equal servers.
 func (s *site) checkValidation(ctx context.Context, want string) error {
@@ -272,11 +272,11 @@ func (s *site) checkValidation(ctx context.Context, want string) error {
 		return err
 	}
 	store, storage := dcv.NewStore(), &certmagic.FileStorage{Path: s.storage}
-	if err := store.Publish(ctx, storage, ch); err != nil {
+	if err := store.Present(ctx, storage, ch); err != nil {
 		return err
 	}
 	if err := s.clients[0].wantBody(helloHost, ch.Path, want); err != nil {
 		return fmt.Errorf("asking for a validation file: %w", err)
 	}
-	return store.Withdraw(ctx, storage, ch.ID, ch.Hosts)
+	return store.CleanUp(ctx, storage, ch.ID, ch.Hosts)
 }
