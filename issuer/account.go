@@ -239,7 +239,7 @@ func (a *account) pace(name string) *pace {
 	defer a.mu.Unlock()
 	p := a.paces[name]
 	if p == nil {
-		p = &pace{schedule: poll.Schedule{Min: retryMin, Max: retryMax}}
+		p = new(pace)
 		a.paces[name] = p
 	}
 	return p

@@ -71,7 +71,7 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 		Product: f.order.Product, Term: f.order.Term, Method: f.order.Method, Paid: now, Ends: order.TermEnds.UTC(),
 		OrderID: a.ID, RootID: a.ID, CAOrderID: order.CAOrderID,
 		Attempt: ledger.Attempt{
-			Kind: ledger.KindAdoption, Reference: newReference(), Started: now, AnyKey: true, Challenges: order.Challenges,
+			Kind: ledger.KindAdoption, Reference: f.newReference(), Started: now, AnyKey: true, Challenges: order.Challenges,
 		},
 	}
 	if order.TermEnds.IsZero() {

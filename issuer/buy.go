@@ -3,8 +3,8 @@ package issuer
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -176,11 +176,11 @@ func (f *flow) renewable(about []*ledger.Entry, names []string) string {
 	now := f.ledger.Time()
 	for _, e := range about {
 		left := e.Ends.Sub(now)
-		if e.State != ledger.Issued || left <= 0 || left > f.about.RenewWindow || f.account.renewalRefused(e.OrderID) {
+		due := left > 0 && left <= min(f.about.RenewWindow, e.Margin(f.margin(e)))
+		if e.State != ledger.Issued || !due || !slices.Equal(e.Names, names) || f.account.renewalRefused(e.OrderID) {
 			continue
 		}
-		same := e.Product == f.order.Product && e.Term == f.order.Term && slices.Equal(e.Names, names)
-		if same || !f.about.RenewKeepsProduct {
+		if !f.about.RenewKeepsProduct || e.Product == f.order.Product && e.Term == f.order.Term {
 			return e.OrderID
 		}
 	}
@@ -190,7 +190,7 @@ func (f *flow) renewable(about []*ledger.Entry, names []string) string {
 // prepare does everything that is free: it makes the request, presents and looks for its
 // proofs, and passes the vendor's checks.
 func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous string) error {
-	reference := newReference()
+	reference := f.newReference()
 	key, csr, err := f.requestFor(j, b.names)
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous str
 	b.key, b.csr = key, csr
 	a := ledger.Attempt{Kind: ledger.KindOrder, Reference: reference, AbsenceAge: f.about.AbsenceAge, CSR: csr, PreviousID: previous}
 	if f.about.NeedsUnique {
-		a.Unique = newUnique()
+		a.Unique = f.newUnique()
 	}
 	b.entry = &ledger.Entry{
 		ID: f.ledger.NewID(), Names: b.names, State: ledger.Asked,
@@ -291,7 +291,7 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 		}
 		p := progress{err: err}
 		if waits(err) {
-			p.wait = f.rules.pollMin + time.Duration(randomByte())*f.rules.pollMin/64
+			p.wait = f.rules.pollMin + time.Duration(4*f.jitter()*float64(f.rules.pollMin))
 		}
 		return p
 	}
@@ -495,21 +495,21 @@ func (f *flow) request(e *ledger.Entry) vendors.OrderRequest {
 
 // newReference makes an ID that no other request ever has, in letters and digits
 // only, because nothing is known of what vendors' reference fields accept.
-func newReference() string { return "cc" + randomHex(12) }
+func (f *flow) newReference() string { return "cc" + f.randomHex(12) }
 
 // newUnique makes a unique value: at most 20 letters and digits (Sectigo, "request
 // token").
-func newUnique() string { return randomHex(10) }
+func (f *flow) newUnique() string { return f.randomHex(10) }
 
-func randomHex(n int) string {
+func (f *flow) randomHex(n int) string {
 	b := make([]byte, n)
-	// Read never fails; see its documentation.
-	_, _ = rand.Read(b)
+	f.ledger.Fill(b)
 	return hex.EncodeToString(b)
 }
 
-func randomByte() byte {
-	var b [1]byte
-	_, _ = rand.Read(b[:])
-	return b[0]
+// jitter returns a number from 0 to below 1.
+func (f *flow) jitter() float64 {
+	var b [2]byte
+	f.ledger.Fill(b[:])
+	return float64(binary.BigEndian.Uint16(b[:])) / (1 << 16)
 }

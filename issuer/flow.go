@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -131,6 +132,9 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		return 0, false
 	}
 	if wait == 0 {
+		if pace.schedule.Min == 0 {
+			pace.schedule = f.schedule(retryMin, retryMax)
+		}
 		wait = pace.schedule.Next()
 	}
 	if pace.reported != err.Error() {
@@ -140,6 +144,10 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		log.Info("getting a certificate failed as before; trying again", zap.Error(err), zap.Duration("wait", wait))
 	}
 	return wait, true
+}
+
+func (f *flow) schedule(shortest, longest time.Duration) poll.Schedule {
+	return poll.Schedule{Min: shortest, Max: longest, Random: f.jitter}
 }
 
 // handoverPatience is how long certmagic may take to store a certificate that Issue
@@ -152,6 +160,13 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 		f.forgetKey(ctx, h.reference)
 		if w == nil {
 			return progress{done: true}
+		}
+	}
+	if e := f.underway(name); e != nil {
+		// What this process knows will do to go on with an order: another server's changes
+		// show when this one wants to write.
+		if p := f.drive(ctx, name, w, e, nil); p.got != nil || p.done || p.err != nil && waits(p.err) || ctx.Err() != nil {
+			return p
 		}
 	}
 	unsure := f.ledger.Refresh(ctx) // nothing may be bought if so; what is known is driven
@@ -197,6 +212,22 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 		}
 	}
 	return failed
+}
+
+// underway returns the newest order for the name, as far as this process knows, if it is
+// waited for.
+func (f *flow) underway(name string) *ledger.Entry {
+	now := f.ledger.Time()
+	for _, e := range f.account.ledger.About(name) {
+		if e.State == ledger.Gone || e.Over(now) || !e.Speaks(name) {
+			continue
+		}
+		if e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) {
+			return e
+		}
+		return nil
+	}
+	return nil
 }
 
 // have returns the certificate that is stored for the name, as far as it matters: the

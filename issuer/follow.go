@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,7 +28,7 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 	look := f.account.look(e.Attempt.Reference)
 	fresh := look.schedule.Min == 0
 	if fresh {
-		look.schedule.Min, look.schedule.Max = f.rules.pollMin, f.rules.pollMax
+		look.schedule = f.schedule(f.rules.pollMin, f.rules.pollMax)
 		look.nudge = nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
 		if !f.predicts(e) {
 			// The proofs were presented only after the order, so the CA cannot have
@@ -76,7 +77,7 @@ func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
 		if v.Verdict == vendors.Permanent && !errors.Is(err, vendors.ErrNotFound) {
 			// It looks final, but may be a moment's fault of an account that is paid.
 			if look.slow.Min == 0 {
-				look.slow.Min, look.slow.Max = retryMin, retryMax
+				look.slow = f.schedule(retryMin, retryMax)
 			}
 			wait = look.slow.Next()
 		}
@@ -102,9 +103,20 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 	if err == nil {
 		return f.recordCertificate(j, e, order, got)
 	}
-	if f.reissueWithdrawn(e, order) {
-		if look.stale++; look.stale >= maxUnknown {
-			return f.reissueFailed(ctx, e, errWithdrawn)
+	if f.settled(e) {
+		// It was answered so often, and so late, that the request is not on its way any more.
+		switch other, otherErr := f.foreignChain(e, order); {
+		case otherErr != nil:
+		case e.Certificate != nil && serialOf(other.leaf()) == e.Certificate.Serial:
+			if look.stale++; look.stale >= maxUnknown {
+				return f.reissueFailed(ctx, e, errWithdrawn)
+			}
+		default:
+			if look.stale++; look.stale >= maxUnknown {
+				m := f.recordCertificate(j, e, order, other)
+				m.done = &progress{err: fmt.Errorf("the reissue of order %s for %s gave a certificate for another key; it is reissued again: %w", e.OrderID, j.name, err)}
+				return m
+			}
 		}
 	}
 	move := f.wait(j, e, look, fmt.Errorf("the vendor delivered a certificate that cannot be used: %w", err))
@@ -156,10 +168,13 @@ func (f *flow) chainOf(e *ledger.Entry, order vendors.Order) (chain, error) {
 	}
 	got, err := buildChain(order.Certificates, key)
 	if err != nil && (e.Attempt.Kind == ledger.KindAdoption || e.Attempt.AnyKey) {
-		got, err = buildChain(order.Certificates, nil)
+		return f.foreignChain(e, order)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if e.Attempt.Kind == ledger.KindAdoption {
+		return f.foreignChain(e, order)
 	}
 	old := ""
 	if c := e.Certificate; c != nil && e.State != ledger.Issued && e.Attempt.Kind == ledger.KindReissue {
@@ -171,15 +186,25 @@ func (f *flow) chainOf(e *ledger.Entry, order vendors.Order) (chain, error) {
 // errWithdrawn is the cause of a reissue that is no longer on its way.
 var errWithdrawn = errors.New("the vendor delivers the old certificate and is making no other; was the reissue withdrawn?")
 
-// reissueWithdrawn reports whether an order that keeps its ID through reissues is done
-// with the old certificate, so late that the reissue must have begun.
-func (f *flow) reissueWithdrawn(e *ledger.Entry, order vendors.Order) bool {
-	a := e.Attempt
-	if a.Kind != ledger.KindReissue || a.PreviousID != e.OrderID || e.Certificate == nil || f.ledger.Time().Sub(a.Started) < f.about.AbsenceAge {
-		return false
+// settled reports whether the latest request of an entry is a reissue that must have begun
+// by now.
+func (f *flow) settled(e *ledger.Entry) bool {
+	return e.Attempt.Kind == ledger.KindReissue && f.ledger.Time().Sub(e.Attempt.Started) >= f.about.AbsenceAge
+}
+
+// foreignChain picks the certificate of an order that is not for a key of ours, and may
+// have expired. It is good for nothing but to be reissued.
+func (f *flow) foreignChain(e *ledger.Entry, order vendors.Order) (chain, error) {
+	got, err := buildChain(order.Certificates, nil)
+	if err != nil {
+		return nil, err
 	}
-	old, err := buildChain(order.Certificates, nil)
-	return err == nil && serialOf(old.leaf()) == e.Certificate.Serial
+	for _, name := range e.Names {
+		if err := got.leaf().VerifyHostname(name); err != nil {
+			return nil, fmt.Errorf("%w: it is not for %s but for %s", errWrongCertificate, name, strings.Join(got.leaf().DNSNames, ", "))
+		}
+	}
+	return got, nil
 }
 
 // ended deals with an order that will not give a certificate.

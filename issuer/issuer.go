@@ -241,7 +241,11 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 		// which renews it often, would win over a certificate that is paid for.
 		cfg.LoadFirstUsableCert = true
 	}
-	app.Quiet(cfg, isPending)
+	app.Quiet(cfg, isPending).Observe(iss.IssuerKey(), func(_ context.Context, event string, names []string) {
+		if event == "cert_obtained" {
+			iss.obtained(names)
+		}
+	})
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.magic = cfg
@@ -361,11 +365,16 @@ func (iss *Issuer) Round(ctx context.Context, name string) (again time.Duration,
 	return iss.flow().Round(ctx, name)
 }
 
-// Obtained notes that certmagic has stored a certificate of this issuer for the name.
-func (iss *Issuer) Obtained(name string) {
+// obtained notes that certmagic has stored certificates for names.
+func (iss *Issuer) obtained(names []string) {
 	line := iss.currentLine()
-	if line != nil && line.Memory().(*account).stored(name) {
-		line.Wake(name)
+	if line == nil {
+		return
+	}
+	for _, name := range names {
+		if line.Memory().(*account).stored(name) {
+			line.Wake(name)
+		}
 	}
 }
 

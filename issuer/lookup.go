@@ -94,7 +94,7 @@ func (f *flow) unknownYet(e *ledger.Entry, look *look, why error) move {
 		return f.flag(e, why.Error())
 	}
 	if look.schedule.Min == 0 {
-		look.schedule.Min, look.schedule.Max = f.rules.pollMin, max(f.rules.pollMax, lookUpWait)
+		look.schedule = f.schedule(f.rules.pollMin, max(f.rules.pollMax, lookUpWait))
 	}
 	wait := look.schedule.Next()
 	if left := f.about.AbsenceAge - time.Since(look.first); left > 0 {

@@ -24,10 +24,10 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return ends(progress{err: err})
 	}
 	a := ledger.Attempt{
-		Kind: ledger.KindReissue, Reference: newReference(), AbsenceAge: f.about.AbsenceAge, CSR: csr, PreviousID: e.OrderID,
+		Kind: ledger.KindReissue, Reference: f.newReference(), AbsenceAge: f.about.AbsenceAge, CSR: csr, PreviousID: e.OrderID,
 	}
 	if f.about.NeedsUnique {
-		a.Unique = newUnique()
+		a.Unique = f.newUnique()
 	}
 	draft := *e
 	draft.Attempt = a

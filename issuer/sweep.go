@@ -21,9 +21,8 @@ const (
 	// sweepFirst lets the servers start, and certmagic ask first.
 	sweepFirst = 3 * time.Second
 
-	// sweepEvery is how often the names are looked over. It is what certmagic's own
-	// maintenance takes between two looks.
-	sweepEvery = 10 * time.Minute
+	// sweepEvery is how often the names are looked over. Nothing in it is urgent.
+	sweepEvery = 30 * time.Minute
 
 	// tidyEvery is how often what is left behind in storage is looked for.
 	tidyEvery = 24 * time.Hour

@@ -46,6 +46,9 @@ type Ledger struct {
 
 	// Now is the wall clock. Nil means that of the system.
 	Now func() time.Time
+
+	// Random fills a buffer, for IDs. Nil means crypto/rand.
+	Random func([]byte)
 }
 
 // Time tells the wall-clock time, without a monotonic reading.
@@ -66,11 +69,20 @@ func storageContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 }
 
+// Fill fills a buffer with random bytes.
+func (l *Ledger) Fill(b []byte) {
+	if l.Random != nil {
+		l.Random(b)
+		return
+	}
+	// Read never fails; see its documentation.
+	_, _ = rand.Read(b)
+}
+
 // NewID returns the ID of a new entry.
 func (l *Ledger) NewID() string {
 	b := make([]byte, 8)
-	// Read never fails; see its documentation.
-	_, _ = rand.Read(b)
+	l.Fill(b)
 	return l.Time().UTC().Format("20060102t150405") + "-" + hex.EncodeToString(b)
 }
 

@@ -42,6 +42,18 @@ func Resolve(ctx context.Context, storage certmagic.Storage, name string, r Reso
 	if err != nil {
 		return nil, err
 	}
+	return l.Resolve(ctx, e.ID, r)
+}
+
+// Resolve settles the entry with the ID; see the function of that name.
+func (l *Ledger) Resolve(ctx context.Context, id string, r Resolution) (*Entry, error) {
+	e, err := l.Load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if e.State == Gone {
+		return nil, fmt.Errorf("%w: the order for %s is gone", ErrNothingToResolve, strings.Join(e.Names, ", "))
+	}
 	if e.State == Asked {
 		if ready := e.Attempt.Started.Add(e.Attempt.AbsenceAge); l.Time().Before(ready) {
 			return nil, fmt.Errorf("the request with reference %s for %s was sent at %s and may still be on its way; "+

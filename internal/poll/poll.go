@@ -15,6 +15,9 @@ type Schedule struct {
 	// Min and Max bound every wait, jitter included.
 	Min, Max time.Duration
 
+	// Random returns a number from 0 to below 1, for the jitter. Nil means math/rand.
+	Random func() float64
+
 	next time.Duration
 }
 
@@ -27,12 +30,13 @@ const growth = 1.5
 func (s *Schedule) Next() time.Duration {
 	planned := max(s.next, s.Min)
 	s.next = min(time.Duration(float64(planned)*growth), s.Max)
-	jittered := planned + time.Duration((rand.Float64()-0.5)*0.2*float64(planned))
+	random := s.Random
+	if random == nil {
+		random = rand.Float64
+	}
+	jittered := planned + time.Duration((random()-0.5)*0.2*float64(planned))
 	return min(max(jittered, s.Min), s.Max)
 }
-
-// Reset starts the schedule again, after something moved.
-func (s *Schedule) Reset() { s.next = 0 }
 
 // Wait blocks for d or until ctx is done, and then returns the context's cause.
 func Wait(ctx context.Context, d time.Duration) error {

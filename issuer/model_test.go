@@ -1,0 +1,341 @@
+package issuer
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	mathrand "math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-commercial/caddy-commercial/app"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/model"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// modelSystem is the real flow, ledger and scheduler in one process of the model's world,
+// with certmagic's side of it.
+type modelSystem struct {
+	p     *model.Process
+	sched *app.Scheduler
+
+	mu     sync.Mutex
+	lines  map[string]*app.Line
+	served map[string]*tls.Certificate
+	config model.Config
+	flow   *flow
+	stop   func()
+	random *mathrand.Rand
+}
+
+func newModelSystem(p *model.Process) model.System {
+	return &modelSystem{
+		p: p, sched: app.NewScheduler(), lines: make(map[string]*app.Line), served: make(map[string]*tls.Certificate), stop: func() {},
+		random: mathrand.New(mathrand.NewPCG(uint64(p.Server), uint64(p.Life))),
+	}
+}
+
+func (s *modelSystem) fill(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range b {
+		b[i] = byte(s.random.Uint32())
+	}
+}
+
+func lineKey(vendor int, account string) string { return fmt.Sprintf("v%d/%s", vendor, account) }
+
+// ledgerOf is the ledger of a line.
+func (s *modelSystem) ledgerOf(vendor int, account string) (*ledger.Ledger, *app.Line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := lineKey(vendor, account)
+	line := s.lines[key]
+	if line == nil {
+		line = s.sched.Line(key, func() any { return newAccount() })
+		s.lines[key] = line
+	}
+	return &ledger.Ledger{
+		Storage: s.p.Storage, Prefix: ledger.Prefix(fmt.Sprintf("v%d", vendor), account), Memory: &line.Memory().(*accountState).ledger,
+		Now: s.p.Now, Random: s.fill,
+	}, line
+}
+
+// accountState is account where a variable has its name.
+type accountState = account
+
+// Load implements model.System.
+func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
+	l, line := s.ledgerOf(cfg.Vendor, cfg.Account)
+	vendor := s.p.Vendor(cfg.Vendor, cfg.Account)
+	site := &modelSite{s: s, cfg: cfg, key: lineKey(cfg.Vendor, cfg.Account)}
+	f := &flow{
+		vendor: vendor, about: vendor.Describe(), ledger: l, account: line.Memory().(*account), site: site,
+		prove: modelProver{s.p}, wake: line.Wake, logger: s.p.Logger,
+		order: vendors.OrderConfig{Product: cfg.Product, Term: vendors.Term{Days: cfg.Term}, Method: vendors.Method(cfg.Method)},
+		rules: rules{
+			pollMin: time.Minute, pollMax: 20 * time.Minute, maxWait: s.p.Params.MaxWait, renewMargin: cfg.Margin, settle: s.p.Params.Settle,
+			spend:         SpendLimit{s.p.Params.Limit, caddy.Duration(24 * time.Hour)},
+			allowOnDemand: cfg.OnDemand, groups: cfg.Groups,
+		},
+	}
+	byOrder := make(map[string][]string)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Adopt)) {
+		byOrder[cfg.Adopt[name]] = append(byOrder[cfg.Adopt[name]], name)
+	}
+	for _, id := range slices.Sorted(maps.Keys(byOrder)) {
+		f.rules.adopted = append(f.rules.adopted, AdoptedOrder{id, byOrder[id]})
+	}
+	ctx, cancel := context.WithCancel(s.p.Context())
+	detach := line.Attach(ctx, f)
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		f.sweep(ctx, func() []string { return cfg.Names }, func(string) bool { return true }, func(name string) bool {
+			_, busy := line.Due(name)
+			return busy
+		})
+	})
+	s.mu.Lock()
+	before := s.stop
+	s.config, s.flow = cfg, f
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		detach()
+		sweeping.Wait()
+	})
+	s.mu.Unlock()
+	before()
+	for _, name := range cfg.Names {
+		// certmagic loads what it has stored for the issuer.
+		_ = site.Reload(ctx, name)
+	}
+	return nil
+}
+
+// Issue implements model.System: one attempt of certmagic's.
+func (s *modelSystem) Issue(ctx context.Context, name string) error {
+	s.mu.Lock()
+	f := s.flow
+	s.mu.Unlock()
+	unlock, err := s.lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
+	if err != nil {
+		return err
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return err
+	}
+	id, err := keyID(key.Public())
+	if err != nil {
+		return err
+	}
+	got, _, err := f.issue(ctx, &want{name: name, csr: csr, key: id, signer: key})
+	if err != nil {
+		return noRetry(err)
+	}
+	if err := f.site.(*modelSite).save(ctx, name, key, got.pem()); err != nil {
+		return err
+	}
+	if f.account.stored(name) {
+		f.wake(name)
+	}
+	return nil
+}
+
+// lock is certmagic's, which it releases whatever happens.
+func (s *modelSystem) lock(ctx context.Context, name string) (unlock func(), err error) {
+	lock := "issue_cert_" + name
+	if err := s.p.Storage.Lock(ctx, lock); err != nil {
+		return nil, err
+	}
+	return func() { _ = s.p.Storage.Unlock(context.WithoutCancel(ctx), lock) }, nil
+}
+
+// Served implements model.System.
+func (s *modelSystem) Served(name string) *tls.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served[name]
+}
+
+// Crash implements model.System.
+func (s *modelSystem) Crash() { s.stop() }
+
+// everyLedger are the ledgers of all lines that there may be.
+func (s *modelSystem) everyLedger(do func(vendor int, account string, l *ledger.Ledger) error) error {
+	for vendor := range 2 {
+		for _, account := range []string{"", "second"} {
+			l, _ := s.ledgerOf(vendor, account)
+			l = &ledger.Ledger{Storage: l.Storage, Prefix: l.Prefix, Memory: new(ledger.Memory), Now: l.Now, Random: l.Random}
+			if err := l.Refresh(s.p.Context()); err != nil {
+				return err
+			}
+			if err := do(vendor, account, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Flagged implements model.Resolver.
+func (s *modelSystem) Flagged(context.Context) ([]model.Flag, error) {
+	var flags []model.Flag
+	err := s.everyLedger(func(vendor int, account string, l *ledger.Ledger) error {
+		for _, e := range l.Memory.All() {
+			if e.Flag != nil && e.State != ledger.Gone {
+				flags = append(flags, model.Flag{
+					ID: e.ID, Vendor: vendor, Account: account, Reference: e.Attempt.Reference, OrderID: e.OrderID, Since: e.Flag.Since,
+				})
+			}
+		}
+		return nil
+	})
+	return flags, err
+}
+
+// Resolve implements model.Resolver, by what a person types.
+func (s *modelSystem) Resolve(ctx context.Context, f model.Flag, truth model.Truth) error {
+	l, _ := s.ledgerOf(f.Vendor, f.Account)
+	l = &ledger.Ledger{Storage: l.Storage, Prefix: l.Prefix, Memory: new(ledger.Memory), Now: l.Now, Random: l.Random}
+	_, err := l.Resolve(ctx, f.ID, ledger.Resolution{OrderID: truth.OrderID, None: truth.Gone})
+	return err
+}
+
+// modelSite is certmagic's storage and cache for one configuration.
+type modelSite struct {
+	s   *modelSystem
+	cfg model.Config
+	key string
+}
+
+func (m *modelSite) Allows(name string) (configured, onDemand bool) {
+	if slices.Contains(m.cfg.Names, name) {
+		return true, false
+	}
+	return m.cfg.OnDemand, true
+}
+
+func (m *modelSite) pairKey(name string) string { return "certificates/" + m.key + "/" + name }
+
+func (m *modelSite) load(ctx context.Context, name string) (*tls.Certificate, error) {
+	data, err := m.s.p.Storage.Load(ctx, m.pairKey(name))
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return nil, err
+	}
+	return &pair, nil
+}
+
+func (m *modelSite) Stored(ctx context.Context, name string) (*x509.Certificate, crypto.Signer, error) {
+	pair, err := m.load(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pair.Leaf, pair.PrivateKey.(crypto.Signer), nil
+}
+
+func (m *modelSite) Served(name string) []*x509.Certificate {
+	if pair := m.s.Served(name); pair != nil {
+		return []*x509.Certificate{pair.Leaf}
+	}
+	return nil
+}
+
+func (m *modelSite) Due(leaf *x509.Certificate) bool {
+	return m.s.p.Now().After(leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3))
+}
+
+func (m *modelSite) NewKey() (crypto.Signer, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+func (m *modelSite) FindKey(ctx context.Context, name, want string) (crypto.Signer, bool) {
+	_, key, err := m.Stored(ctx, name)
+	if err != nil {
+		return nil, false
+	}
+	id, err := keyID(key.Public())
+	return key, err == nil && id == want
+}
+
+func (m *modelSite) save(ctx context.Context, name string, key crypto.Signer, certPEM []byte) error {
+	keyPEM, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := m.s.p.Storage.Store(ctx, m.pairKey(name), slices.Concat(certPEM, keyPEM)); err != nil {
+		return err
+	}
+	return m.Reload(ctx, name)
+}
+
+func (m *modelSite) Deliver(ctx context.Context, name string, key crypto.Signer, cert *certmagic.IssuedCertificate) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	unlock, err := m.s.lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return m.save(ctx, name, key, cert.Certificate)
+}
+
+func (m *modelSite) Reload(ctx context.Context, name string) error {
+	pair, err := m.load(ctx, name)
+	if err != nil {
+		return err
+	}
+	if m.s.p.Now().After(pair.Leaf.NotAfter) {
+		return errors.New("it has expired")
+	}
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	m.s.served[name] = pair
+	return nil
+}
+
+// modelProver fails now and then.
+type modelProver struct{ p *model.Process }
+
+func (m modelProver) Present(context.Context, proof.Proof) error    { return nil }
+func (m modelProver) Wait(ctx context.Context, _ proof.Proof) error { return m.p.Work(ctx) }
+func (m modelProver) CleanUp(context.Context, proof.Proof)          {}
+func (m modelProver) Seen(proof.Proof) string                       { return "" }
+
+// TestModel runs random histories of servers, storages, vendors and configs.
+func TestModel(t *testing.T) {
+	n := 60
+	if raceEnabled {
+		n = 10
+	}
+	p := model.Quick()
+	p.Describe = func(d *vendors.Description, keeps bool) { d.RenewKeepsProduct = keeps }
+	model.Check(t, n, model.Kinds(p), newModelSystem)
+}
