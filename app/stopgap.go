@@ -15,7 +15,6 @@ import (
 	"maps"
 	"math/big"
 	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -194,7 +193,8 @@ func putStopgap(ctx context.Context, magic *certmagic.Config, name string, cert 
 	}
 	leaf := *cert.Leaf
 	leaf.Subject = pkix.Name{}
-	leaf.DNSNames, leaf.IPAddresses, leaf.EmailAddresses, leaf.URIs = subjectAltNames(name)
+	leaf.EmailAddresses, leaf.URIs = nil, nil
+	leaf.DNSNames, leaf.IPAddresses = subjectAltNames(name)
 	cert.Leaf = &leaf
 	one := *magic
 	one.Logger = zap.NewNop()       // it would warn that the certificate expires soon
@@ -231,11 +231,11 @@ func isCached(cache *certmagic.Cache, name, hash string) bool {
 }
 
 // subjectAltNames returns the name as the fields of a certificate.
-func subjectAltNames(name string) (dns []string, ips []net.IP, emails []string, uris []*url.URL) {
+func subjectAltNames(name string) (dns []string, ips []net.IP) {
 	if ip := net.ParseIP(name); ip != nil {
-		return nil, []net.IP{ip}, nil, nil
+		return nil, []net.IP{ip}
 	}
-	return []string{name}, nil, nil, nil
+	return []string{name}, nil
 }
 
 // markerKey signs the markers of this process. Nobody has to trust them.

@@ -254,7 +254,7 @@ func TestSwitchOfIssuer(t *testing.T) {
 			if last := site.last.Load(); !last.Equal(leafOf(t, chain)) || switched.asks.Load() != asked {
 				t.Errorf("served in the end: %s, asked %d times more", last.Issuer, switched.asks.Load()-asked)
 			}
-			t.Logf("%d handshakes, none failed", site.ok.Load())
+			t.Logf("%d handshakes succeeded, %d failed", site.ok.Load(), site.bad.Load())
 		})
 	}
 }
