@@ -84,6 +84,9 @@ func Deliver(ctx context.Context, magic *certmagic.Config, issuerKey, name strin
 	if err != nil {
 		return fmt.Errorf("delivering the certificate of %s: it does not fit the private key: %w", name, err)
 	}
+	if !covers(pair.Leaf, name) {
+		return fmt.Errorf("delivering the certificate of %s: it is for %v only", name, pair.Leaf.DNSNames)
+	}
 	if stored, _, _, err := Stored(ctx, magic.Storage, issuerKey, name); err != nil || !stored.Equal(pair.Leaf) ||
 		!magic.Storage.Exists(ctx, certmagic.StorageKeys.SiteMeta(issuerKey, name)) {
 		if err := store(ctx, magic, issuerKey, name, key, cert); err != nil {
@@ -127,6 +130,9 @@ func Reload(ctx context.Context, magic *certmagic.Config, issuerKey, name string
 	leaf, _, _, err := Stored(ctx, magic.Storage, issuerKey, name)
 	if err != nil {
 		return err
+	}
+	if !covers(leaf, name) {
+		return fmt.Errorf("loading the stored certificate of %s: it is for %v only", name, leaf.DNSNames)
 	}
 	if magic.LocalCache != nil {
 		for _, file := range []string{

@@ -96,6 +96,29 @@ func TestDeliverRefusesWhatDoesNotFit(t *testing.T) {
 	}
 }
 
+func TestDeliverRefusesAnotherName(t *testing.T) {
+	ca, magic := newCA(t, "ca"), newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})
+	old := deliver(t, magic, ca, "ours", "a.example.com", year)
+	key := newKey(t)
+	if err := Deliver(t.Context(), magic, "ours", "a.example.com", key, ca.issue(t, key.Public(), year, "b.example.com")); err == nil {
+		t.Error("delivered a certificate for another name")
+	}
+	wantServed(t, magic, "a.example.com", old)
+}
+
+// A wildcard may be what is ordered for a name.
+func TestDeliverWildcardForName(t *testing.T) {
+	ca, magic := newCA(t, "ca"), newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})
+	deliver(t, magic, ca, "internal", "a.example.com", year)
+	TakeStopgaps(t.Context(), magic, "ours", []string{"a.example.com"})
+	key := newKey(t)
+	cert := ca.issue(t, key.Public(), year, "*.example.com")
+	if err := Deliver(t.Context(), magic, "ours", "a.example.com", key, cert); err != nil {
+		t.Fatal(err)
+	}
+	wantServed(t, magic, "a.example.com", cert.Certificate)
+}
+
 // Whatever a crash, or a bad disk, has left, the right pair is written over it.
 func TestDeliverMends(t *testing.T) {
 	const name = "a.example.com"

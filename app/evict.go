@@ -96,7 +96,7 @@ func evict(ctx context.Context, magic *certmagic.Config, name string, by certmag
 			continue
 		}
 		for _, other := range old.Names {
-			if slices.Contains(by.Names, other) || served(cache, other, old.Hash()) {
+			if covers(by.Leaf, other) || served(cache, other, old.Hash()) {
 				continue
 			}
 			if err := putStopgap(ctx, magic, other, old.Certificate); err != nil {
@@ -107,6 +107,7 @@ func evict(ctx context.Context, magic *certmagic.Config, name string, by certmag
 		replaced = append(replaced, old.Hash())
 	}
 	cache.Remove(replaced)
+	DropStopgap(magic, name) // by may be a wildcard's
 	for _, covered := range by.Names {
 		DropStopgap(magic, covered)
 	}

@@ -3,11 +3,17 @@ package app
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"maps"
+	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -185,24 +191,30 @@ func putStopgap(ctx context.Context, magic *certmagic.Config, name string, cert 
 	if len(cert.Certificate) == 0 || cert.Leaf == nil {
 		return errors.New("the certificate is empty")
 	}
-	// certmagic knows certificates by the hash of their chain. With one more certificate at
-	// the end, which clients ignore, this is not the one that Caddy removes.
-	cert.Certificate = append(slices.Clip(cert.Certificate), cert.Certificate[len(cert.Certificate)-1])
 	leaf := *cert.Leaf
 	leaf.Subject = pkix.Name{}
-	leaf.DNSNames, leaf.IPAddresses, leaf.EmailAddresses, leaf.URIs = nil, nil, nil, nil
-	if ip := net.ParseIP(name); ip != nil {
-		leaf.IPAddresses = []net.IP{ip}
-	} else {
-		leaf.DNSNames = []string{name}
-	}
+	leaf.EmailAddresses, leaf.URIs = nil, nil
+	leaf.DNSNames, leaf.IPAddresses = subjectAltNames(name)
 	cert.Leaf = &leaf
 	one := *magic
 	one.Logger = zap.NewNop()       // it would warn that the certificate expires soon
-	one.OCSP.DisableStapling = true // it would ask a responder for each name, and what is stapled stays
+	one.OCSP.DisableStapling = true // it would ask a responder for each name; what is stapled stays
 	one.OnEvent = nil               // nothing new has come
-	if _, err := one.CacheUnmanagedTLSCertificate(ctx, cert, []string{stopgapTag}); err != nil {
-		return err
+	// certmagic knows certificates by the hash of their chain. With one more certificate at
+	// the end, which clients ignore, this is not the one that Caddy removes. The chain's last
+	// one does for the first name that it serves; further names need one of their own.
+	chain := slices.Clip(cert.Certificate)
+	cert.Certificate = append(chain, chain[len(chain)-1])
+	hash, err := one.CacheUnmanagedTLSCertificate(ctx, cert, []string{stopgapTag})
+	if err == nil && !isCached(cacheOf(magic), name, hash) {
+		var marker []byte
+		if marker, err = stopgapMarker(name); err == nil {
+			cert.Certificate = append(chain, marker)
+			_, err = one.CacheUnmanagedTLSCertificate(ctx, cert, []string{stopgapTag})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("putting a stopgap into the cache: %w", err)
 	}
 	stopgapNames.Lock()
 	defer stopgapNames.Unlock()
@@ -211,4 +223,37 @@ func putStopgap(ctx context.Context, magic *certmagic.Config, name string, cert 
 	}
 	stopgapNames.all[name] = struct{}{}
 	return nil
+}
+
+// isCached reports whether the certificate with the hash is cached for the very name.
+func isCached(cache *certmagic.Cache, name, hash string) bool {
+	return slices.ContainsFunc(cachedFor(cache, name), func(cert certmagic.Certificate) bool { return cert.Hash() == hash })
+}
+
+// subjectAltNames returns the name as the fields of a certificate.
+func subjectAltNames(name string) (dns []string, ips []net.IP) {
+	if ip := net.ParseIP(name); ip != nil {
+		return nil, []net.IP{ip}
+	}
+	return []string{name}, nil
+}
+
+// markerKey signs the markers of this process. Nobody has to trust them.
+var markerKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+})
+
+// stopgapMarker returns a small certificate that differs from name to name.
+func stopgapMarker(name string) ([]byte, error) {
+	key, err := markerKey()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	digest := sha256.Sum256([]byte(name))
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: new(big.Int).SetBytes(digest[:16]), Subject: pkix.Name{CommonName: "stopgap"},
+		NotBefore: now, NotAfter: now.AddDate(1, 0, 0),
+	}
+	return x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 }

@@ -210,11 +210,7 @@ func signStopgap(name string, subject crypto.Signer, parent *x509.Certificate, k
 	if parent.NotBefore.After(template.NotBefore) {
 		template.NotBefore = parent.NotBefore
 	}
-	if ip := net.ParseIP(name); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{name}
-	}
+	template.DNSNames, template.IPAddresses = subjectAltNames(name)
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, subject.Public(), key)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("signing for %s: %w", name, err)
