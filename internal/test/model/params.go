@@ -131,8 +131,8 @@ func Base() Params {
 // time.
 func Quick() Params {
 	p := Base()
-	p.Life, p.Terms, p.Margins = 3*day, []int{6, 4, 12}, []time.Duration{18 * time.Hour, 36 * time.Hour, 12 * time.Hour, 30 * day}
-	p.Chaos, p.Bound, p.Calm = 6*day, 4*day, 6*day
+	p.Life, p.Terms, p.Margins = 2*day, []int{4, 3, 8}, []time.Duration{12 * time.Hour, day, 8 * time.Hour, 30 * day}
+	p.Chaos, p.Bound, p.Calm = 5*day, 4*day, 5*day
 	p.Prepares, p.Predicts, p.Renews = Drawn, Drawn, Drawn
 	return p
 }
