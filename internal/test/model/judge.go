@@ -24,13 +24,13 @@ func (v *Violation) String() string {
 
 // The kinds of violations.
 const (
-	PaidTwice          = "paid twice"
+	PaidTwice           = "paid twice"
 	BoughtThoughCovered = "bought though covered"
-	BoughtForAdopted   = "bought for adopted"
-	BoughtUnasked      = "bought for a name that is not configured"
-	BoughtOther        = "bought another product or term"
-	LimitPassed        = "spending limit"
-	NoCertificate      = "no certificate"
+	BoughtForAdopted    = "bought for adopted"
+	BoughtUnasked       = "bought for a name that is not configured"
+	BoughtOther         = "bought another product or term"
+	LimitPassed         = "spending limit"
+	NoCertificate       = "no certificate"
 )
 
 // Charge is an order that was paid.
