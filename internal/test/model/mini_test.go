@@ -342,7 +342,7 @@ func (l *line) round(ctx context.Context, cfg Config, name string) time.Duration
 	m := l.m
 	m.reload(ctx, name)
 	if !m.due(name) && !l.unfinished(name) {
-		return 3 * time.Hour
+		return 5 * time.Hour
 	}
 	if _, err := l.refresh(ctx); err != nil {
 		return time.Minute
