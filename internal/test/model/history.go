@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"crypto/tls"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,7 +57,7 @@ func (w *World) begin() {
 	}
 	cfg := w.changed(Config{}, false)
 	for i := range 2 + w.tape.Pick(2) {
-		s := &server{w: w, id: i, config: cfg}
+		s := &server{w: w, id: i, config: cfg, checked: make(map[string]*tls.Certificate)}
 		s.offset.Store(int64(w.offset()))
 		w.servers = append(w.servers, s)
 		w.after(time.Duration(w.tape.Pick(3))*30*time.Second, s.boot)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ type mini struct {
 	mu     sync.Mutex
 	lines  map[string]*line
 	certs  map[string]*tls.Certificate
-	read   map[string]string // what was read for a name
+	read   map[string]string        // what was read for a name
 	rounds map[string]chan struct{} // wakes the rounds of a name
 	cfg    Config
 	ctx    context.Context
@@ -60,6 +61,7 @@ type line struct {
 	claims map[string]bool
 	held   map[string]bool
 	ids    int
+	chance *mathrand.Rand // repeatable
 }
 
 type state string
@@ -138,6 +140,7 @@ func (m *mini) line(number int, account string) *line {
 		m.lines[key] = &line{
 			m: m, number: number, account: account, vendor: v, about: v.Describe(), dir: "commercial/" + key,
 			known: make(map[string]*entry), seen: make(map[string]time.Time), absent: make(map[string]int), claims: make(map[string]bool), held: make(map[string]bool),
+			chance: mathrand.New(mathrand.NewPCG(uint64(m.p.Server), uint64(m.p.Life))),
 		}
 	}
 	return m.lines[key]
@@ -339,7 +342,7 @@ func (l *line) round(ctx context.Context, cfg Config, name string) time.Duration
 	m := l.m
 	m.reload(ctx, name)
 	if !m.due(name) && !l.unfinished(name) {
-		return 3 * time.Hour
+		return 5 * time.Hour
 	}
 	if _, err := l.refresh(ctx); err != nil {
 		return time.Minute
@@ -444,6 +447,14 @@ func (l *line) newID() string {
 	return fmt.Sprintf("%d-%d-%d-%d", l.m.p.Now().Unix(), l.m.p.Server, l.m.p.Life, l.ids)
 }
 
+// soon is a pause that is by chance, so that two names which were in each other's way are
+// not again.
+func (l *line) soon() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return 5*time.Second + time.Duration(l.chance.IntN(60))*time.Second
+}
+
 var holds = []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, day}
 
 // buy buys an order for the name's group. It returns when to come back, 0 if it may not.
@@ -461,7 +472,7 @@ func (l *line) buy(ctx context.Context, cfg Config, name string) time.Duration {
 		return slices.ContainsFunc(entries, func(e *entry) bool { return l.blocks(e, n, cfg) })
 	}
 	if blocked(name) {
-		return 10 * time.Second
+		return l.soon()
 	}
 	names := group
 	if !m.wholeGroup {
@@ -479,7 +490,7 @@ func (l *line) buy(ctx context.Context, cfg Config, name string) time.Duration {
 		return 0
 	}
 	if !l.claim(names) {
-		return 10 * time.Second
+		return l.soon()
 	}
 	defer l.release(names)
 
@@ -518,7 +529,7 @@ func (l *line) buy(ctx context.Context, cfg Config, name string) time.Duration {
 		l.mu.Lock()
 		delete(l.known, e.ID)
 		l.mu.Unlock()
-		return 10*time.Second + time.Duration(m.p.Server*37)*time.Second
+		return l.soon()
 	}
 	l.hold(e.ID)
 	defer l.free(e.ID)

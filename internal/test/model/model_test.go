@@ -2,11 +2,16 @@ package model
 
 import (
 	"testing"
+	"time"
 )
 
 // TestMini expects that a system which follows the rules passes.
 func TestMini(t *testing.T) {
-	Check(t, 150, Kinds(Quick()), newMini(rules{}))
+	n := 150
+	if testing.Short() {
+		n = 5
+	}
+	Check(t, n, Kinds(Quick()), newMini(rules{}))
 }
 
 // TestNaive expects that one which buys whenever it is asked is caught, soon.
@@ -16,7 +21,43 @@ func TestNaive(t *testing.T) {
 	if len(failed) < 15 {
 		t.Errorf("%d of %d histories were noticed", len(failed), stats.Histories)
 	}
-	if len(failed) > 0 {
-		t.Log(failed[0].Violation)
+	for _, f := range failed[:min(1, len(failed))] {
+		t.Log(f.Violation)
+	}
+}
+
+// TestMutants takes the rules away, one at a time, and expects that the model notices.
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many histories")
+	}
+	lockless := func(change func(*Params)) Kind {
+		p := Quick()
+		p.Locks = LocksNone
+		change(&p)
+		return Kind{"lockless", p}
+	}
+	none := func(*Params) {}
+	for _, mutant := range []struct {
+		name string
+		rules
+		kind Kind
+	}{
+		{"no second list", rules{noSecondList: true}, lockless(none)},
+		{"no settling", rules{noSettle: true}, Kinds(Quick())[3]},
+		{"absence by the wall clock", rules{wallClockAbsence: true}, lockless(none)},
+		{"no age of absence", rules{absenceAge: time.Nanosecond}, lockless(none)},
+		{"look-ups that lie longer than the age", rules{}, lockless(func(p *Params) { p.Lie = 25 * time.Minute })},
+		{"no late check", rules{noLateCheck: true}, lockless(func(p *Params) { p.Slow, p.Visible, p.Settle = true, 30*time.Second, 35*time.Second })},
+		{"a margin above half the term", rules{uncapped: true}, lockless(none)},
+		{"the whole group or nothing", rules{wholeGroup: true}, lockless(none)},
+	} {
+		t.Run(mutant.name, func(t *testing.T) {
+			stats, failed := Find(t, 400, 1, mutant.kind, newMini(mutant.rules))
+			if len(failed) == 0 {
+				t.Fatalf("not noticed in %d histories", stats.Histories)
+			}
+			t.Logf("noticed in history %d: %s", stats.Histories, failed[0].Violation)
+		})
 	}
 }

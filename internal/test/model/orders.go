@@ -106,7 +106,7 @@ func (s *seller) create(o *order, root *order) *order {
 	if root != nil {
 		o.root, o.ours, o.paid, o.ends, o.term = root, root.ours, root.paid, root.ends, root.term
 	}
-	o.ready = w.now() + one(w, time.Minute, 10*time.Minute, 2*time.Hour, 20*time.Hour)
+	o.ready = w.now() + one(w, w.p.Ready...)
 	o.shown = w.now() + one(w, 0, 0, 30*time.Second, w.p.Lie)
 	s.add(o)
 	return o

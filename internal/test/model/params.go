@@ -80,6 +80,9 @@ type Params struct {
 	Terms   []int
 	Margins []time.Duration
 
+	// Ready are the times that a vendor may take to issue; the first one in the calm.
+	Ready []time.Duration
+
 	// MaxWait is the longest that a call of Issue waits.
 	MaxWait time.Duration
 
@@ -122,7 +125,7 @@ func Base() Params {
 		Crash: 150, LateStore: time.Minute, Lie: 4 * time.Minute, Land: 90 * time.Second, PaidTimeout: time.Minute,
 		LateCheck: 2 * time.Minute, PauseBeforeSend: time.Minute, AbsenceAge: 10 * time.Minute, Skew: time.Hour,
 		Limit: 4, Life: 8 * day, Terms: []int{20, 10, 40}, Margins: []time.Duration{2 * day, 4 * day, day, 30 * day},
-		MaxWait: 3 * time.Hour, Chaos: 40 * day, Bound: 6 * day, Calm: 26 * day,
+		Ready: []time.Duration{time.Minute, 10 * time.Minute, 2 * time.Hour, 20 * time.Hour}, MaxWait: 3 * time.Hour, Chaos: 40 * day, Bound: 6 * day, Calm: 26 * day,
 		NoFinder: No, Prepares: No, Predicts: Yes, Renews: No, NoDeaths: No,
 	}
 }
@@ -131,8 +134,9 @@ func Base() Params {
 // time.
 func Quick() Params {
 	p := Base()
-	p.Life, p.Terms, p.Margins = 3*day, []int{6, 4, 12}, []time.Duration{18 * time.Hour, 36 * time.Hour, 12 * time.Hour, 30 * day}
-	p.Chaos, p.Bound, p.Calm = 6*day, 4*day, 6*day
+	p.Life, p.Terms, p.Margins = 2*day, []int{4, 3, 8}, []time.Duration{12 * time.Hour, day, 8 * time.Hour, 30 * day}
+	p.Ready = []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 5 * time.Hour}
+	p.Chaos, p.Bound, p.Calm = 5*day, 4*day, 5*day
 	p.Prepares, p.Predicts, p.Renews = Drawn, Drawn, Drawn
 	return p
 }

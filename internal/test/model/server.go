@@ -120,6 +120,8 @@ type server struct {
 	up     *Process     // nil: down
 	config Config       // what it is, or will be, configured with
 	loaded []loadedConfig
+
+	checked map[string]*tls.Certificate // pairs that the judge has verified
 }
 
 // loadedConfig is a config that was in force from some moment on.

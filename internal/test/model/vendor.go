@@ -237,7 +237,7 @@ func (c *client) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendo
 			o.status, o.next = vendors.StatusReplaced, n
 		} else {
 			n.status, n.key, n.cert = vendors.StatusPending, csr.PublicKey, nil
-			n.ready = w.now() + one(w, time.Minute, 10*time.Minute, 2*time.Hour)
+			n.ready = w.now() + one(w, w.p.Ready[:max(1, len(w.p.Ready)-1)]...)
 			s.byRef[req.Reference] = append(s.byRef[req.Reference], n)
 		}
 		w.say("vendor %d reissues %s as %s for server %d", s.number, o.id, n.id, c.p.Server)

@@ -92,7 +92,7 @@ type op struct {
 	process   *Process // nil for the world's own
 	kind, key string
 	arrival   int
-	token     int // of the lock that it was given
+	token     int       // of the lock that it was given
 	begin     func(*op) // in the loop: plans the effect and the answer
 	err       error
 	over      bool
