@@ -51,6 +51,9 @@ type HowSSLQuirks struct {
 	// the documented object, or "string", "null", "absent".
 	CommitValidInfo string
 
+	// ValidInfoText sends valid_info as JSON inside a string, as other fields are.
+	ValidInfoText bool
+
 	// OrderStatus replaces the order_status of orders under review.
 	OrderStatus string
 

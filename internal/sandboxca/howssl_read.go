@@ -159,6 +159,9 @@ func validInfo(q Quirks, o *order) any {
 	if q.HowSSL.HostileFileName {
 		info["DCVfileName"] = "../../" + info["DCVfileName"]
 	}
+	if text, err := json.Marshal(info); err == nil && q.HowSSL.ValidInfoText {
+		return string(text)
+	}
 	return info
 }
 

@@ -19,6 +19,13 @@ type Quirks struct {
 	// and no data instead of an error.
 	EmptyUnknownRef bool
 
+	// BareNoMoney answers an order without money with the code for unexpected errors
+	// and nothing else, as an account of the real service was.
+	BareNoMoney bool
+
+	// NoList refuses the list of orders as a call that does not exist.
+	NoList bool
+
 	// OmitIntermediate delivers the leaf alone.
 	OmitIntermediate bool
 

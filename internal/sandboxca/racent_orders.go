@@ -159,6 +159,9 @@ func (o *order) successor(kind, ref, unique string) *order {
 func (d *racent) create(c *racentCall, o *order) answer {
 	id, ref := d.ca.create(o)
 	if ref != nil {
+		if ref.reason == noMoney && c.quirks.BareNoMoney {
+			return d.failure(racentUnexpected, nil)
+		}
 		return d.refuse(c, ref)
 	}
 	d.ca.lookBriefly(id, false)

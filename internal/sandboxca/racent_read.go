@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -230,13 +231,16 @@ func (d *racent) productList(c *racentCall) answer {
 	return d.success(list)
 }
 
-// list shows all orders; endDate is the end of the subscription here.
+// list shows all orders, the newest first; endDate is the end of the subscription here.
 func (d *racent) list(c *racentCall) answer {
+	if c.quirks.NoList {
+		return textAnswer(http.StatusNotFound, "404 page not found\n")
+	}
 	d.ca.mu.Lock()
 	defer d.ca.mu.Unlock()
 	d.ca.advanceAll()
 	list := []map[string]any{}
-	for _, o := range d.ca.st.Orders {
+	for _, o := range slices.Backward(d.ca.st.Orders) {
 		if o.Account != c.account {
 			continue
 		}

@@ -42,6 +42,7 @@ func TestConformanceAssumingOtherAnswers(t *testing.T) {
 			Fields: sandboxca.HowSSLFields{CheckWay: "dcv_way"}, EnglishProducts: true,
 			CommitValidInfo: "null", ReissueRecords: true,
 		},
+		"proofs as text":          {ValidInfoText: true},
 		"success told as refusal": {CommitRefusedAfterCharge: true, CommitValidInfo: "absent"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -50,10 +50,10 @@ func (o *Orders) lookUp(ctx context.Context, checkID string) (orderID string, in
 			return "", orderInfo{}, err
 		}
 		id := found.OrderID.Word()
-		switch {
-		case id == "":
+		switch id {
+		case "":
 			return "", orderInfo{}, o.client.unclear(fromCheckID, errors.New("answer has no order_id"))
-		case id == orderID:
+		case orderID:
 			return orderID, info, nil
 		}
 		if info, err = o.info(ctx, id); err != nil {

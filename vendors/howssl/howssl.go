@@ -99,8 +99,9 @@ const (
 	defaultPortal = "the HowSSL console"
 
 	// absenceAge is for how long it is worth asking what became of a lost
-	// commitOrder, before a person has to: page 2252011 speaks of a queue for bulk
-	// orders, so a commit may take effect late. Assumed; no page tells how late.
+	// commitOrder, before a person has to: 1 min until it is sent, 1 min for a pause
+	// just before, 2 min for the call, 11 min for the queue for bulk orders that page
+	// 2252011 speaks of, in which a commit may wait. The last is assumed; no page tells.
 	absenceAge = 15 * time.Minute
 
 	// testAbsenceAge is that of a test service, where nothing is on the way for

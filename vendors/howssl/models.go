@@ -83,8 +83,8 @@ type orderInfo struct {
 
 // placed is the data of commitOrder.
 type placed struct {
-	OrderID   text             `json:"order_id"`
-	ValidInfo loose[validInfo] `json:"valid_info"`
+	OrderID   text                  `json:"order_id"`
+	ValidInfo lax.Nested[validInfo] `json:"valid_info"` // as text: assumed, other fields come so
 }
 
 // validInfo are the proofs of control for all names of an order. All of them come

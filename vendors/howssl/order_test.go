@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func TestPlacedOrder(t *testing.T) {
 		want vendors.Order
 	}{
 		"worked":    {`{"order_id":"o1","valid_info":` + workedInfo + `}`, vendors.Order{ID: "o1", Challenges: both}},
+		"as text":   {`{"order_id":"o1","valid_info":` + strconv.Quote(workedInfo) + `}`, vendors.Order{ID: "o1", Challenges: both}},
 		"bare":      {`{"order_id":"o1"}`, vendors.Order{ID: "o1"}},
 		"sentence":  {`{"order_id":"o1","valid_info":"Access email verification to verify email!"}`, vendors.Order{ID: "o1"}},
 		"null":      {`{"order_id":"o1","valid_info":null}`, vendors.Order{ID: "o1"}},

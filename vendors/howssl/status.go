@@ -45,7 +45,9 @@ func (i orderInfo) describe() string {
 	return fmt.Sprintf("%.20q (unknown)", code)
 }
 
-// order is what getOrderInfo alone tells of an order.
+// order is what getOrderInfo alone tells of an order. No readable page has the end of the
+// paid term in an answer: cert_end_time of getCertificate is the certificate's, which is
+// shorter. So it follows from the term that was bought.
 func (i orderInfo) order(id string) vendors.Order {
 	o := vendors.Order{ID: id, Status: statuses[i.status()].status, RawStatus: i.describe()}
 	if o.Status == vendors.StatusPending && len(i.Validity.V) > 0 {

@@ -99,6 +99,12 @@ func (c *client) CertIDByRefID(ctx context.Context, refID string) (answer, error
 	return c.call(ctx, "certIdByrefId", vendorhttp.Read, field{"refId", refID})
 }
 
+// List is POST /list: the orders of the account. No page of documents tells of it; a
+// published client uses it with the token alone (observed).
+func (c *client) List(ctx context.Context) (answer, error) {
+	return c.call(ctx, "list", vendorhttp.Read)
+}
+
 // ProductList is POST /productList: the products of one brand. Documented on
 // www.nicsrs.com/help-detail/15; the brand's spelling matters.
 func (c *client) ProductList(ctx context.Context, brand string) (answer, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
 	"github.com/caddy-commercial/caddy-commercial/internal/lax"
 )
 
@@ -84,7 +85,21 @@ type step struct {
 
 // applyParams is the echo of an order's params.
 type applyParams struct {
+	CSR        text              `json:"csr"`
 	DomainInfo loose[[]dcvState] `json:"domainInfo"`
+}
+
+// csr is the DER of the order's CSR, nil if it is not told.
+func (d orderData) csr() []byte { return certpem.Request(string(d.ApplyParams.V.CSR)) }
+
+// listedOrder is an order of list (observed). Its endDate is the end of the
+// subscription, as collect's dueDate.
+type listedOrder struct {
+	CertID     text          `json:"certId"`
+	CommonName text          `json:"commonName"` // empty until the order has data
+	Domains    loose[[]text] `json:"domains"`
+	Created    text          `json:"created"`
+	BeginDate  text          `json:"beginDate"`
 }
 
 // productData is one product of productList.

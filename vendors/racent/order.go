@@ -2,11 +2,9 @@ package racent
 
 import (
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +48,7 @@ func New(s Settings) (*Orders, error) {
 	about.CoversTwin = true
 	about.NeedsCommonName = true
 	about.NeedsUnique = true
+	about.RenewKeepsProduct = true // renew has no field for the product
 	httpClient, err := vendorhttp.New(vendorhttp.Config{
 		Vendor:  about.Name,
 		BaseURL: s.Endpoint,
@@ -106,7 +105,8 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 	return o.placed("place", req.Method, a, err)
 }
 
-// Renew implements vendors.Renewer. It buys.
+// Renew implements vendors.Renewer. It buys the product of the old order: the request's
+// is not sent (documented, www.nicsrs.com/help-detail/18).
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	a, err := o.client.Renew(ctx, oldOrderID, years(req.Term), req.Reference, params(req))
 	return o.placed("renew", req.Method, a, err)
@@ -170,46 +170,6 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 		failure.Err = vendors.ErrNotFound
 	}
 	return vendors.Order{}, failure
-}
-
-// Find implements vendors.Finder. Only answers that speak about the reference
-// count as absence: no data, or a refusal of the request as such. Assumed; no
-// page tells what is answered for an unknown reference.
-func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
-	a, err := o.client.CertIDByRefID(ctx, req.Reference)
-	if err != nil {
-		return nil, err
-	}
-	switch a.Code {
-	case codeOK:
-		ids := foundIDs(a.Data)
-		if len(ids) == 0 && !isEmpty(a.Data) {
-			return nil, &vendors.Error{
-				Vendor: o.about.Name, Endpoint: "certIdByrefId", Verdict: vendors.Retryable,
-				Err: errors.New("answer has data, but no certId"),
-			}
-		}
-		return ids, nil
-	case codeInput, codeOrder, codeCert:
-		return nil, nil
-	}
-	return nil, o.client.failure("certIdByrefId", vendorhttp.Read, a)
-}
-
-// foundIDs reads an object with certId or a list of such objects.
-func foundIDs(raw json.RawMessage) []string {
-	var list loose[[]orderData]
-	_ = json.Unmarshal(raw, &list)
-	if len(list.V) == 0 {
-		list.V = []orderData{answer{Data: raw}.order()}
-	}
-	var ids []string
-	for _, d := range list.V {
-		if id := d.CertID.Word(); id != "" {
-			ids = append(ids, id)
-		}
-	}
-	return ids
 }
 
 // Predict implements vendors.Predictor. Products whose proofs are random have
@@ -277,52 +237,6 @@ func reasonOr(reason string) string {
 		return "requested by the operator"
 	}
 	return reason
-}
-
-// brands are the spellings that productList accepts (observed).
-var brands = []string{"Sectigo", "sslTrus", "Digicert", "Thawte", "Certum"}
-
-// Products implements vendors.ProductLister. A brand that the account does not
-// sell is left out.
-func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
-	var products []vendors.Product
-	for _, brand := range brands {
-		a, err := o.client.ProductList(ctx, brand)
-		if err != nil {
-			return nil, err
-		}
-		if a.Code == codeInput {
-			continue
-		}
-		if a.Code != codeOK {
-			return nil, o.client.failure("productList", vendorhttp.Read, a)
-		}
-		var list loose[[]productData]
-		_ = json.Unmarshal(a.Data, &list)
-		for _, p := range list.V {
-			products = append(products, p.product())
-		}
-	}
-	return products, nil
-}
-
-func (p productData) product() vendors.Product {
-	maxNames, _ := strconv.Atoi(p.MaxDomain.Word()) // 0 means unknown
-	product := vendors.Product{
-		Code:       p.Code.Word(),
-		Name:       p.Name.Word(),
-		Validation: strings.ToLower(p.ValidationType.Word()),
-		Wildcard:   strings.EqualFold(p.SupportWildcard.Word(), "Y"),
-		MaxNames:   maxNames,
-		Prices:     make(map[int]string),
-	}
-	for key, price := range p.Price.V.BasePrice.V {
-		months, err := strconv.Atoi(strings.TrimPrefix(key, "price"))
-		if err == nil && price != "" {
-			product.Prices[months] = price.Word()
-		}
-	}
-	return product
 }
 
 // params is the form's params of an order.

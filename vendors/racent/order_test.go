@@ -88,6 +88,10 @@ func calls() map[string]struct {
 				return err
 			}, false,
 		},
+		"list": {
+			map[string]string{}, `{"code":1,"data":[]}`,
+			func(ctx context.Context, o *Orders) error { _, err := o.client.List(ctx); return err }, false,
+		},
 		"updateDCV": {
 			map[string]string{"certId": "id", "domainName": "a.example", "dcvMethod": "CNAME_CSR_HASH"}, `{"code":1}`,
 			func(ctx context.Context, o *Orders) error {
@@ -196,6 +200,9 @@ func TestCodesOfPaidCalls(t *testing.T) {
 		if tt.is != nil && !errors.Is(err, tt.is) {
 			t.Errorf("code %s: %v does not match %v", tt.code, err, tt.is)
 		}
+		if poor := tt.code == "-2"; poor != strings.Contains(err.Error(), "check the account's balance") {
+			t.Errorf("code %s: what to do is not said: %v", tt.code, err)
+		}
 		if !strings.Contains(err.Error(), "years: years is required") {
 			t.Errorf("code %s: message is lost: %v", tt.code, err)
 		}
@@ -271,40 +278,6 @@ func TestPlacedOrder(t *testing.T) {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, tt.want)
 			}
 		})
-	}
-}
-
-func TestFind(t *testing.T) {
-	for _, tt := range []struct {
-		body string
-		want []string
-		err  bool
-	}{
-		{`{"code":1,"data":{"certId":"a"}}`, []string{"a"}, false},
-		{`{"code":1,"data":{"certId":77}}`, []string{"77"}, false},
-		{`{"code":1,"data":[{"certId":"a"},{"certId":"b"}]}`, []string{"a", "b"}, false},
-		{`{"code":1,"data":[]}`, nil, false},
-		{`{"code":1,"data":null}`, nil, false},
-		{`{"code":1}`, nil, false},
-		{`{"code":-1,"errors":"refId is invalid"}`, nil, false},
-		{`{"code":1,"data":{"orderId":"a"}}`, nil, true}, // says something that is not understood
-		{`{"code":1,"data":"a"}`, nil, true},
-		{`{"code":-2}`, nil, true},
-		{`{"code":0}`, nil, true},
-		{`{"code":2}`, nil, true},
-		{`{"code":-6}`, nil, true},
-		{`{"code":-77}`, nil, true},
-		{`{"code":400}`, nil, true},
-	} {
-		f := newFake(t)
-		f.expect("certIdByrefId", nil, 200, tt.body)
-		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1"})
-		if !reflect.DeepEqual(got, tt.want) || (err != nil) != tt.err {
-			t.Errorf("%s: %v, %v", tt.body, got, err)
-		}
-		if err != nil && vendors.VerdictOf(err) == vendors.Uncertain {
-			t.Errorf("%s: a look-up is never uncertain: %v", tt.body, err)
-		}
 	}
 }
 

@@ -60,10 +60,12 @@ const (
 	moduleName      = "racent"
 	defaultEndpoint = "https://portal.racent.com/ssl"
 
-	// absenceAge is how long a paid request may still be on its way: the time
-	// limit of one call, and as much again for the vendor to finish what it has
-	// begun. Assumed; no page tells how long an order may take to appear.
-	absenceAge = 2 * time.Minute
+	// absenceAge is how long after its entry an order may stay invisible: 1 min until it
+	// is sent, 1 min for a pause just before, 2 min for the call, 2 min until a request
+	// that has left is carried out, the CA's answer included, 4 min until it can be
+	// looked up. The last two are assumed: no page tells, and one client saw orders
+	// "within seconds".
+	absenceAge = 10 * time.Minute
 
 	// testAbsenceAge is that of a test service, where nothing is on the way for
 	// long and no money is at stake.

@@ -84,7 +84,7 @@ func TestProvision(t *testing.T) {
 			Name: "racent", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS, vendors.MethodDNS},
 			CoversTwin: true, NeedsCommonName: true, NeedsUnique: true,
-			AbsenceAge: 2 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+			AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, RenewKeepsProduct: true,
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 10*time.Second, true

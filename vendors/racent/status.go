@@ -54,6 +54,11 @@ func refused(code text) bool {
 	return false
 }
 
+// errPoor explains an unexpected error on an order. Observed: an account without money
+// gets that, and nothing else; the documented code for it was seen as well.
+var errPoor = errors.New("unexpected error at the vendor, most likely for want of money: check the account's balance and top it up; " +
+	"whether there is an order is looked up before another one is placed")
+
 // failure turns an answer without success into an error. Codes that do not
 // clearly say "refused" leave it open whether a request with effects took effect.
 func (c *client) failure(endpoint string, class vendorhttp.Class, a answer) *vendors.Error {
@@ -77,6 +82,10 @@ func (c *client) failure(endpoint string, class vendorhttp.Class, a answer) *ven
 		e.Err = vendors.ErrCredential
 	case codeIssuing:
 		e.Err = vendors.ErrStillIssuing
+	case codeUnknown:
+		if endpoint == "place" || endpoint == "renew" {
+			e.Err = errPoor
+		}
 	case codeOrder, codeCert, codeCancelled:
 		// Placing an order has no state that could be wrong: there, these
 		// codes are as good as unknown.

@@ -95,7 +95,9 @@ func findsLost(s suite) {
 	s.issue(vendors.Order{ID: ids[0], Challenges: s.challenges(ids[0])}, req.CSR, req.Names)
 	s.charged(1)
 
-	ids, err = finder.Find(s.ctx(), lookup(vendors.OrderRequest{Reference: "suite-never-sent", Names: req.Names}))
+	ids, err = finder.Find(s.ctx(), lookup(vendors.OrderRequest{
+		Reference: "suite-never-sent", Names: req.Names, CSR: newCSR(s.t, req.Names),
+	}))
 	if err != nil || len(ids) != 0 {
 		s.t.Errorf("found %v, %v for a reference that was never sent", ids, err)
 	}
@@ -154,8 +156,9 @@ func reissues(s suite) {
 	// A vendor that knows requests by what was prepared has no mark of a reissue.
 	_, prepares := s.Vendor.(vendors.Preparer)
 	if finder, ok := s.Vendor.(vendors.Finder); ok && !prepares {
-		asked := vendors.OrderRequest{Reference: change.Reference, Names: change.Names}
-		if ids, err := finder.Find(s.ctx(), lookup(asked)); err != nil || len(ids) != 1 || ids[0] != next.ID {
+		asked := lookup(vendors.OrderRequest{Reference: change.Reference, Names: change.Names, CSR: change.CSR})
+		asked.OrderID = change.OrderID
+		if ids, err := finder.Find(s.ctx(), asked); err != nil || len(ids) != 1 || ids[0] != next.ID {
 			s.t.Errorf("found %v, %v for the reissue", ids, err)
 		}
 	}

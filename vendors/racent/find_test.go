@@ -1,0 +1,289 @@
+package racent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
+)
+
+func TestFindByReference(t *testing.T) {
+	for _, tt := range []struct {
+		body string
+		want []string
+		err  bool
+	}{
+		{`{"code":1,"data":{"certId":"a"}}`, []string{"a"}, false},
+		{`{"code":1,"data":{"certId":77}}`, []string{"77"}, false},
+		{`{"code":1,"data":[{"certId":"a"},{"certId":"b"}]}`, []string{"a", "b"}, false},
+		{`{"code":1,"data":[]}`, nil, false},
+		{`{"code":1,"data":null}`, nil, false},
+		{`{"code":1}`, nil, false},
+		{`{"code":1,"data":{"orderId":"a"}}`, nil, true}, // says something that is not understood
+		{`{"code":1,"data":"a"}`, nil, true},
+		{`{"code":-2}`, nil, true},
+		{`{"code":0}`, nil, true},
+		{`{"code":2}`, nil, true},
+		{`{"code":-6}`, nil, true},
+		{`{"code":-8}`, nil, true},
+		{`{"code":-77}`, nil, true},
+		{`{"code":400}`, nil, true},
+	} {
+		f := newFake(t) // fails on any other request, such as one for a list
+		f.expect("certIdByrefId", map[string]string{"refId": "ref-1"}, 200, tt.body)
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1"})
+		if !reflect.DeepEqual(got, tt.want) || (err != nil) != tt.err || errors.Is(err, vendors.ErrUndecidable) {
+			t.Errorf("%s: %v, %v", tt.body, got, err)
+		}
+		if err != nil && vendors.VerdictOf(err) == vendors.Uncertain {
+			t.Errorf("%s: a look-up is never uncertain: %v", tt.body, err)
+		}
+	}
+}
+
+// TestSecondWitness is about what the list of orders says where the look-up by reference
+// is answered with a code that proves nothing.
+func TestSecondWitness(t *testing.T) {
+	sent := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+	csr, foreign := newCSR(t), newCSR(t)
+	at := func(d time.Duration) string { return sent.Add(d).In(chinaTime).Format(time.DateTime) }
+	row := func(id, created, rest string) string {
+		return fmt.Sprintf(`{"certId":%q,"orderNum":"undefined","created":%q%s}`, id, created, rest)
+	}
+	const (
+		ours      = `,"commonName":"Example.com","domains":["example.com"]`
+		inDomains = `,"commonName":"other.example","domains":["other.example","example.com"]`
+		others    = `,"commonName":"other.example","domains":["other.example"]`
+		untold    = `,"commonName":"","domains":[]`
+	)
+	many := func(n int, created func(i int) string) string {
+		var rows []string
+		for i := range n {
+			rows = append(rows, row(fmt.Sprint("z", i), created(i), others))
+		}
+		return "[" + strings.Join(rows, ",") + "]"
+	}
+	hours := func(step int) func(int) string {
+		return func(i int) string { return at(time.Duration(step*i-1000) * time.Hour) }
+	}
+	echo := func(der []byte) string {
+		return fmt.Sprintf(`{"code":1,"status":"PENDING","data":{"applyParams":{"csr":%q}}}`, pemOf(der))
+	}
+	for name, tt := range map[string]struct {
+		data        string // of the list, if code is 1
+		collect     string
+		want        []string
+		undecidable bool
+	}{
+		"no orders":              {`[]`, ``, nil, false},
+		"other names":            {"[" + row("a", at(time.Minute), others) + "]", ``, nil, false},
+		"long before":            {"[" + row("a", at(-240*time.Hour), ours) + "]", ``, nil, false},
+		"began long before":      {`[{"certId":"a","commonName":"example.com","beginDate":"2025-08-01 00:00:00"}]`, ``, nil, false},
+		"ours":                   {"[" + row("a", at(time.Minute), ours) + "]", echo(csr), []string{"a"}, false},
+		"ours, by another name":  {"[" + row("a", at(time.Minute), inDomains) + "]", echo(csr), []string{"a"}, false},
+		"ours, names not told":   {"[" + row("a", at(time.Minute), untold) + "]", echo(csr), []string{"a"}, false},
+		"ours, no date":          {"[" + row("a", "soon", ours) + "]", echo(csr), []string{"a"}, false},
+		"ours, in another zone":  {"[" + row("a", at(-9*time.Hour), ours) + "]", echo(csr), []string{"a"}, false},
+		"ours, as JSON text":     {"[" + row("a", at(0), ours) + "]", fmt.Sprintf(`{"code":2,"data":{"applyParams":%q}}`, fmt.Sprintf(`{"csr":%q}`, pemOf(csr))), []string{"a"}, false},
+		"a stranger's CSR":       {"[" + row("a", at(time.Minute), ours) + "]", echo(foreign), nil, false},
+		"CSR not told":           {"[" + row("a", at(time.Minute), ours) + "]", `{"code":1,"data":{}}`, nil, true},
+		"order cannot be read":   {"[" + row("a", at(time.Minute), ours) + "]", `{"code":-5}`, nil, true},
+		"order without an ID":    {"[" + row("", at(time.Minute), ours) + "]", ``, nil, true},
+		"not a list":             {`{}`, ``, nil, true},
+		"nothing":                {`null`, ``, nil, true},
+		"not orders":             {`["a"]`, ``, nil, true},
+		"page of the oldest":     {many(20, hours(1)), ``, nil, true},
+		"page of the newest":     {many(20, hours(-1)), ``, nil, false},
+		"more than fills a page": {many(21, hours(1)), ``, nil, false},
+		"page without dates":     {many(10, func(int) string { return "" }), ``, nil, true},
+	} {
+		for _, code := range []string{"-1", "-5", "-7"} {
+			f := newFake(t)
+			f.expect("certIdByrefId", map[string]string{"refId": "ref-1"}, 200, `{"code":`+code+`,"errors":"refId is invalid"}`)
+			f.also = map[string]string{"list": `{"code":1,"data":` + tt.data + `}`}
+			if tt.collect != "" {
+				f.also["collect"] = tt.collect
+			}
+			got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: csr, Sent: sent})
+			if !slices.Equal(got, tt.want) || errors.Is(err, vendors.ErrUndecidable) != tt.undecidable || (err != nil) != tt.undecidable {
+				t.Errorf("%s, code %s: %v, %v", name, code, got, err)
+			}
+		}
+	}
+}
+
+// A list that is refused, or not there, is no second witness.
+func TestNoSecondWitness(t *testing.T) {
+	for _, tt := range []struct {
+		list    string
+		is      error
+		verdict vendors.Verdict
+	}{
+		{`{"code":-1}`, vendors.ErrUndecidable, vendors.Retryable},
+		{`{"code":0,"data":[]}`, vendors.ErrUndecidable, vendors.Retryable},
+		{`{"code":2,"data":[]}`, vendors.ErrUndecidable, vendors.Retryable},
+		{`{"code":1}`, vendors.ErrUndecidable, vendors.Retryable},
+		{`{"code":400}`, vendors.ErrCredential, vendors.Permanent},
+		{`<html>busy</html>`, nil, vendors.Retryable},
+		{`{"data":[]}`, nil, vendors.Retryable},
+	} {
+		f := newFake(t)
+		f.expect("certIdByrefId", nil, 200, `{"code":-1}`)
+		f.also = map[string]string{"list": tt.list}
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, Sent: time.Now()})
+		if err == nil || len(got) > 0 || vendors.VerdictOf(err) != tt.verdict || tt.is != nil && !errors.Is(err, tt.is) {
+			t.Errorf("%s: %v, %v", tt.list, got, err)
+		}
+		if tt.is != vendors.ErrUndecidable && errors.Is(err, vendors.ErrUndecidable) {
+			t.Errorf("%s: taken for a contradiction: %v", tt.list, err)
+		}
+	}
+}
+
+// lostOrder is an order whose answer is lost, at a service whose look-up by reference
+// answers everything with the same code.
+func lostOrder(t *testing.T, code int, carriedOut bool, quirks sandboxca.Quirks) (*vendortest.Harness, vendors.Lookup) {
+	t.Helper()
+	h := openHarness(t)
+	s := h.Service.(*service)
+	s.ca.Update(func(c *sandboxca.Config) { c.Quirks = quirks })
+	req := workedRequest()
+	fault := sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML}
+	if carriedOut {
+		fault.Phase = sandboxca.AfterEffect
+	}
+	remove := s.ca.Inject(fault)
+	if _, err := h.Vendor.Place(t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
+		t.Fatal(err)
+	}
+	remove()
+	s.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.APICode, Code: code, Errors: "the status of the order does not allow this"})
+	return h, vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: s.now()}
+}
+
+// An order that was paid for is never reported absent because the look-up is refused with
+// a code that nobody documents.
+func TestLostOrderBehindARefusedLookUp(t *testing.T) {
+	for _, code := range []int{-1, -5, -7} {
+		for _, carriedOut := range []bool{true, false} {
+			h, lookup := lostOrder(t, code, carriedOut, sandboxca.Quirks{})
+			ids, err := h.Vendor.(vendors.Finder).Find(t.Context(), lookup)
+			if err != nil || len(ids) != h.Service.Charges() {
+				t.Errorf("code %d, carried out %v: %v, %v", code, carriedOut, ids, err)
+			}
+			h, lookup = lostOrder(t, code, carriedOut, sandboxca.Quirks{NoList: true})
+			if ids, err := h.Vendor.(vendors.Finder).Find(t.Context(), lookup); len(ids) > 0 || !errors.Is(err, vendors.ErrUndecidable) {
+				t.Errorf("code %d, carried out %v, no list: %v, %v", code, carriedOut, ids, err)
+			}
+		}
+	}
+}
+
+// A lost replacement is decided by the order that was to be replaced.
+func TestLostReplacement(t *testing.T) {
+	for _, quirks := range []sandboxca.Quirks{{HideRefs: true}, {HideRefs: true, NoList: true}} {
+		for _, carriedOut := range []bool{true, false} {
+			h := openHarness(t)
+			s := h.Service.(*service)
+			s.ca.Update(func(c *sandboxca.Config) { c.Quirks = quirks })
+			v := h.Vendor.(*Orders)
+			req := workedRequest()
+			order, err := v.Place(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Prove(order)
+			if got, err := v.Status(t.Context(), order.ID); err != nil || got.Status != vendors.StatusIssued {
+				t.Fatal(got.Status, err)
+			}
+			fault := sandboxca.Fault{Endpoint: "replace", Kind: sandboxca.Empty}
+			if carriedOut {
+				fault.Phase = sandboxca.AfterEffect
+			}
+			remove := s.ca.Inject(fault)
+			change := vendors.ReissueRequest{
+				OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-2", Names: req.Names, CSR: newCSR(t), Unique: "u2",
+			}
+			if _, err := v.Reissue(t.Context(), change); vendors.VerdictOf(err) != vendors.Uncertain {
+				t.Fatal(err)
+			}
+			remove()
+			ids, err := v.Find(t.Context(), vendors.Lookup{
+				Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: order.ID, Sent: s.now(),
+			})
+			switch found := len(ids) == 1 && ids[0] != order.ID; {
+			case carriedOut && !quirks.NoList && (err != nil || !found),
+				carriedOut && quirks.NoList && !errors.Is(err, vendors.ErrUndecidable),
+				!carriedOut && (err != nil || len(ids) > 0):
+				t.Errorf("no list %v, carried out %v: %v, %v", quirks.NoList, carriedOut, ids, err)
+			}
+		}
+	}
+}
+
+// An account without money gets a bare code for unexpected errors. That is said, and the
+// order is looked up before it is placed again.
+func TestBareAnswerForWantOfMoney(t *testing.T) {
+	h := openHarness(t)
+	h.Service.(*service).ca.Update(func(c *sandboxca.Config) { c.Quirks.BareNoMoney = true })
+	h.Service.Spend()
+	req := workedRequest()
+	_, err := h.Vendor.Place(t.Context(), req)
+	if vendors.VerdictOf(err) != vendors.Uncertain || !strings.Contains(fmt.Sprint(err), "check the account's balance and top it up") {
+		t.Errorf("%v", err)
+	}
+	ids, err := h.Vendor.(vendors.Finder).Find(t.Context(), vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: time.Now()})
+	if err != nil || len(ids) > 0 {
+		t.Errorf("%v, %v", ids, err)
+	}
+}
+
+func TestSecondWitnessLooksAtFewOrders(t *testing.T) {
+	f := newFake(t)
+	f.expect("certIdByrefId", nil, 200, `{"code":-1}`)
+	f.also = map[string]string{
+		"list":    `{"code":1,"data":[` + strings.Repeat(`{"certId":"a","domains":["example.com"]},`, 2*maxCandidates) + `{"certId":"b"}]}`,
+		"collect": fmt.Sprintf(`{"code":1,"data":{"applyParams":{"csr":%q}}}`, pemOf(newCSR(t))),
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if ids, err := f.orders.Find(ctx, vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: newCSR(t)}); !errors.Is(err, vendors.ErrUndecidable) {
+		t.Errorf("%v, %v", ids, err)
+	}
+	if n := f.logs.FilterMessage("vendor call").Len(); n != maxCandidates+2 {
+		t.Errorf("%d calls", n)
+	}
+}
+
+func newCSR(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "shop.example.com"}, DNSNames: []string{"shop.example.com"},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func pemOf(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
