@@ -54,7 +54,11 @@ type purchase struct {
 // what there is.
 func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.Entry, unsure error) progress {
 	if err := f.mayBuy(name, about); err != nil {
-		return progress{err: err, stop: isFinal(err)}
+		p := progress{err: err, stop: isFinal(err)}
+		if hold, ok := errors.AsType[*HoldError](err); ok {
+			p.wait = min(hold.Until.Sub(f.ledger.Time()), time.Hour)
+		}
+		return p
 	}
 	if unsure != nil {
 		return progress{err: fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", name, unsure)}

@@ -126,6 +126,7 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		return wait, true
 	}
 	f.account.tell(w, answer{err: err})
+	f.account.note(w, err)
 	if p.stop {
 		f.account.forget(w)
 		f.account.resetPace(name)
