@@ -1,0 +1,353 @@
+package issuer
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// A renewal that certmagic begins because of a handshake buys nothing where handshakes
+// may not: its context does not tell where it comes from.
+func TestHandshakesBuyNothing(t *testing.T) {
+	inBubble(t, "renewal", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		p.stop()
+		p = w.start(nil, nil)
+		p.site.strange = map[string]bool{"example.com": true}
+		for range 2 * 400 {
+			time.Sleep(12 * time.Hour)
+			p.handshake("example.com")
+		}
+		w.wantCharges(1)
+		if w.ca.Calls("replace") == 0 {
+			t.Error("the paid order was not used for as long as it lasted")
+		}
+		// The same without a deadline, as a forced renewal has none.
+		_, err := p.attempt(t.Context(), "example.com")
+		if err == nil || waits(err) {
+			t.Errorf("error = %v", err)
+		}
+		w.wantCharges(1)
+	})
+	inBubble(t, "first", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.site.strange = map[string]bool{"example.com": true}
+		for range 10 {
+			p.handshake("example.com")
+			time.Sleep(time.Hour)
+		}
+		w.wantCharges(0)
+		if n := w.ca.Calls(""); n != 0 {
+			t.Errorf("%d calls of the vendor for a stranger", n)
+		}
+	})
+	inBubble(t, "not configured", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.site.deny = map[string]bool{"example.com": true}
+		if _, err := p.attempt(t.Context(), "example.com"); !isFinal(err) {
+			t.Errorf("error = %v", err)
+		}
+		w.wantCharges(0)
+	})
+	inBubble(t, "allowed", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, func(f *flow) { f.rules.allowOnDemand = true })
+		p.site.strange = map[string]bool{"example.com": true}
+		p.handshake("example.com")
+		p.untilServed(time.Hour, "example.com")
+		w.wantCharges(1)
+	})
+}
+
+// What was paid for is never read from today's configuration. HowSSL tells no end of the
+// term, so that nothing corrects the ledger later.
+func TestTermIsThePaidOne(t *testing.T) {
+	years := func(n int) func(*flow) { return func(f *flow) { f.order.Term = vendors.Term{Years: n} } }
+	for _, c := range []struct {
+		name        string
+		before, now int
+	}{{"shorter", 2, 1}, {"longer", 1, 3}} {
+		inBubble(t, c.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.ca.Inject(sandboxca.Fault{Endpoint: "Order/commitOrder", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+			p := w.startHowSSL(nil, all(quickly, years(c.before)))
+			if _, err := p.attempt(t.Context(), "example.com"); !waits(err) {
+				t.Fatalf("error = %v", err)
+			}
+			p.stop()
+			start := time.Now()
+			p = w.startHowSSL(nil, years(c.now))
+			stop := p.maintain(false)
+			p.boot("example.com")
+			p.untilServed(day, "example.com")
+			e := w.entry("example.com")
+			if e.Term.Years != c.before || e.Ends.Sub(ledger.EndOfTerm(start, e.Term)).Abs() > day {
+				t.Errorf("the term is %+v until %s", e.Term, e.Ends)
+			}
+			// Just before the end of the paid term, and half a year after it.
+			time.Sleep(time.Duration(c.before)*365*day - 40*day)
+			w.wantCharges(1)
+			time.Sleep(200 * day)
+			w.wantCharges(2)
+			p.untilServed(0, "example.com")
+			stop()
+		})
+	}
+}
+
+// A person finds the order, or pays it in the vendor's portal. Its term is the one of the
+// request, not a year.
+func TestTermOfResolvedOrder(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		two := func(f *flow) { f.order.Term = vendors.Term{Years: 2} }
+		w.ca.Inject(sandboxca.Fault{Endpoint: "Order/commitOrder", Phase: sandboxca.BeforeEffect, Kind: sandboxca.HTML, Times: 1})
+		p := w.startHowSSL(nil, all(quickly, two))
+		_, _ = p.attempt(t.Context(), "example.com")
+		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		portal := w.startHowSSL(nil, two) // it is paid by hand
+		order, err := portal.vendor.Place(t.Context(), p.request(w.entry("example.com")))
+		portal.stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: order.ID}); err != nil {
+			t.Fatal(err)
+		}
+		p.stop()
+		p = w.startHowSSL(nil, two)
+		stop := p.maintain(false)
+		p.boot("example.com")
+		p.untilServed(2*day, "example.com")
+		time.Sleep(680 * day)
+		w.wantCharges(1)
+		time.Sleep(200 * day)
+		w.wantCharges(2)
+		stop()
+	})
+}
+
+// A renewal buys what the configuration says today. Racent's renew carries no product, so
+// that it is no way to a changed one.
+func TestChangedProductIsBought(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		time.Sleep(340 * day)
+		p.reload(func(f *flow) { f.order.Product = "comodo-ssl" })
+		p.mustObtain("example.com")
+		w.wantCharges(2)
+		bought := w.ca.Charges()[1].Product
+		if e := w.entry("example.com"); bought != "comodo-ssl" || e.Product != bought {
+			t.Errorf("bought %q, the ledger says %q", bought, e.Product)
+		}
+	})
+	inBubble(t, "unchanged", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		time.Sleep(340 * day)
+		p.mustObtain("example.com")
+		if w.ca.Calls("renew") != 1 || w.ca.Calls("place") != 1 {
+			t.Errorf("renew %d, place %d", w.ca.Calls("renew"), w.ca.Calls("place"))
+		}
+		w.wantCharges(2)
+	})
+	inBubble(t, "and term", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		time.Sleep(340 * day)
+		p.reload(func(f *flow) { f.order.Term = vendors.Term{Years: 2} })
+		p.mustObtain("example.com")
+		if w.ca.Calls("renew") != 0 {
+			t.Error("renewed for the old term")
+		}
+		if e := w.entry("example.com"); e.Term.Years != 2 {
+			t.Errorf("term %+v", e.Term)
+		}
+		w.wantCharges(2)
+	})
+}
+
+// A change of what is to be bought buys nothing while what was bought is good.
+func TestChangesBuyNothing(t *testing.T) {
+	for name, change := range map[string]func(*flow){
+		"product":      func(f *flow) { f.order.Product = "comodo-ssl" },
+		"term":         func(f *flow) { f.order.Term = vendors.Term{Years: 2} },
+		"contact":      func(f *flow) { f.order.Contact.Email = "new@example.com" },
+		"margin":       func(f *flow) { f.rules.renewMargin = 200 * 365 * day },
+		"group":        group("example.com", "example.net"),
+		"adopted":      func(f *flow) { f.rules.adopted = []AdoptedOrder{{"260101aaaaaaaaaa", []string{"example.com"}}} },
+		"spend limit":  func(f *flow) { f.rules.spend.Orders = 1000 },
+		"by handshake": func(f *flow) { f.rules.allowOnDemand = true },
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, nil)
+			p.mustObtain("example.com")
+			p.reload(change)
+			for range 3 {
+				_, _ = p.attempt(t.Context(), "example.com")
+				time.Sleep(30 * day)
+			}
+			w.wantCharges(1)
+			p.stop()
+			// Back again, and a restart.
+			p = w.start(nil, nil)
+			p.mustObtain("example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
+// Nothing is ordered for a name that has an order given, whoever asks.
+func TestGivenOrderForbidsPurchases(t *testing.T) {
+	for _, asks := range []string{"example.com", "shop.example.com", "www.example.com"} {
+		inBubble(t, asks, func(t *testing.T) {
+			w := newWorld(t, nil)
+			id := w.buyElsewhere([]string{"example.com", "shop.example.com"}, func(f *flow) { f.order.Product = "comodo-positive-multi-domain" })
+			given := func(f *flow) {
+				f.order.Product = "comodo-positive-multi-domain"
+				f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}}
+				f.rules.groups = [][]string{{"shop.example.com", "example.com"}}
+			}
+			p := w.start(nil, given)
+			p.mustObtain("example.com")
+			if asks != "www.example.com" {
+				p.mustObtain(asks)
+			}
+			w.wantCharges(1)
+			time.Sleep(340 * day)
+			_, _ = p.attempt(t.Context(), asks)
+			time.Sleep(40 * day)
+			_, _ = p.attempt(t.Context(), asks)
+			for _, c := range w.ca.Charges()[1:] {
+				if slices.Contains(c.Names, "example.com") {
+					t.Errorf("an order was placed for %v", c.Names)
+				}
+			}
+			if _, err := p.attempt(t.Context(), "example.com"); err == nil {
+				t.Error("there is a certificate for a name whose order is over")
+			}
+		})
+	}
+}
+
+// The order that a person gives next is used, whatever became of the one before.
+func TestNextGivenOrder(t *testing.T) {
+	for _, when := range []time.Duration{100 * day, 340 * day, 400 * day} {
+		inBubble(t, when.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			names := []string{"example.com"}
+			given := func(id string) func(*flow) {
+				return func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, names}} }
+			}
+			p := w.start(nil, given(w.buyElsewhere(names, nil)))
+			stop := p.maintain(false)
+			p.mustObtain("example.com")
+			time.Sleep(when)
+			id := w.buyElsewhere(names, nil)
+			p.reload(given(id))
+			p.mustObtain("example.com")
+			if e := w.entry("example.com"); e.RootID != id || !e.Adopted {
+				t.Errorf("the order is %s, adopted %v, want %s", e.RootID, e.Adopted, id)
+			}
+			time.Sleep(300 * day)
+			p.untilServed(0, "example.com")
+			w.wantCharges(2)
+			stop()
+		})
+	}
+}
+
+// The option is taken away: the order is good for what is left of it, and then one is bought.
+func TestGivenOrderTakenAway(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		id := w.buyElsewhere([]string{"example.com"}, nil)
+		p := w.start(nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
+		stop := p.maintain(false)
+		p.mustObtain("example.com")
+		p.reload(func(f *flow) { f.rules.adopted = nil })
+		p.mustObtain("example.com")
+		w.wantCharges(1)
+		time.Sleep(400 * day)
+		p.untilServed(0, "example.com")
+		w.wantCharges(2)
+		stop()
+	})
+}
+
+// A margin as long as the term buys once per half of a term.
+func TestMarginIsCapped(t *testing.T) {
+	for _, margin := range []time.Duration{366 * day, 10_000 * day} {
+		inBubble(t, margin.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, func(f *flow) { f.rules.renewMargin = margin })
+			for range 5 {
+				p.mustObtain("example.com")
+			}
+			w.wantCharges(1)
+			time.Sleep(170 * day)
+			p.mustObtain("example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
+// The end of the term is the vendor's word, where it gives one: a bonus for an early
+// renewal counts.
+func TestVendorTellsEndOfTerm(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.Year = 450 * day })
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		time.Sleep(400 * day)
+		p.mustObtain("example.com")
+		w.wantCharges(1)
+	})
+}
+
+// A refusal of the vendor's free check, or of the proof, costs nothing.
+func TestFreeChecksComeFirst(t *testing.T) {
+	inBubble(t, "vendor", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "validate", Kind: sandboxca.APICode, Code: -4, Errors: "no"})
+		p := w.start(nil, quickly)
+		if _, err := p.attempt(t.Context(), "example.com"); err == nil || waits(err) {
+			t.Errorf("error = %v", err)
+		}
+		time.Sleep(30 * day)
+		if w.charges() != 0 || w.ca.Calls("place") != 0 {
+			t.Errorf("charges %d, place %d", w.charges(), w.ca.Calls("place"))
+		}
+	})
+	inBubble(t, "proof", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			f.prove = refusingProver{f.prove, map[string]bool{"example.com": true}}
+		})
+		if _, err := p.attempt(t.Context(), "example.com"); err == nil || waits(err) {
+			t.Errorf("error = %v", err)
+		}
+		time.Sleep(30 * day)
+		if w.charges() != 0 || w.ca.Calls("place") != 0 {
+			t.Errorf("charges %d, place %d", w.charges(), w.ca.Calls("place"))
+		}
+		// It leads here again, and nobody has to do anything.
+		p.reload(func(f *flow) { f.prove = f.prove.(refusingProver).Prover })
+		p.untilServed(7*time.Hour, "example.com")
+		w.wantCharges(1)
+	})
+}
