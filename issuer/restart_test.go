@@ -32,7 +32,7 @@ func (w *world) drive(p *process, name string, next func() *process) (chain, *pr
 		if p.fuse.burnt() {
 			p.stop()
 			p = next()
-			err = p.boot(name)
+			err = p.bootOne(name)
 			continue
 		}
 		if got := served(); got != nil {
@@ -53,9 +53,9 @@ func (w *world) drive(p *process, name string, next func() *process) (chain, *pr
 	return nil, p, err
 }
 
-// boot does for a name what Caddy does when it starts: it serves what is stored, and asks
+// bootOne does for a name what Caddy does when it starts: it serves what is stored, and asks
 // for a certificate if there is none, or if it is due.
-func (p *process) boot(name string) error {
+func (p *process) bootOne(name string) error {
 	p.site.manage(name)
 	err := p.site.Reload(context.Background(), name)
 	if got := p.site.serving(name); err == nil && !p.site.Due(got.leaf()) {
