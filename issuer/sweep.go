@@ -32,11 +32,20 @@ const (
 func (f *flow) sweep(ctx context.Context, names func() []string, first, busy func(name string) bool) {
 	tidied := time.Time{}
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
+		flagged := f.account.ledger.Flagged()
 		if err := f.ledger.Refresh(ctx); err != nil {
 			if ctx.Err() == nil {
 				f.logger.Warn("looking for pending orders failed", zap.String("vendor", f.about.Name), zap.Error(err))
 			}
 			continue
+		}
+		for _, e := range flagged {
+			if now := f.account.ledger.Known(e.ID); now == nil || now.Flag == nil || now.State == ledger.Gone {
+				// A person has settled it, for whom its names have waited.
+				for _, name := range e.Names {
+					f.wake(name)
+				}
+			}
 		}
 		for _, name := range f.needy(names(), first) {
 			if !busy(name) {

@@ -109,9 +109,10 @@ func sortNewest(list []*Entry) {
 	})
 }
 
-// unknown returns which of the listed IDs must be read: those that are not known, and
-// those without a certificate whose copy is old, because the names that their first
-// certificate covers are not known. What is not listed any more is forgotten.
+// unknown returns which of the listed IDs must be read: those that are not known, and of
+// those whose copy is old, the ones without a certificate, because the names that their
+// first certificate covers are not known, and the flagged ones, because a person may have
+// settled them. What is not listed any more is forgotten.
 func (m *Memory) unknown(ids map[string]struct{}) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -124,7 +125,7 @@ func (m *Memory) unknown(ids map[string]struct{}) []string {
 	}
 	var want []string
 	for id := range ids {
-		if e, ok := m.entries[id]; !ok || e.Unissued() && time.Since(e.read) > unissuedAge {
+		if e, ok := m.entries[id]; !ok || (e.Unissued() || e.Flag != nil) && time.Since(e.read) > unissuedAge {
 			want = append(want, id)
 		}
 	}
@@ -132,7 +133,8 @@ func (m *Memory) unknown(ids map[string]struct{}) []string {
 	return want
 }
 
-// unissuedAge is how old a copy of an entry without a certificate may be.
+// unissuedAge is how old a copy of an entry without a certificate may be, or of one that is
+// flagged.
 const unissuedAge = 30 * time.Minute
 
 // Claim reserves names for a purchase of this process, or reports that one of them is
@@ -217,4 +219,25 @@ func (m *Memory) About(name string) []*Entry { return m.about(name) }
 // number as its latest.
 func (m *Memory) HasSerial(name, serial string) bool {
 	return slices.ContainsFunc(m.about(name), func(e *Entry) bool { return e.Certificate != nil && e.Certificate.Serial == serial })
+}
+
+// Flagged returns the entries that ask a person, as far as is known.
+func (m *Memory) Flagged() []*Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*Entry
+	for _, e := range m.entries {
+		if e.Flag != nil && e.State != Gone {
+			list = append(list, e.Entry)
+		}
+	}
+	sortNewest(list)
+	return list
+}
+
+// Known returns what is known of the entry with the ID, or nil.
+func (m *Memory) Known(id string) *Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.entries[id].Entry
 }
