@@ -1,51 +1,42 @@
-// Package issuer turns CSRs into certificates that are paid for, paying at most
-// once per name and term. It is the Caddy module tls.issuance.commercial.
+// Package issuer turns names into certificates that are paid for, paying at most once per
+// name and term. It is the Caddy module tls.issuance.commercial.
 //
-// # The life of an order
+// # Who does the work
 //
-// certmagic calls [Issuer.Issue] with a CSR for a new key, under its own lock for
-// the name. The issuer opens the name's [Record] in the ledger and does what its
-// state calls for, step by step, until there is a certificate for that key:
+// certmagic calls [Issuer.Issue] with a CSR for a new key, holding a lock for the name and
+// one of its slots for jobs. Issue submits the name to the scheduler of the process and
+// waits for a while. The work is done in rounds, which the scheduler's workers make: a round
+// does for one name what can be done now, and says when to come back. What Issue does not
+// wait for, the rounds finish, and store through certmagic. They also follow orders that
+// were paid for before a restart, serve what another server has got, and renew
+// certificates for names that certmagic does not renew them for.
 //
-//	none -> intent pending
-//	intent -> pending none uncertain issued
-//	pending -> issued dead
-//	issued -> reissuing intent dead pending
-//	reissuing -> pending issued uncertain dead
-//	uncertain -> none pending issued
-//	dead -> none pending
+// # What a round does
 //
-// Before money moves the proofs of control are published and fetched, the vendor's
-// free checks are passed, the spending limit is reserved, and the record is
-// written with the state intent. Then the paid call is sent, once. Its answer
-// leads to pending; a clear refusal leads back.
+// It looks in the ledger for entries that speak for the name. An entry is one paid order.
+// One whose answer is missing is looked up at the vendor; one that is open is asked for its
+// certificate; one that is issued gives its certificate to the name, or is reissued, free of
+// charge, when that is due. If no entry blocks the name, and the rules allow it, an order
+// is placed: proofs of control are presented and looked for, the vendor's free checks are
+// passed, the entry is stored and stands alone, and then the paid call is sent, once.
 //
-// An intent whose answer is not in the ledger (a crash, a lost answer) is looked
-// up at the vendor by its reference. Found, it becomes pending. It counts as
-// absent when the vendor has denied it twice, the last time so late that the
-// request cannot be on its way any more. Where a vendor cannot tell, the state is
-// uncertain, and a person decides with [Resolve].
-//
-// A pending order is polled until it is issued. certmagic makes a new key for
-// every attempt, so the order may well belong to a key that is gone: then the
-// issued order is reissued, free, for the key at hand. Renewals within the paid
-// term are reissues, too. Only when what is left of the term is shorter than the
-// margin is a new order placed.
+// Each step of a round returns a change of the entry. One place writes it, and then takes
+// away the proofs that the new state has no use for.
 //
 // # Writers
 //
-// Several processes may work on one storage, and the lease of certmagic's lock may
-// run out while an order waits. Every write of a record therefore compares the
-// stored revision with the one that was read, and every paid call is preceded by such
-// a write. The loser reads again and goes on from what the winner did.
+// Any number of processes may work on one storage, whose locks may or may not exclude.
+// Every write compares the stored revision with the one that was read; the loser reads
+// again and goes on from what the winner did. See package ledger for why nothing is paid
+// for twice.
 //
 // # Files of the package
 //
-//	issuer.go config.go caddyfile.go   the module, its defaults, its syntax
-//	state.go ledger.go spend.go        what is remembered
-//	flow.go buy.go follow.go reissue.go adopt.go guard.go   what is done
-//	files.go                           validation files through package dcv
-//	keys.go chain.go                   keys, CSRs, certificates
-//	watch.go resume.go                 orders that take longer than one call may
-//	resolve.go command.go errors.go    what people see and say
+//	issuer.go config.go caddyfile.go     the module, its defaults, its syntax
+//	issue.go sweep.go                    certmagic's calls, and what certmagic does not ask for
+//	flow.go drive.go                     rounds and steps
+//	buy.go lookup.go follow.go reissue.go adopt.go   what is done with orders
+//	account.go                           what a process remembers between rounds
+//	site.go keys.go chain.go             certmagic's side, keys, certificates
+//	command.go errors.go                 what people see and say
 package issuer
