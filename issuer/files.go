@@ -69,7 +69,7 @@ func newFiles(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *files 
 	// The hosts are known only once the config is provisioned, and first needed
 	// when a request comes in.
 	managed := sync.OnceValue(func() func(string) bool { return dcv.HostMatcher(managedHosts(ctx)) })
-	f.unmanage = dcv.Live.Manage(storage, func(host string) bool { return managed()(host) })
+	f.unmanage = dcv.Live.Manage(storage, func(host string) (bool, bool) { return managed()(host), false })
 	return f
 }
 
