@@ -49,13 +49,13 @@ func (f *flow) buy(ctx context.Context, j job, rec *Record, kind AttemptKind) er
 		a.PreviousID = rec.Order.ID
 	}
 	log := j.logger.With(zap.String("reference", a.Reference))
-	if err := f.announce(ctx, rec, a); err != nil {
+	if err := f.presentAndWait(ctx, rec, a); err != nil {
 		return err
 	}
 	bought := false
 	defer func() {
 		if !bought {
-			f.prove.Withdraw(ctx, a.proof())
+			f.prove.CleanUp(ctx, f.proof(a))
 		}
 	}()
 	if v, ok := f.vendor.(vendors.Validator); ok {
@@ -203,7 +203,7 @@ func (f *flow) resolveIntent(ctx context.Context, j job, rec *Record) error {
 		return f.giveUp(ctx, rec, f.about.Name+" cannot look orders up by reference")
 	}
 	// Until it is known that there is no order, the CA may come for the file.
-	f.publishAgain(ctx, log, a)
+	f.presentAgain(ctx, log, a)
 	id, err := f.lookUp(ctx, j, rec, finder)
 	switch {
 	case err != nil:
@@ -261,7 +261,7 @@ func (f *flow) lookUp(ctx context.Context, j job, rec *Record, finder vendors.Fi
 func (f *flow) neverPlaced(ctx context.Context, log *zap.Logger, rec *Record) error {
 	a := rec.Attempt
 	log.Info("the lost order was never placed; nothing was bought")
-	f.prove.Withdraw(ctx, a.proof())
+	f.prove.CleanUp(ctx, f.proof(a))
 	rec.State = StateNone
 	if rec.Order != nil {
 		rec.State = StateIssued

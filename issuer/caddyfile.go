@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -127,7 +128,7 @@ func (iss *Issuer) setTerm(arg string) error {
 }
 
 func (iss *Issuer) setProbe(arg string) error {
-	if mode := probeMode(arg); mode != probeStrict && mode != probeWarn && mode != probeOff {
+	if mode := proof.Mode(arg); mode != proof.ModeStrict && mode != proof.ModeWarn && mode != proof.ModeOff {
 		return fmt.Errorf("must be strict, warn or off, got '%s'", arg)
 	}
 	iss.Probe = arg

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -65,7 +66,7 @@ func (iss *Issuer) provisionRules() error {
 		renewMargin:   time.Duration(iss.RenewMargin),
 		spend:         SpendLimit{defaultSpendOrders, caddy.Duration(defaultSpendPer)},
 		allowOnDemand: iss.AllowOnDemand,
-		probe:         probeMode(iss.Probe),
+		probe:         proof.Mode(iss.Probe),
 	}
 	if iss.PollMax == 0 {
 		iss.rules.pollMax = max(iss.rules.pollMax, iss.rules.pollMin)
@@ -115,7 +116,7 @@ func (r rules) check() error {
 		return fmt.Errorf("durations and numbers must not be negative")
 	}
 	switch r.probe {
-	case probeDefault, probeStrict, probeWarn, probeOff:
+	case proof.ModeDefault, proof.ModeStrict, proof.ModeWarn, proof.ModeOff:
 	default:
 		return fmt.Errorf("probe: must be strict, warn or off, got %q", r.probe)
 	}

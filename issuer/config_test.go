@@ -21,6 +21,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
 )
@@ -228,7 +229,7 @@ func TestDefaults(t *testing.T) {
 	if r.pollMin != 5*time.Second || r.pollMax != 10*time.Minute || r.maxWait != 10*time.Minute || r.renewMargin != 0 {
 		t.Errorf("waits: %+v", r)
 	}
-	if r.spend.Orders != 20 || time.Duration(r.spend.Per) != 24*time.Hour || r.allowOnDemand || r.probe != probeDefault {
+	if r.spend.Orders != 20 || time.Duration(r.spend.Per) != 24*time.Hour || r.allowOnDemand || r.probe != proof.ModeDefault {
 		t.Errorf("bounds: %+v", r)
 	}
 	o := iss.order

@@ -44,7 +44,7 @@
 //	issuer.go config.go caddyfile.go   the module, its defaults, its syntax
 //	state.go ledger.go spend.go        what is remembered
 //	flow.go buy.go follow.go reissue.go adopt.go guard.go   what is done
-//	files.go                           validation files through package dcv
+//	records_config.go serving.go proof/   proofs of control through package dcv
 //	keys.go chain.go                   keys, CSRs, certificates
 //	watch.go resume.go                 orders that take longer than one call may
 //	resolve.go command.go errors.go    what people see and say

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -26,7 +27,7 @@ type flow struct {
 	vendor vendors.Vendor
 	about  vendors.Description
 	ledger *ledger
-	prove  prover
+	prove  proof.Prover
 	order  vendors.OrderConfig
 	rules  rules
 
@@ -34,42 +35,14 @@ type flow struct {
 	findKey func(ctx context.Context, name string, csr *x509.CertificateRequest) (key crypto.Signer, ok bool)
 }
 
-// proof is what proves control of the names of one attempt.
-type proof struct {
-	id         string
-	names      []string
-	method     vendors.Method
-	challenges []vendors.Challenge // empty until the vendor told, where it cannot be predicted
-}
-
-func (a *Attempt) proof() proof {
-	return proof{a.Reference, a.Names, a.Method, a.Challenges}
-}
-
-// prover publishes proofs of control of names.
-type prover interface {
-	// Publish makes the challenges findable until Withdraw. Publishing again, with
-	// the same ID, replaces.
-	Publish(ctx context.Context, p proof) error
-
-	// Probe looks for what was published as the CA will, or, if the challenges are
-	// not known yet, for something of its own in the same place. An error means
-	// that the CA would not find it.
-	Probe(ctx context.Context, p proof) error
-
-	// Withdraw takes the challenges away, needs no successful Publish, and works
-	// after ctx is done, too.
-	Withdraw(ctx context.Context, p proof)
-
-	// Seen tells in a few words who came to look, for error messages.
-	Seen(p proof) string
-}
-
-// settler is a prover whose proofs take their time to be found from everywhere.
-type settler interface {
-	// Settle waits for that, with a bound of its own, or until ctx is done. It does
-	// not wait again for what has settled before.
-	Settle(ctx context.Context, p proof)
+// proof is that of the names of an attempt. The trial is written down by way of the
+// reference that it is made of.
+func (f *flow) proof(a *Attempt) proof.Proof {
+	p := proof.Proof{ID: a.Reference, Names: a.Names, Method: a.Method, Challenges: a.Challenges}
+	if !f.predicts(a) {
+		p.Trial = proof.Trial(p.ID, p.Method, f.about)
+	}
+	return p
 }
 
 // rules are the operator's bounds on what a flow may do.
@@ -81,7 +54,7 @@ type rules struct {
 	allowOnDemand    bool
 	groups           [][]string // names that share one order
 	adopted          []AdoptedOrder
-	probe            probeMode
+	probe            proof.Mode
 }
 
 // job is one call of Issue.
@@ -312,12 +285,12 @@ func (a *Attempt) isFor(j job) bool {
 	return ok && key == j.key
 }
 
-// announce publishes the attempt's challenges, and probes them. DNS records do not go
+// presentAndWait presents the attempt's proof, and waits until the CA would find it. DNS records do not go
 // away by themselves when the process dies, so that the ledger knows of them first.
-func (f *flow) announce(ctx context.Context, rec *Record, a *Attempt) error {
+func (f *flow) presentAndWait(ctx context.Context, rec *Record, a *Attempt) error {
 	if a.Method == vendors.MethodDNS {
 		if old := rec.Attempt; old != nil && old.Draft {
-			f.prove.Withdraw(ctx, old.proof())
+			f.prove.CleanUp(ctx, f.proof(old))
 		}
 		a.Draft = true
 		rec.Attempt = a
@@ -326,11 +299,11 @@ func (f *flow) announce(ctx context.Context, rec *Record, a *Attempt) error {
 		}
 		a.Draft = false
 	}
-	if err := f.prove.Publish(ctx, a.proof()); err != nil {
-		return fmt.Errorf("publishing the proof of control of %s: %w", a.Names[0], err)
+	if err := f.prove.Present(ctx, f.proof(a)); err != nil {
+		return fmt.Errorf("presenting the proof of control of %s: %w", a.Names[0], err)
 	}
-	if err := f.prove.Probe(ctx, a.proof()); err != nil {
-		f.prove.Withdraw(ctx, a.proof())
+	if err := f.prove.Wait(ctx, f.proof(a)); err != nil {
+		f.prove.CleanUp(ctx, f.proof(a))
 		return fmt.Errorf("checking that the CA can validate %s: %w", a.Names[0], err)
 	}
 	return nil

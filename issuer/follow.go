@@ -25,8 +25,8 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 	id := rec.Order.ID
 	log := j.logger.With(zap.String("order_id", id))
 	a := rec.Attempt
-	f.publishAgain(ctx, log, a)
-	f.settle(ctx, j, a)
+	f.presentAgain(ctx, log, a)
+	f.waitPropagation(ctx, j, a)
 	schedule := f.schedule()
 	nudge := nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
 	if !f.predicts(a) {
@@ -83,12 +83,12 @@ func (f *flow) follow(ctx context.Context, j job, rec *Record) (chain, error) {
 				if err := f.ledger.write(ctx, rec); err != nil {
 					return nil, err
 				}
-				f.settle(ctx, j, a)
+				f.waitPropagation(ctx, j, a)
 			}
 			f.recheck(ctx, log, rec, order, &nudge)
 		}
 		if f.waitedTooLong(j, wait) {
-			if seen := f.prove.Seen(a.proof()); seen != "" {
+			if seen := f.prove.Seen(f.proof(a)); seen != "" {
 				detail = strings.TrimPrefix(detail+"; "+seen, "; ")
 			}
 			return nil, &StillPendingError{f.about.Name, id, time.Since(j.started), detail}
@@ -150,23 +150,25 @@ func (f *flow) recheck(ctx context.Context, log *zap.Logger, rec *Record, order 
 		return
 	}
 	log.Info("asked the vendor to check the proofs of control again",
-		zap.Strings("names", open), zap.String("seen", f.prove.Seen(rec.Attempt.proof())))
+		zap.Strings("names", open), zap.String("seen", f.prove.Seen(f.proof(rec.Attempt))))
 }
 
-// publishAgain publishes the proofs of an order that is paid for. If that fails, the
+// presentAgain presents the proofs of an order that is paid for. If that fails, the
 // order is watched all the same: the CA may have seen them, or another server may
 // serve them.
-func (f *flow) publishAgain(ctx context.Context, log *zap.Logger, a *Attempt) {
-	if err := f.prove.Publish(ctx, a.proof()); err != nil {
-		log.Error("publishing the proofs of control of a pending order failed", zap.Error(err))
+func (f *flow) presentAgain(ctx context.Context, log *zap.Logger, a *Attempt) {
+	if len(a.Challenges) == 0 {
+		return
+	}
+	if err := f.prove.Present(ctx, f.proof(a)); err != nil {
+		log.Error("presenting the proofs of control of a pending order failed", zap.Error(err))
 	}
 }
 
-// settle waits until the proofs can be found, where that takes time, but not longer than
-// the job may.
-func (f *flow) settle(ctx context.Context, j job, a *Attempt) {
-	s, ok := f.prove.(settler)
-	if !ok {
+// waitPropagation waits until the records of a paid order can be seen, but not longer
+// than the job may. If the wait is in vain, the CA may succeed all the same.
+func (f *flow) waitPropagation(ctx context.Context, j job, a *Attempt) {
+	if a.Method != vendors.MethodDNS || len(a.Challenges) == 0 {
 		return
 	}
 	if f.rules.maxWait > 0 {
@@ -174,23 +176,25 @@ func (f *flow) settle(ctx context.Context, j job, a *Attempt) {
 		ctx, cancel = context.WithTimeout(ctx, f.rules.maxWait-time.Since(j.started))
 		defer cancel()
 	}
-	s.Settle(ctx, a.proof())
+	if err := f.prove.Wait(ctx, f.proof(a)); err != nil && ctx.Err() == nil {
+		j.logger.Warn("a DNS record for validation cannot be seen yet", zap.Strings("identifiers", a.Names), zap.Error(err))
+	}
 }
 
-// heed publishes what the vendor asks for where that differs from what is published,
-// and reports whether it does. The vendor's word wins, unless it cannot be published.
+// heed presents what the vendor asks for where that differs from what is presented,
+// and reports whether it does. The vendor's word wins, unless it cannot be presented.
 func (f *flow) heed(ctx context.Context, log *zap.Logger, a *Attempt, asked []vendors.Challenge) bool {
 	if len(asked) == 0 || reflect.DeepEqual(asked, a.Challenges) {
 		return false
 	}
-	wanted := a.proof()
-	wanted.challenges = asked
-	if err := f.prove.Publish(ctx, wanted); err != nil {
-		log.Error("the vendor asks for proofs of control that cannot be published; keeping those expected", zap.Error(err))
+	wanted := f.proof(a)
+	wanted.Challenges = asked
+	if err := f.prove.Present(ctx, wanted); err != nil {
+		log.Error("the vendor asks for proofs of control that cannot be presented; keeping those expected", zap.Error(err))
 		return false
 	}
 	if len(a.Challenges) > 0 {
-		log.Warn("the vendor asks for other proofs of control than expected; publishing what it asks for",
+		log.Warn("the vendor asks for other proofs of control than expected; presenting what it asks for",
 			zap.Int("expected", len(a.Challenges)), zap.Int("asked", len(asked)))
 	}
 	a.Challenges = asked
@@ -231,7 +235,7 @@ func (f *flow) issued(ctx context.Context, j job, rec *Record, order vendors.Ord
 	if err := f.ledger.write(ctx, rec); err != nil {
 		return nil, err
 	}
-	f.prove.Withdraw(ctx, a.proof())
+	f.prove.CleanUp(ctx, f.proof(a))
 	log := j.logger.With(zap.String("order_id", o.ID))
 	log.Info("certificate issued",
 		zap.Strings("names", leaf.DNSNames), zap.String("serial", o.Serial),
@@ -263,7 +267,7 @@ func (f *flow) deliver(log *zap.Logger, j job, rec *Record, got chain) (chain, e
 // ended deals with an order that will not give a certificate.
 func (f *flow) ended(ctx context.Context, j job, rec *Record, order vendors.Order) error {
 	a := rec.Attempt
-	f.prove.Withdraw(ctx, a.proof())
+	f.prove.CleanUp(ctx, f.proof(a))
 	log := j.logger.With(zap.String("order_id", rec.Order.ID))
 	reason := order.Describe()
 	if a.Kind == KindReissue && a.PreviousID != "" && a.PreviousID != rec.Order.ID {

@@ -26,6 +26,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -264,39 +265,45 @@ func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// webProver publishes on the web.
+// webProver presents files on the web.
 type webProver struct {
 	fuse *fuse
 	web  *web
 }
 
-func (p *webProver) Publish(_ context.Context, what proof) error {
+func (p *webProver) Present(_ context.Context, what proof.Proof) error {
 	if p.fuse.burnt() {
 		return errDied
 	}
-	list, err := fileChallenges(what)
-	if err != nil {
-		return err
-	}
 	p.web.mu.Lock()
 	defer p.web.mu.Unlock()
-	for _, ch := range list {
-		for _, host := range ch.Hosts {
-			p.web.files[host+ch.Path] = string(ch.Body)
+	for _, ch := range what.Challenges {
+		if ch.Method != vendors.MethodHTTP && ch.Method != vendors.MethodHTTPS {
+			continue
+		}
+		file, err := dcv.NewChallenge(what.ID, what.Names, ch.FileName, ch.FileContent)
+		if err != nil {
+			return err
+		}
+		if ch.Name != "" {
+			file.Hosts = []string{dcv.NormalizeHost(ch.Name)}
+		}
+		for _, host := range file.Hosts {
+			p.web.files[host+file.Path] = string(file.Body)
 			if !p.web.noTwins {
-				p.web.files[dcv.Twin(host)+ch.Path] = string(ch.Body)
+				p.web.files[dcv.Twin(host)+file.Path] = string(file.Body)
 			}
 		}
 	}
 	return nil
 }
 
-func (p *webProver) Probe(context.Context, proof) error { return nil }
+func (p *webProver) Wait(context.Context, proof.Proof) error { return nil }
 
-// Withdraw leaves the files: a file that stays up too long is harmless, and the
+// CleanUp leaves the files: a file that stays up too long is harmless, and the
 // life of files is not what these tests are about.
-func (p *webProver) Withdraw(context.Context, proof) {}
-func (p *webProver) Seen(proof) string               { return "" }
+func (p *webProver) CleanUp(context.Context, proof.Proof) {}
+func (p *webProver) Seen(proof.Proof) string              { return "" }
 
 // errDied is what a process gets from the world after its death.
 var errDied = errors.New("this process is dead")

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -119,11 +120,11 @@ type Issuer struct {
 
 	watches *watches
 
-	records *records // nil unless names are proven by DNS
+	proofs proof.Config // but for what SetConfig tells
 
 	mu      sync.Mutex
 	magic   *certmagic.Config
-	serving *files // nil until the first SetConfig
+	serving *serving // nil until the first SetConfig
 }
 
 // DCV is how control of the names is proven (domain control validation).
@@ -195,7 +196,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if err := iss.provisionRules(); err != nil {
 		return err
 	}
-	return iss.provisionDNS(caddy.NewReplacer())
+	return iss.provisionProofs(caddy.NewReplacer())
 }
 
 // Validate judges the configuration before any of it is used.
@@ -235,7 +236,7 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	defer iss.mu.Unlock()
 	iss.magic = cfg
 	if iss.serving == nil {
-		iss.serving = newFiles(iss.ctx, cfg.Storage, iss)
+		iss.serving = newServing(iss.ctx, cfg.Storage, iss)
 		iss.watches.run(iss.resume)
 		return
 	}
@@ -352,11 +353,11 @@ func (iss *Issuer) issued(got chain, rec *Record) *certmagic.IssuedCertificate {
 	}
 }
 
-func (iss *Issuer) flow(magic *certmagic.Config, serving *files) *flow {
+func (iss *Issuer) flow(magic *certmagic.Config, serving *serving) *flow {
 	return &flow{
 		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules,
 		ledger: newLedger(magic.Storage, iss.about),
-		prove:  provers{serving, iss.records},
+		prove:  serving,
 		findKey: func(ctx context.Context, name string, csr *x509.CertificateRequest) (crypto.Signer, bool) {
 			if key, ok := keys.find(csr.PublicKey); ok {
 				return key, true

@@ -3,7 +3,6 @@ package issuer
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,19 +12,32 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // dnsProviders is where DNS providers are in Caddy's module registry.
 const dnsProviders = "dns.providers"
 
-// provisionDNS loads the DNS provider, if records are how names are proven.
-func (iss *Issuer) provisionDNS(repl *caddy.Replacer) error {
+// provisionProofs works out what a prover needs to know, and loads the DNS provider if
+// records are how names are proven. The storage and what serves the port become known
+// later.
+func (iss *Issuer) provisionProofs(repl *caddy.Replacer) error {
+	tlsApp := runningTLS(iss.ctx)
+	iss.proofs = proof.Config{Mode: iss.rules.probe, About: iss.about, Logger: iss.logger}
+	if v, ok := iss.vendor.(vendors.CAAIdentifier); ok {
+		iss.proofs.Identities = v.CAAIdentities(iss.order.Product)
+	}
+	if iss.DCV != nil {
+		iss.proofs.Resolvers = iss.DCV.Resolvers
+	}
+	if len(iss.proofs.Resolvers) == 0 && tlsApp != nil {
+		iss.proofs.Resolvers = tlsApp.Resolvers
+	}
 	if iss.DCV == nil || iss.DCV.Method != vendors.MethodDNS {
-		return nil
+		return dcv.CheckResolvers(iss.proofs.Resolvers)
 	}
 	config := iss.DCV
-	tlsApp := runningTLS(iss.ctx)
 	if config.provider == nil {
 		mod, err := config.load(iss.ctx, tlsApp)
 		if err != nil {
@@ -46,25 +58,16 @@ func (iss *Issuer) provisionDNS(repl *caddy.Replacer) error {
 			return fmt.Errorf("override_domain: %q is not a name", config.OverrideDomain)
 		}
 	}
-	resolvers := config.Resolvers
-	if len(resolvers) == 0 && tlsApp != nil {
-		resolvers = tlsApp.Resolvers
+	iss.proofs.Override = override
+	iss.proofs.DNS = &dcv.DNS{
+		Provider:           config.provider,
+		TTL:                time.Duration(config.TTL),
+		PropagationDelay:   time.Duration(config.PropagationDelay),
+		PropagationTimeout: time.Duration(config.PropagationTimeout),
+		Resolvers:          iss.proofs.Resolvers,
+		Logger:             iss.logger.Named("dns"),
 	}
-	iss.records = &records{
-		dns: &dcv.DNS{
-			Provider:           config.provider,
-			TTL:                time.Duration(config.TTL),
-			PropagationDelay:   time.Duration(config.PropagationDelay),
-			PropagationTimeout: time.Duration(config.PropagationTimeout),
-			Resolvers:          resolvers,
-			Logger:             iss.logger.Named("dns"),
-		},
-		cname:    iss.about.RecordType == "CNAME",
-		override: override,
-		mode:     iss.rules.probe,
-		logger:   iss.logger,
-	}
-	return dcv.CheckResolvers(resolvers)
+	return dcv.CheckResolvers(iss.proofs.Resolvers)
 }
 
 // load returns the provider of the issuer's own configuration, or else the one that
@@ -77,7 +80,7 @@ func (config *DCV) load(ctx caddy.Context, tlsApp *caddytls.TLS) (any, error) {
 		}
 		return mod, nil
 	}
-	if mod := sharedProvider(tlsApp); mod != nil {
+	if mod := proof.SharedProvider(tlsApp); mod != nil {
 		return mod, nil
 	}
 	return nil, errors.New("dcv dns: a DNS provider is required, for example: dcv dns cloudflare {env.CLOUDFLARE_API_TOKEN}; " +
@@ -93,21 +96,6 @@ func runningTLS(ctx caddy.Context) *caddytls.TLS {
 	}
 	tlsApp, _ := app.(*caddytls.TLS)
 	return tlsApp
-}
-
-// sharedProvider is the DNS provider of the TLS app, which it loads before any issuer,
-// or nil. Caddy keeps it in a field that only its own issuers can read, and has cleared
-// the JSON it was made from, so it is read by reflection. If another version of Caddy
-// keeps it elsewhere, the provider has to be named in the issuer.
-func sharedProvider(tlsApp *caddytls.TLS) any {
-	if tlsApp == nil {
-		return nil
-	}
-	field := reflect.ValueOf(tlsApp).Elem().FieldByName("dns")
-	if !field.IsValid() || field.Kind() != reflect.Interface || field.IsNil() || field.Elem().Kind() != reflect.Pointer {
-		return nil
-	}
-	return reflect.NewAt(field.Elem().Type().Elem(), field.Elem().UnsafePointer()).Interface()
 }
 
 // check judges the settings of the proof of control.

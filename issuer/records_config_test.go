@@ -3,14 +3,12 @@ package issuer
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/libdns/libdns"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -19,7 +17,6 @@ import (
 func init() {
 	caddy.RegisterModule(new(dnsModule))
 	caddy.RegisterModule(new(readOnlyDNS))
-	caddy.RegisterModule(new(spy))
 }
 
 // dnsModule is a DNS provider that fails any test which makes it change something:
@@ -148,51 +145,5 @@ func TestDNSBadJSON(t *testing.T) {
 	}
 	if err := (*DCV)(nil).check(); err != nil {
 		t.Error(err)
-	}
-}
-
-// spy is an app that sees the TLS app of its config.
-type spy struct{ provider any }
-
-var lastSpy *spy
-
-func (*spy) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "issuer_test_spy", New: func() caddy.Module { return new(spy) }}
-}
-
-func (s *spy) Provision(ctx caddy.Context) error {
-	app, err := ctx.App("tls")
-	if err == nil {
-		s.provider = sharedProvider(app.(*caddytls.TLS))
-	}
-	lastSpy = s
-	return err
-}
-
-func (*spy) Start() error { return nil }
-func (*spy) Stop() error  { return nil }
-
-// TestSharedProviderIsTheApps fails when another version of Caddy keeps the provider
-// elsewhere; see sharedProvider.
-func TestSharedProviderIsTheApps(t *testing.T) {
-	if got := sharedProvider(nil); got != nil {
-		t.Errorf("no app has the provider %v", got)
-	}
-	for tlsApp, want := range map[string]*dnsModule{
-		`{}`: nil,
-		`{"dns":{"name":"issuer_test","token":"of-all"}}`: {Token: "of-all"},
-	} {
-		err := caddy.Validate(&caddy.Config{
-			Admin:      &caddy.AdminConfig{Disabled: true},
-			StorageRaw: json.RawMessage(`{"module":"file_system","root":` + strconv.Quote(t.TempDir()) + `}`),
-			AppsRaw:    caddy.ModuleMap{"tls": json.RawMessage(tlsApp), "issuer_test_spy": json.RawMessage(`{}`)},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, _ := lastSpy.provider.(*dnsModule)
-		if (got == nil) != (want == nil) || got != nil && *got != *want {
-			t.Errorf("%s: the provider is %+v, want %+v", tlsApp, lastSpy.provider, want)
-		}
 	}
 }

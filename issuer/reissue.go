@@ -63,12 +63,12 @@ func (f *flow) reissue(ctx context.Context, j job, rec *Record) error {
 		return err
 	}
 	a.PreviousID, a.Product = rec.Order.ID, rec.Order.Product
-	if err := f.announce(ctx, rec, a); err != nil {
+	if err := f.presentAndWait(ctx, rec, a); err != nil {
 		return err
 	}
 	rec.State, rec.Attempt, rec.Problem = StateReissuing, a, ""
 	if err := f.ledger.write(ctx, rec); err != nil {
-		f.prove.Withdraw(ctx, a.proof())
+		f.prove.CleanUp(ctx, f.proof(a))
 		return err
 	}
 	log := j.logger.With(zap.String("order_id", rec.Order.ID), zap.String("reference", a.Reference))
@@ -111,7 +111,7 @@ func (f *flow) reissued(ctx context.Context, log *zap.Logger, rec *Record, order
 
 // reissueFailed goes back to the paid order after a reissue that had no effect.
 func (f *flow) reissueFailed(ctx context.Context, rec *Record, cause error) error {
-	f.prove.Withdraw(ctx, rec.Attempt.proof())
+	f.prove.CleanUp(ctx, f.proof(rec.Attempt))
 	rec.State, rec.Problem = StateIssued, cause.Error()
 	if err := f.ledger.write(ctx, rec); err != nil {
 		return errors.Join(cause, err)
@@ -140,7 +140,7 @@ func (f *flow) compare(ctx context.Context, j job, rec *Record, cause error) err
 	case order.Status == vendors.StatusReplaced:
 		return f.giveUp(ctx, rec, fmt.Sprintf("order %s was reissued under another ID, which is not known here", rec.Attempt.PreviousID))
 	case order.Status.Ended():
-		f.prove.Withdraw(ctx, rec.Attempt.proof())
+		f.prove.CleanUp(ctx, f.proof(rec.Attempt))
 		rec.State, rec.Problem = StateDead, order.Describe()
 		if err := f.ledger.write(ctx, rec); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/digicert"
 	"github.com/caddy-commercial/caddy-commercial/vendors/howssl"
@@ -129,15 +130,15 @@ func TestBadNetworks(t *testing.T) {
 	}
 }
 
-// withdrawals is a prover that notes which proofs are taken away.
-type withdrawals struct {
-	prover
+// cleanUps is a prover that notes which proofs are taken away.
+type cleanUps struct {
+	proof.Prover
 	ids []string
 }
 
-func (p *withdrawals) Withdraw(ctx context.Context, what proof) {
-	p.ids = append(p.ids, what.id)
-	p.prover.Withdraw(ctx, what)
+func (p *cleanUps) CleanUp(ctx context.Context, what proof.Proof) {
+	p.ids = append(p.ids, what.ID)
+	p.Prover.CleanUp(ctx, what)
 }
 
 // TestRecordsOfADeadProcessAreRemoved kills a process between the publication of its
@@ -161,7 +162,7 @@ func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 			t.Fatalf("the ledger does not know of the records: %+v", draft)
 		}
 		second := byDNS(w.start(nil, func(f *flow) { f.rules.maxWait = time.Minute }))
-		seen := &withdrawals{prover: second.prove}
+		seen := &cleanUps{Prover: second.prove}
 		second.prove = seen
 		if _, err := second.attempt(t.Context(), "example.com"); !is[*StillPendingError](err) {
 			t.Fatalf("error = %v", err)
