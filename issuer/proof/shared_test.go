@@ -26,6 +26,12 @@ func (*dnsModule) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "dns.providers.proof_test", New: func() caddy.Module { return new(dnsModule) }}
 }
 
+func (*dnsModule) SetRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+	return nil, nil
+}
+
+func (*dnsModule) GetRecords(context.Context, string) ([]libdns.Record, error) { return nil, nil }
+
 func (*dnsModule) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
 	return nil, nil
 }
