@@ -12,63 +12,115 @@ import (
 	"github.com/miekg/dns"
 )
 
-// CAAError says that DNS forbids the CA to issue (RFC 8659).
+// CAAError says that DNS forbids the CA to issue (RFC 8659), or to validate in the way
+// in which it will (RFC 8657).
 type CAAError struct {
 	Name    string   // for which the certificate is wanted
 	Zone    string   // where the CAA records were found
+	Tag     string   // issue, or issuewild for a wildcard where there is any
 	Allowed []string // the CAs they name
 	Wanted  []string // names by which the CA would recognize itself
+
+	// Method is the label of the validation method to add, if the CA is among those
+	// allowed, and what is forbidden is the method. Else it is empty.
+	Method string
 }
 
 func (e *CAAError) Error() string {
+	if e.Method != "" {
+		return fmt.Sprintf("the CAA records of %s do not allow %s to validate %s by the method %s (validationmethods, RFC 8657); "+
+			"add it, for example: %s CAA 0 %s %q", e.Zone, e.Wanted[0], e.Name, e.Method, e.Zone, e.Tag, e.Wanted[0]+"; validationmethods="+e.Method)
+	}
 	allowed := "no CA at all"
 	if len(e.Allowed) > 0 {
 		allowed = "only " + strings.Join(e.Allowed, ", ")
 	}
-	return fmt.Sprintf("the CAA records of %s allow %s to issue for %s; add one for %s, for example: %s CAA 0 issue %q",
-		e.Zone, allowed, e.Name, e.Wanted[0], e.Zone, e.Wanted[0])
+	return fmt.Sprintf("the CAA records of %s allow %s to issue for %s; add one for %s, for example: %s CAA 0 %s %q",
+		e.Zone, allowed, e.Name, e.Wanted[0], e.Zone, e.Tag, e.Wanted[0])
+}
+
+// CAAQuestion is what to find out from CAA records.
+type CAAQuestion struct {
+	// Name is what to certify. It may be a wildcard.
+	Name string
+
+	// Identities are the names by which the CA recognizes itself. If there are none,
+	// nothing is asked, and the answer is yes.
+	Identities []string
+
+	// Methods are the labels of how the CA will validate the name, as they stand in
+	// the parameter validationmethods, any of which will do. The first is what an
+	// error says to add. If there are none, the parameter is not judged.
+	Methods []string
 }
 
 // CAAChecker looks CAA records up. The zero value asks the system's resolvers.
 type CAAChecker struct {
-	// Resolvers are host:port addresses of recursive resolvers.
+	// Resolvers are recursive resolvers: hosts with an optional port.
 	Resolvers []string
 }
 
-// caaTimeout bounds one question. The tree is at most a few labels deep.
+// caaTimeout bounds one question to one resolver.
 const caaTimeout = 5 * time.Second
 
 // Check climbs from the name towards the root until it finds CAA records, and
-// returns a *CAAError if they do not allow a CA with one of the identities. Any
-// other error means that DNS could not be asked; the CA will ask for itself.
-func (c *CAAChecker) Check(ctx context.Context, name string, identities []string) error {
-	if len(identities) == 0 {
+// returns a *CAAError if they do not allow the CA to issue. Any other error means that
+// this could not be found out here; the CA will ask for itself.
+func (c *CAAChecker) Check(ctx context.Context, q CAAQuestion) error {
+	if len(q.Identities) == 0 {
 		return nil
 	}
-	wildcard := strings.HasPrefix(name, "*.")
-	labels := dns.SplitDomainName(strings.TrimPrefix(name, "*."))
+	labels := dns.SplitDomainName(strings.TrimPrefix(q.Name, "*."))
 	for i := range labels {
 		zone := strings.Join(labels[i:], ".")
 		records, err := c.lookup(ctx, zone)
 		if err != nil {
 			return fmt.Errorf("looking up the CAA records of %s: %w", zone, err)
 		}
-		if len(records) == 0 {
-			continue
+		if len(records) > 0 {
+			return q.judge(zone, records)
 		}
-		allowed, restricted := issuers(records, wildcard)
-		if !restricted || slices.ContainsFunc(allowed, func(ca string) bool { return slices.Contains(identities, ca) }) {
-			return nil
-		}
-		return &CAAError{Name: name, Zone: zone, Allowed: allowed, Wanted: identities}
 	}
 	return nil
 }
 
-// issuers returns the CAs that a record set names, and whether it restricts issuing
-// at all: one with only an iodef property, say, does not.
-func issuers(records []*dns.CAA, wildcard bool) (allowed []string, restricted bool) {
-	tag := "issue"
+// judge decides by the records of one name. A single one that allows is enough.
+func (q CAAQuestion) judge(zone string, records []*dns.CAA) error {
+	tag, values := issueValues(records, strings.HasPrefix(q.Name, "*."))
+	forbidden := &CAAError{Name: q.Name, Zone: zone, Tag: tag, Wanted: q.Identities}
+	account := ""
+	for _, value := range values {
+		issuer, params, ok := parseIssueValue(value)
+		if !ok || issuer == "" {
+			continue // forbids all, RFC 8659, section 4.2
+		}
+		if !slices.Contains(forbidden.Allowed, issuer) {
+			forbidden.Allowed = append(forbidden.Allowed, issuer)
+		}
+		switch {
+		case !slices.Contains(q.Identities, issuer):
+		case !q.allowsMethod(params):
+			forbidden.Method = q.Methods[0]
+		case len(params["accounturi"]) > 0:
+			account = params["accounturi"][0]
+		default:
+			return nil
+		}
+	}
+	switch {
+	case len(values) == 0:
+		return nil
+	case account != "":
+		return fmt.Errorf("the CAA records of %s let the CA issue to the account %q only, and which one the vendor has is not known here; "+
+			"if the CA refuses, add a record without accounturi", zone, account)
+	}
+	return forbidden
+}
+
+// issueValues returns the tag of the properties that restrict issuing for a name, and
+// their values. Where there are none, as with only an iodef property, nothing does.
+func issueValues(records []*dns.CAA, wildcard bool) (tag string, values []string) {
+	tag = "issue"
 	isTag := func(want string) func(*dns.CAA) bool {
 		return func(r *dns.CAA) bool { return strings.EqualFold(r.Tag, want) }
 	}
@@ -77,38 +129,59 @@ func issuers(records []*dns.CAA, wildcard bool) (allowed []string, restricted bo
 		tag = "issuewild"
 	}
 	for _, r := range records {
-		if !isTag(tag)(r) {
-			continue
-		}
-		restricted = true
-		// Parameters of the CA follow a semicolon; nothing before it forbids all.
-		ca, _, _ := strings.Cut(r.Value, ";")
-		if ca = strings.ToLower(strings.TrimSpace(ca)); ca != "" && !slices.Contains(allowed, ca) {
-			allowed = append(allowed, ca)
+		if isTag(tag)(r) {
+			values = append(values, r.Value)
 		}
 	}
-	return allowed, restricted
+	return tag, values
 }
 
+// parseIssueValue takes the value of an issue property apart, after the grammar of
+// RFC 8659, section 4.2: the name of a CA and its parameters, by tags in lower case.
+// What does not follow the grammar is not ok.
+func parseIssueValue(value string) (issuer string, params map[string][]string, ok bool) {
+	issuer, rest, _ := strings.Cut(value, ";")
+	issuer = strings.ToLower(strings.Trim(issuer, " \t"))
+	if strings.ContainsAny(issuer, " \t=") {
+		return "", nil, false
+	}
+	params = make(map[string][]string)
+	for param := range strings.SplitSeq(rest, ";") {
+		if param = strings.Trim(param, " \t"); param == "" {
+			continue
+		}
+		tag, arg, found := strings.Cut(param, "=")
+		tag, arg = strings.ToLower(strings.Trim(tag, " \t")), strings.Trim(arg, " \t")
+		if !found || tag == "" || strings.ContainsAny(tag+arg, " \t") {
+			return "", nil, false
+		}
+		params[tag] = append(params[tag], arg)
+	}
+	return issuer, params, true
+}
+
+// allowsMethod judges the parameter validationmethods. Given twice, it allows nothing
+// (RFC 8657, section 4).
+func (q CAAQuestion) allowsMethod(params map[string][]string) bool {
+	lists := params["validationmethods"]
+	if len(lists) == 0 || len(q.Methods) == 0 {
+		return true
+	}
+	return len(lists) == 1 && slices.ContainsFunc(strings.Split(lists[0], ","), func(label string) bool {
+		return slices.ContainsFunc(q.Methods, func(own string) bool { return strings.EqualFold(own, label) })
+	})
+}
+
+// lookup asks one resolver after the other, until one knows.
 func (c *CAAChecker) lookup(ctx context.Context, zone string) ([]*dns.CAA, error) {
-	ctx, cancel := context.WithTimeout(ctx, caaTimeout)
-	defer cancel()
 	question := new(dns.Msg)
 	question.SetQuestion(dns.Fqdn(zone), dns.TypeCAA)
 	question.SetEdns0(4096, false)
-	resolvers := c.Resolvers
-	if len(resolvers) == 0 {
-		resolvers = certmagic.RecursiveNameservers(nil)
-	}
 	var problems []error
-	for _, resolver := range resolvers {
-		answer, err := exchange(ctx, question, resolver)
+	for _, resolver := range certmagic.RecursiveNameservers(c.Resolvers) {
+		answer, err := askCAA(ctx, question, resolver)
 		if err != nil {
 			problems = append(problems, err)
-			continue
-		}
-		if answer.Rcode != dns.RcodeSuccess && answer.Rcode != dns.RcodeNameError {
-			problems = append(problems, fmt.Errorf("%s answered %s", resolver, dns.RcodeToString[answer.Rcode]))
 			continue
 		}
 		var records []*dns.CAA
@@ -120,6 +193,22 @@ func (c *CAAChecker) lookup(ctx context.Context, zone string) ([]*dns.CAA, error
 		return records, nil
 	}
 	return nil, errors.Join(problems...)
+}
+
+func askCAA(ctx context.Context, question *dns.Msg, resolver string) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, caaTimeout)
+	defer cancel()
+	answer, err := exchange(ctx, question, resolver)
+	switch {
+	case err != nil:
+		return nil, err
+	case answer.Rcode == dns.RcodeServerFailure:
+		return nil, fmt.Errorf("%s answered SERVFAIL: either the name servers of the zone do not answer, or its DNSSEC signatures "+
+			"do not verify; a CA that finds the same does not issue", resolver)
+	case answer.Rcode != dns.RcodeSuccess && answer.Rcode != dns.RcodeNameError:
+		return nil, fmt.Errorf("%s answered %s", resolver, dns.RcodeToString[answer.Rcode])
+	}
+	return answer, nil
 }
 
 // exchange asks over UDP, and over TCP if the answer does not fit.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -15,82 +14,6 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
 )
-
-// Record is a DNS record that proves control of a name. Make one with [NewRecord].
-type Record struct {
-	Name  string // absolute, in lower case, without the dot of the root
-	Type  string // CNAME or TXT
-	Value string // the target, without the dot of the root, or the text
-}
-
-func (r Record) String() string { return r.Name + " " + r.Type + " " + r.Value }
-
-// NewRecord makes the record that proves control of host. A wildcard is proven at
-// the name it stands below. The label comes from a vendor and is relative to the
-// host: one or several labels, or empty or @ for the host itself. The kind is CNAME
-// or TXT, the value a name or one string of text; neither is trusted.
-//
-// Errors are of type *ChallengeError.
-func NewRecord(host, label, kind, value string) (Record, error) {
-	host = strings.TrimPrefix(NormalizeHost(host), "*.")
-	if err := checkHost(host); err != nil {
-		return Record{}, err
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return Record{}, &ChallengeError{Part: "host", Reason: "is an address, which no record proves"}
-	}
-	r := Record{Name: host, Type: strings.ToUpper(kind), Value: value}
-	switch label = strings.ToLower(strings.TrimSuffix(label, ".")); {
-	case label == "" || label == "@" || label == host:
-	case strings.HasSuffix(label, "."+host): // some vendors write the whole name
-		r.Name = label
-	default:
-		r.Name = label + "." + host
-	}
-	return r, r.check()
-}
-
-// The lengths are those of RFC 1035: a string of a TXT record, and, by way of
-// dns.IsDomainName, names and their labels.
-const maxText = 255
-
-func (r *Record) check() error {
-	if !isPlainName(r.Name) {
-		return &ChallengeError{Part: "record name", Reason: "is not a name of letters, digits, hyphens and underscores"}
-	}
-	switch r.Type {
-	case "CNAME":
-		r.Value = strings.TrimSuffix(r.Value, ".")
-		if !isPlainName(r.Value) {
-			return &ChallengeError{Part: "record value", Reason: "is not a name that a CNAME could lead to"}
-		}
-	case "TXT":
-		odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
-		if r.Value == "" || len(r.Value) > maxText || strings.ContainsFunc(r.Value, odd) {
-			return &ChallengeError{Part: "record value", Reason: fmt.Sprintf("must be 1 to %d printable characters without quotes", maxText)}
-		}
-	default:
-		return &ChallengeError{Part: "record type", Reason: "must be CNAME or TXT"}
-	}
-	return nil
-}
-
-func isPlainName(name string) bool {
-	_, valid := dns.IsDomainName(name)
-	odd := func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.'
-	}
-	return valid && len(name) <= maxHost && strings.Contains(name, ".") && !strings.ContainsFunc(name, odd)
-}
-
-// same reports whether two values of the record's type mean the same.
-func (r Record) same(value string) bool {
-	if r.Type == "CNAME" {
-		return strings.EqualFold(strings.TrimSuffix(value, "."), r.Value)
-	}
-	// Some providers list texts the way zone files write them.
-	return value == r.Value || value == `"`+r.Value+`"`
-}
 
 // DNS puts records into zones and takes them out again, through a libdns provider.
 // It never touches a record of others: what it removes has its name, its type and

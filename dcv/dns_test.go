@@ -14,54 +14,6 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 )
 
-func TestNewRecord(t *testing.T) {
-	long := strings.Repeat("a", 64)
-	for _, c := range []struct {
-		host, label, kind, value string
-		want                     string // or the part that is wrong
-	}{
-		{"shop.example.com", "_0718", "CNAME", "a.b.sectigo.com", "_0718.shop.example.com CNAME a.b.sectigo.com"},
-		{"*.example.com", "_0718", "CNAME", "a.b.sectigo.com.", "_0718.example.com CNAME a.b.sectigo.com"},
-		{"*.Bücher.example", "_0718", "cname", "a.b.sectigo.com", "_0718.xn--bcher-kva.example CNAME a.b.sectigo.com"},
-		{"example.com", "_dnsauth", "TXT", "r4nd0m", "_dnsauth.example.com TXT r4nd0m"},
-		{"example.com", "_a._b", "txt", "x", "_a._b.example.com TXT x"},
-		{"example.com", "", "TXT", "x", "example.com TXT x"},
-		{"example.com", "@", "TXT", "x", "example.com TXT x"},
-		{"example.com", "example.com.", "TXT", "x", "example.com TXT x"},
-		{"example.com", "_dnsauth.example.com", "TXT", "x", "_dnsauth.example.com TXT x"},
-		{"example.com", "_dnsauth.other.com", "TXT", "x", "_dnsauth.other.com.example.com TXT x"},
-
-		{"", "_a", "TXT", "x", "host"},
-		{"192.0.2.1", "_a", "TXT", "x", "host"},
-		{"exa mple.com", "_a", "TXT", "x", "host"},
-		{"example.com", long, "TXT", "x", "record name"},
-		{"example.com", "a..b", "TXT", "x", "record name"},
-		{"example.com", "a b", "TXT", "x", "record name"},
-		{"example.com", "*", "TXT", "x", "record name"},
-		{"example.com", "_a", "A", "192.0.2.1", "record type"},
-		{"example.com", "_a", "", "x", "record type"},
-		{"example.com", "_a", "CNAME", "", "record value"},
-		{"example.com", "_a", "CNAME", "plain", "record value"},
-		{"example.com", "_a", "CNAME", long + ".example.com", "record value"},
-		{"example.com", "_a", "CNAME", "a.example.com\nb", "record value"},
-		{"example.com", "_a", "TXT", "", "record value"},
-		{"example.com", "_a", "TXT", `x" "y`, "record value"},
-		{"example.com", "_a", "TXT", "x\ny", "record value"},
-		{"example.com", "_a", "TXT", strings.Repeat("x", 256), "record value"},
-	} {
-		r, err := NewRecord(c.host, c.label, c.kind, c.value)
-		if err == nil {
-			if r.String() != c.want {
-				t.Errorf("%q %q %s %q: %s, want %s", c.host, c.label, c.kind, c.value, r, c.want)
-			}
-			continue
-		}
-		if problem, ok := errors.AsType[*ChallengeError](err); !ok || problem.Part != c.want {
-			t.Errorf("%q %q %s %q: error %v, want %s", c.host, c.label, c.kind, c.value, err, c.want)
-		}
-	}
-}
-
 func record(t *testing.T, host, label, kind, value string) Record {
 	t.Helper()
 	r, err := NewRecord(host, label, kind, value)

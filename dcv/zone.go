@@ -72,14 +72,17 @@ func (d *DNS) Await(ctx context.Context, records []Record) error {
 	start := time.Now()
 	schedule := poll.Schedule{Min: lookMin, Max: lookMax}
 	for {
-		problem := d.look(ctx, records)
+		// A look at many records of servers that do not answer takes longer than all.
+		lookCtx, cancel := context.WithTimeout(ctx, max(timeout-time.Since(start), lookTimeout))
+		problem := d.look(lookCtx, records)
+		cancel()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if problem == nil {
 			return nil
 		}
 		problem.Waited = time.Since(start)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		left := timeout - problem.Waited
 		if left <= 0 {
 			return problem
@@ -90,6 +93,23 @@ func (d *DNS) Await(ctx context.Context, records []Record) error {
 			return err
 		}
 	}
+}
+
+// Look is like Await, but takes a single look.
+func (d *DNS) Look(ctx context.Context, records []Record) error {
+	if d.PropagationTimeout < 0 {
+		return nil
+	}
+	lookCtx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	problem := d.look(lookCtx, records)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case problem != nil:
+		return problem
+	}
+	return nil
 }
 
 // look asks for the records once, and returns the first problem.
