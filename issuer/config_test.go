@@ -21,6 +21,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
 )
@@ -209,13 +210,12 @@ func provisioned(t *testing.T, block string) *Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}})
+	config, err := tlsconfig.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(whole)
-	t.Cleanup(cancel)
-	mod, err := ctx.LoadModuleByID("tls.issuance.commercial", raw)
+	t.Cleanup(config.Close)
+	mod, err := config.Context.LoadModuleByID("tls.issuance.commercial", raw)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -38,7 +36,7 @@ const abandonedAfter = 90 * 24 * time.Hour
 // files proves control of names by validation files. It is the prover of an issuer
 // for the life of one config.
 type files struct {
-	ctx     caddy.Context
+	app     *app.App
 	storage certmagic.Storage
 	mode    probeMode
 	port    int // of our own listener; 0 is Caddy's HTTP port
@@ -54,57 +52,42 @@ type files struct {
 	mu        sync.Mutex
 	released  bool
 	unmanage  func()
-	listening map[string][]func() // releases of our own listeners, by challenge ID
+	listening map[string]*listening // by challenge ID
 }
 
-func newFiles(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *files {
+// listening is what Listen of the app gave for a challenge.
+type listening struct {
+	release func()
+	problem error // why not all addresses are served; the probe decides
+}
+
+func newFiles(storage certmagic.Storage, iss *Issuer) *files {
 	f := &files{
-		ctx: ctx, storage: storage, mode: iss.rules.probe, port: iss.HTTPPort, bind: iss.Bind,
+		app: iss.app, storage: storage, mode: iss.rules.probe, port: iss.HTTPPort, bind: iss.Bind,
 		about: iss.about, logger: iss.logger, born: time.Now(),
-		listening: make(map[string][]func()),
+		listening: make(map[string]*listening),
 	}
 	if v, ok := iss.vendor.(vendors.CAAIdentifier); ok {
 		f.identities = v.CAAIdentities(iss.order.Product)
 	}
-	// The hosts are known only once the config is provisioned, and first needed
-	// when a request comes in.
-	managed := sync.OnceValue(func() func(string) bool { return dcv.HostMatcher(managedHosts(ctx)) })
-	f.unmanage = dcv.Live.Manage(storage, func(host string) bool { return managed()(host) })
+	f.unmanage = dcv.Live.Manage(storage, iss.manages)
 	return f
 }
 
-// managedHosts are the names in the config's routes and automation policies.
-func managedHosts(ctx caddy.Context) []string {
-	hosts := dcv.ManagedHosts(ctx)
-	app, err := ctx.AppIfConfigured("tls")
-	if err != nil {
-		return hosts
-	}
-	if tlsApp, ok := app.(*caddytls.TLS); ok && tlsApp.Automation != nil {
-		for _, policy := range tlsApp.Automation.Policies {
-			hosts = append(hosts, policy.Subjects()...)
-		}
-	}
-	return hosts
-}
-
 // attach puts the handler on Caddy's servers.
-func (f *files) attach() {
-	if err := dcv.Attach(f.ctx); err != nil {
+func (f *files) attach(iss *Issuer) {
+	if err := f.app.Attach(iss); err != nil {
 		f.logger.Error("cannot serve validation files from the servers of this config; add the dcv directive to a site on the HTTP port", zap.Error(err))
 	}
 }
 
 // close withdraws nothing: pending orders still need their files, and the next
-// config goes on with them.
+// config goes on with them. The app sees to the listeners.
 func (f *files) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.released = true
 	f.unmanage()
-	for id := range f.listening {
-		f.unlisten(id)
-	}
 }
 
 // Publish serves the files, from our own listener if Caddy has none on the port.
@@ -125,36 +108,46 @@ func (f *files) Publish(ctx context.Context, p proof) error {
 }
 
 func (f *files) listen(ctx context.Context, id string) error {
-	if dcv.HTTPServed(f.ctx) {
+	f.mu.Lock()
+	known := f.released || f.listening[id] != nil
+	f.mu.Unlock()
+	if known {
 		return nil
 	}
-	port := f.listenPort()
+	release, err := f.app.Listen(ctx, f.bind, f.listenPort())
+	problem, warning := errors.AsType[*dcv.ListenError](err)
+	if err != nil && !warning {
+		return err
+	}
+	if problem != nil {
+		f.logger.Warn("validation files are not served on an address; they may be reached in another way", zap.Error(err))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.released || f.listening[id] != nil {
+		release()
 		return nil
 	}
-	hosts := f.bind
-	if len(hosts) == 0 {
-		hosts = []string{""}
-	}
-	for _, host := range hosts {
-		release, err := dcv.Serve(ctx, net.JoinHostPort(host, strconv.Itoa(port)), f.logger)
-		if err != nil {
-			f.unlisten(id)
-			return err
-		}
-		f.listening[id] = append(f.listening[id], release)
-	}
+	f.listening[id] = &listening{release, err}
 	return nil
 }
 
 // unlisten is called with the mutex held.
 func (f *files) unlisten(id string) {
-	for _, release := range f.listening[id] {
-		release()
+	if l := f.listening[id]; l != nil {
+		l.release()
 	}
 	delete(f.listening, id)
+}
+
+// listenProblem is what kept the files of a challenge from being served on an address.
+func (f *files) listenProblem(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l := f.listening[id]; l != nil {
+		return l.problem
+	}
+	return nil
 }
 
 // fileChallenges turns what a vendor asks for into files. Challenges for other
@@ -203,7 +196,11 @@ func (f *files) Probe(ctx context.Context, p proof) error {
 	prober := &dcv.Prober{Port: f.fetchPort(p.method), HTTPS: p.method == vendors.MethodHTTPS}
 	for _, ch := range list {
 		for _, host := range ch.Hosts {
-			if err := f.judge(host, f.fetch(ctx, prober, host, ch)); err != nil {
+			err := f.fetch(ctx, prober, host, ch)
+			if problem := f.listenProblem(p.id); err != nil && problem != nil && f.mode != probeWarn {
+				return fmt.Errorf("%w; %w", err, problem)
+			}
+			if err := f.judge(host, err); err != nil {
 				return err
 			}
 		}
@@ -264,7 +261,7 @@ func (f *files) listenPort() int {
 	if f.port != 0 {
 		return f.port
 	}
-	return dcv.HTTPPort(f.ctx)
+	return f.app.HTTPPort()
 }
 
 func (f *files) judge(host string, err error) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -112,6 +113,7 @@ type Issuer struct {
 
 	ctx    caddy.Context
 	logger *zap.Logger
+	app    *app.App
 	vendor vendors.Vendor
 	about  vendors.Description
 	order  vendors.OrderConfig
@@ -172,6 +174,12 @@ func (*Issuer) CaddyModule() caddy.ModuleInfo {
 // Provision loads the vendor and resolves placeholders and defaults.
 func (iss *Issuer) Provision(ctx caddy.Context) error {
 	iss.ctx, iss.logger = ctx, ctx.Logger()
+	commercial, err := app.Of(ctx)
+	if err != nil {
+		return err
+	}
+	iss.app = commercial
+	iss.app.Register(ctx, iss)
 	if iss.watches == nil {
 		iss.watches = newWatches(ctx)
 	}
@@ -224,10 +232,12 @@ func (iss *Issuer) IssuerKey() string {
 	return "commercial-" + iss.about.Name + "-" + certmagic.StorageKeys.Safe(iss.about.Account)
 }
 
+// ServesFiles reports whether names are proven by files over HTTP.
+func (iss *Issuer) ServesFiles() bool { return iss.order.Method == vendors.MethodHTTP }
+
 // SetConfig is called by the TLS app with the config of each policy that uses
-// this issuer: first when the policy is provisioned, and again while the HTTP app
-// sets up automatic HTTPS. The second time the HTTP app is there to be given the
-// route of the validation files, whichever of the apps was loaded first.
+// this issuer: when the policy is provisioned, and again while the HTTP app sets up
+// automatic HTTPS.
 func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	rememberKeysOf(cfg)
 	preferOwn(cfg)
@@ -235,11 +245,10 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	defer iss.mu.Unlock()
 	iss.magic = cfg
 	if iss.serving == nil {
-		iss.serving = newFiles(iss.ctx, cfg.Storage, iss)
+		iss.serving = newFiles(cfg.Storage, iss)
 		iss.watches.run(iss.resume)
-		return
 	}
-	iss.serving.attach()
+	iss.serving.attach(iss)
 }
 
 // Issue returns a certificate for the CSR: from the pending order, by a reissue of
@@ -260,6 +269,9 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	iss.mu.Unlock()
 	if magic == nil || serving == nil {
 		return nil, errors.New("the issuer was not given its TLS config")
+	}
+	if err := iss.app.WaitStarted(ctx); err != nil {
+		return nil, err
 	}
 	name := csr.DNSNames[0]
 	if pending := iss.watches.of(name); pending != nil {
@@ -437,4 +449,5 @@ var (
 	_ certmagic.Issuer      = (*Issuer)(nil)
 	_ certmagic.Revoker     = (*Issuer)(nil)
 	_ caddytls.ConfigSetter = (*Issuer)(nil)
+	_ app.Member            = (*Issuer)(nil)
 )

@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/goleak"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -70,15 +70,21 @@ func (s *site) load(t *testing.T) (iss *Issuer, unload func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	mod, err := ctx.LoadModuleByID("tls.issuance.commercial", raw)
+	config, err := tlsconfig.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := config.Context.LoadModuleByID("tls.issuance.commercial", raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	iss = mod.(*Issuer)
 	s.magic = certmagic.New(s.cache, certmagic.Config{Storage: s.storage, Issuers: []certmagic.Issuer{iss}})
 	iss.SetConfig(s.magic)
-	return iss, cancel
+	if err := config.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return iss, config.Close
 }
 
 // issue does what certmagic does in one attempt.

@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
-	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 )
 
@@ -32,6 +31,9 @@ const (
 // asking for, until ctx ends. Where there is a bought one by now, from another server,
 // it is loaded, and orders that nobody here waits for get a watch.
 func (iss *Issuer) resume(ctx context.Context) {
+	if iss.app.WaitStarted(ctx) != nil {
+		return
+	}
 	schedule := poll.Schedule{Min: resumeMin, Max: resumeMax}
 	for poll.Wait(ctx, schedule.Next()) == nil {
 		iss.mu.Lock()
@@ -46,10 +48,9 @@ func (iss *Issuer) resume(ctx context.Context) {
 			iss.logger.Warn("looking for pending orders failed", zap.Error(err))
 			continue
 		}
-		managed := dcv.HostMatcher(managedHosts(iss.ctx))
 		for _, rec := range records {
 			for _, name := range rec.Names {
-				if !managed(name) || iss.watches.of(name) != nil || !iss.hasStopgap(ctx, magic, name) ||
+				if !iss.manages(name) || iss.watches.of(name) != nil || !iss.hasStopgap(ctx, magic, name) ||
 					iss.loadStored(ctx, magic, rec, name) || !f.resumable(rec) {
 					continue
 				}
@@ -59,6 +60,12 @@ func (iss *Issuer) resume(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// manages reports whether the config gets certificates for the name from our issuers.
+func (iss *Issuer) manages(name string) bool {
+	ours, _ := iss.app.Managed(name)
+	return ours
 }
 
 // resumable reports whether the record's order, which is or may be paid, has yet to
