@@ -11,6 +11,8 @@
 //	tls.vendors.racent        Racent and NicSRS, resellers of Sectigo and others
 //	tls.vendors.sandbox       a CA in this process, for trying things out
 //	http.handlers.dcv         serves validation files, see package dcv
+//	commercial                the app that the issuers of a config share, see package app
+//	admin.api.commercial      has the HTTP app provisioned first, see package app
 //
 // Build Caddy with it by
 //
@@ -19,6 +21,7 @@ package caddycommercial
 
 import (
 	// Each package registers its modules with Caddy.
+	_ "github.com/caddy-commercial/caddy-commercial/app"
 	_ "github.com/caddy-commercial/caddy-commercial/caddyfile"
 	_ "github.com/caddy-commercial/caddy-commercial/dcv"
 	_ "github.com/caddy-commercial/caddy-commercial/issuer"

@@ -13,16 +13,17 @@ import (
 )
 
 // Attach puts a route with the handler first on each server of the HTTP app that
-// is being provisioned with ctx. An issuer calls it from the second and every
-// later call of its SetConfig (see caddytls.ConfigSetter). It may be called any
-// number of times. A config without an HTTP app is no error.
+// is being provisioned with ctx. It may be called any number of times, from an
+// issuer's SetConfig (see caddytls.ConfigSetter), when either the HTTP app is
+// provisioning the TLS app and with it the issuer, see [Nested], or the call is not
+// the first one. A config without an HTTP app is no error.
 //
-// Why then: apps are provisioned in random order, so that there is no HTTP app yet
-// when a policy of the TLS app provisions its issuers, and asking for it at that
+// Why then: apps are provisioned in random order, so that there may be no HTTP app
+// yet when a policy of the TLS app provisions its issuers, and asking for it at that
 // moment would provision it with half a TLS app. But the HTTP app's automatic
-// HTTPS phase rebuilds every policy, and so calls SetConfig again, after Caddy has
-// decoded the matchers of all routes and before it loads any handler. Only there
-// can a route be added to all servers. The one server made later is seen to by
+// HTTPS phase rebuilds every policy that it finds, and so calls SetConfig again. A
+// route can be added to all servers only until the HTTP app loads their handlers,
+// and both moments are before. The one server made later is seen to by
 // [Handler.Provision].
 func Attach(ctx caddy.Context) error {
 	app, err := httpApp(ctx)
@@ -38,6 +39,14 @@ func Attach(ctx caddy.Context) error {
 		srv.Routes = append(caddyhttp.RouteList{ours}, srv.Routes...)
 	}
 	return nil
+}
+
+// Nested reports whether a module is being provisioned as a part of the HTTP app.
+func Nested(ctx caddy.Context) bool {
+	return slices.ContainsFunc(ctx.Modules(), func(mod caddy.Module) bool {
+		_, ok := mod.(*caddyhttp.App)
+		return ok
+	})
 }
 
 func httpApp(ctx caddy.Context) (*caddyhttp.App, error) {
@@ -79,77 +88,6 @@ func (pathMatcher) MatchWithError(r *http.Request) (bool, error) {
 	return isValidationPath(r.URL.Path), nil
 }
 
-// redirectServer is the name that automatic HTTPS gives to the server it makes for
-// redirects whose address no server of the user listens on
-// (caddyhttp.App.automaticHTTPSPhase1).
-const redirectServer = "remaining_auto_https_redirects"
-
-// attachToRedirects puts our route first on the server for redirects. That server
-// is made between Attach and the loading of handlers, and the app prepares its
-// servers in random order, this one among them. Before it is prepared, adding the
-// route is enough. Afterwards its routes are compiled, and only a new server in
-// its place will do; Go allows to replace the value of a map that is being ranged
-// over.
-func (h *Handler) attachToRedirects(ctx caddy.Context, app *caddyhttp.App) error {
-	srv := app.Servers[redirectServer]
-	// A user may have a server of that name. Automatic HTTPS has been through those
-	// and left them a config of it, which it does not give to its own.
-	if srv == nil || srv.AutoHTTPS != nil || serves(srv.Routes) {
-		return nil
-	}
-	ours := ourRoute()
-	ours.Handlers = []caddyhttp.MiddlewareHandler{h}
-	routes := append(caddyhttp.RouteList{ours}, srv.Routes...)
-	if len(srv.Protocols) == 0 { // preparing fills them in
-		srv.Routes = routes
-		return nil
-	}
-	fresh, err := h.rebuild(ctx, app, srv, routes)
-	if err != nil {
-		return fmt.Errorf("serving validation files beside redirects: %w", err)
-	}
-	app.Servers[redirectServer] = fresh
-	return nil
-}
-
-// rebuild returns a server that is prepared like srv but for its routes. Only an
-// app can prepare a server, and there is a second one for that moment. It gets no
-// metrics, because an app resets those when it is provisioned; the routes are
-// instrumented with those of the real app beforehand and handed over in a
-// subroute, which keeps them as they are. Nothing of the second app remains: an
-// app starts nothing and registers nothing before it is started.
-func (h *Handler) rebuild(ctx caddy.Context, app *caddyhttp.App, srv *caddyhttp.Server, routes caddyhttp.RouteList) (*caddyhttp.Server, error) {
-	routes = slices.Clone(routes)
-	if err := routes.ProvisionHandlers(ctx, app.Metrics); err != nil {
-		return nil, err
-	}
-	fresh := &caddyhttp.Server{
-		Listen:    srv.Listen,
-		Logs:      srv.Logs,
-		Routes:    caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{&caddyhttp.Subroute{Routes: routes}}}},
-		AutoHTTPS: &caddyhttp.AutoHTTPSConfig{Disabled: true},
-	}
-	second := &caddyhttp.App{
-		HTTPPort:  app.HTTPPort,
-		HTTPSPort: app.HTTPSPort,
-		Servers:   map[string]*caddyhttp.Server{redirectServer: fresh},
-	}
-	if err := h.provisionAs(ctx, "http", second); err != nil {
-		return nil, err
-	}
-	fresh.AutoHTTPS = nil
-	return fresh, nil
-}
-
-// provisionAs provisions the app under the module ID that its loggers, the access
-// log among them, are to be named after. Caddy takes that ID from the module for
-// which the context was made, which is this handler.
-func (h *Handler) provisionAs(ctx caddy.Context, id caddy.ModuleID, app *caddyhttp.App) error {
-	h.id = id
-	defer func() { h.id = "" }()
-	return app.Provision(ctx)
-}
-
 // serves reports whether the routes, which must be provisioned, lead to a handler
 // of ours.
 func serves(routes caddyhttp.RouteList) bool {
@@ -166,23 +104,6 @@ func serves(routes caddyhttp.RouteList) bool {
 	})
 }
 
-// HTTPServed reports whether the HTTP app of a config has a server that listens on
-// the HTTP port and carries the handler, by Attach or by the user's hand. If not,
-// an issuer must [Serve] by itself. It is meant for the time after provisioning;
-// the app need not have started.
-func HTTPServed(ctx caddy.Context) bool {
-	app, err := httpApp(ctx)
-	if app == nil || err != nil {
-		return false
-	}
-	for _, srv := range app.Servers {
-		if serves(srv.Routes) && slices.ContainsFunc(srv.Listen, func(addr string) bool { return hasPort(addr, HTTPPort(ctx)) }) {
-			return true
-		}
-	}
-	return false
-}
-
 // HTTPPort returns the port on which a config expects plain HTTP: that of its HTTP
 // app, or 80.
 func HTTPPort(ctx caddy.Context) int {
@@ -192,28 +113,10 @@ func HTTPPort(ctx caddy.Context) int {
 	return caddyhttp.DefaultHTTPPort
 }
 
-func hasPort(listen string, port int) bool {
-	addr, err := caddy.ParseNetworkAddress(listen)
-	return err == nil && !addr.IsUnixNetwork() && !addr.IsFdNetwork() &&
-		addr.StartPort <= uint(port) && uint(port) <= addr.EndPort
-}
-
-// listenPorts returns a test for the ports on which the app will listen.
-func listenPorts(app *caddyhttp.App) func(port int) bool {
-	return func(port int) bool {
-		for _, srv := range app.Servers {
-			if slices.ContainsFunc(srv.Listen, func(addr string) bool { return hasPort(addr, port) }) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-// ManagedHosts returns the hosts that the routes of a config's HTTP app match, at
+// RouteHosts returns the hosts that the routes of a config's HTTP app match, at
 // the top level and in subroutes, normalized and sorted. Some may be wildcards. It
 // is meant for the time after provisioning.
-func ManagedHosts(ctx caddy.Context) []string {
+func RouteHosts(ctx caddy.Context) []string {
 	app, err := httpApp(ctx)
 	if app == nil || err != nil {
 		return nil

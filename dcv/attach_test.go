@@ -1,6 +1,7 @@
 package dcv
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -102,8 +103,8 @@ func (s *site) wantServed(others map[string]string) {
 			}
 		}
 	}
-	if !HTTPServed(observed.ctx) {
-		s.t.Error("HTTPServed is false")
+	if served, err := NewFront(observed.ctx).Serves("127.0.0.1", s.HTTP); !served || err != nil {
+		s.t.Errorf("Serves: %v, %v", served, err)
 	}
 	if got := HTTPPort(observed.ctx); got != s.HTTP {
 		s.t.Errorf("HTTPPort: got %d, want %d", got, s.HTTP)
@@ -254,23 +255,36 @@ func countedHandlers(t *testing.T, server string) map[string]bool {
 	return handlers
 }
 
-// Where Caddy does not listen on the HTTP port, the caller is told to.
+// Where Caddy does not listen on the HTTP port, the caller is told to, and where a server
+// has no handler, what to do about it.
 func TestHTTPNotServed(t *testing.T) {
 	s := newSite(t)
-	for _, tc := range []struct{ globals, sites string }{
-		{"auto_https disable_redirects", "shop.example.com {\nrespond secure\n}"},
-		{"auto_https off", "https://shop.example.com {\nrespond secure\n}"},
-		{"auto_https off", "http://shop.example.com {\nrespond plain\n}"},
+	for _, tc := range []struct{ globals, sites, unserved string }{
+		{"auto_https disable_redirects", "shop.example.com {\nrespond secure\n}", ""},
+		{"auto_https off", "https://shop.example.com {\nrespond secure\n}", ""},
+		{"auto_https off", "http://shop.example.com {\nrespond plain\n}", "srv0"},
 	} {
 		s.load(s.adapt("cert_issuer dcvtest\n"+tc.globals, tc.sites))
-		if HTTPServed(observed.ctx) {
-			t.Errorf("%s with %s: HTTPServed is true", tc.globals, tc.sites)
+		front := NewFront(observed.ctx)
+		served, err := front.Serves("127.0.0.1", s.HTTP)
+		var unserved *UnservedError
+		if served || errors.As(err, &unserved) != (tc.unserved != "") {
+			t.Errorf("%s with %s: Serves: %v, %v", tc.globals, tc.sites, served, err)
+		}
+		if unserved == nil {
+			continue
+		}
+		if list := front.Unserved(s.HTTP); len(list) != 1 || *list[0] != *unserved || unserved.Server != tc.unserved {
+			t.Errorf("Unserved: %v, Serves: %v", list, err)
+		}
+		if !strings.Contains(err.Error(), `"handler":"dcv"`) {
+			t.Errorf("%q does not tell what to do", err)
 		}
 	}
 	if err := caddy.Load([]byte(`{"admin":{"disabled":true,"config":{"persist":false}},"apps":{"tls":{"automation":{"policies":[{"issuers":[{"module":"dcvtest"}]}]}}}}`), true); err != nil {
 		t.Fatal(err)
 	}
-	if HTTPServed(observed.ctx) || HTTPPort(observed.ctx) != 80 || ManagedHosts(observed.ctx) != nil {
+	if served, err := NewFront(observed.ctx).Serves("", 80); served || err != nil || HTTPPort(observed.ctx) != 80 || RouteHosts(observed.ctx) != nil {
 		t.Error("a config without http app serves HTTP")
 	}
 	if err := Attach(observed.ctx); err != nil {
@@ -278,10 +292,10 @@ func TestHTTPNotServed(t *testing.T) {
 	}
 }
 
-func TestManagedHosts(t *testing.T) {
+func TestRouteHosts(t *testing.T) {
 	s := newSite(t)
 	s.load(s.adapt("cert_issuer dcvtest", "Shop.Example.com {\nrespond secure\n}\n*.example.org {\n@sub host deep.example.org\nhandle @sub {\nrespond deep\n}\n}"))
-	got := ManagedHosts(observed.ctx)
+	got := RouteHosts(observed.ctx)
 	want := []string{"*.example.org", "deep.example.org", "shop.example.com"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

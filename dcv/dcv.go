@@ -3,7 +3,7 @@
 //
 // A [Challenge] is put into the [Store]; the [Handler] answers for it. [Attach]
 // places the handler first on every HTTP server of a config that is being
-// loaded, so that no user has to; [Serve] listens where Caddy does not. A
+// loaded, so that no user has to; [Listen] listens where Caddy does not. A
 // [Prober] fetches the file as a CA would, before anybody is asked to look.
 //
 // [DNS] adds a [Record] through a libdns provider, waits until it can be seen, and

@@ -45,7 +45,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	for _, module := range ctx.Modules() {
 		if app, ok := module.(*caddyhttp.App); ok {
-			temporary.yield(listenPorts(app))
 			return h.attachToRedirects(ctx, app)
 		}
 	}

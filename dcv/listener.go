@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
 
-// ListenError tells why validation files cannot be served on an address.
+// ListenError tells why validation files cannot be served on an address. It need not
+// be the end: what the CA asks for may reach Caddy in another way.
 type ListenError struct {
 	Addr string
 	Err  error
@@ -25,8 +26,7 @@ func (e *ListenError) Error() string {
 	hint := "check the address"
 	switch {
 	case errors.Is(e.Err, syscall.EADDRINUSE):
-		hint = "if a site of this Caddy owns the port, add the dcv directive to it; " +
-			"if another program does, have it pass " + PathPrefix + " on to Caddy"
+		hint = "have the program that owns the port pass " + PathPrefix + " on to Caddy"
 	case errors.Is(e.Err, fs.ErrPermission):
 		hint = "allow Caddy to bind to low ports, or forward the port to a high one and set http_port"
 	}
@@ -35,28 +35,20 @@ func (e *ListenError) Error() string {
 
 func (e *ListenError) Unwrap() error { return e.Err }
 
-// Serve listens on addr, a "host:port" with an optional host, and serves the live
-// challenges there until release is called; all other requests get a 404. It is
-// for configs in which Caddy does not listen on the HTTP port. Users of one
-// address, of whatever order and config, share the listener, and the last one to
-// release it closes it. Release does not depend on ctx, which only bounds the
-// attempt to listen.
-//
-// The listener does not share its port with Caddy's, unlike Caddy's with each
-// other, because the kernel would deal out the connections between them at random.
-// So that a config that wants the port can be loaded, the listener steps aside
-// when one is provisioned and comes back if the port is still free a while later.
-//
-// A failure to listen is a *ListenError.
-func Serve(ctx context.Context, addr string, logger *zap.Logger) (release func(), err error) {
-	return temporary.serve(ctx, addr, logger)
-}
+const (
+	// retryInterval is the time between two attempts to listen on a port that is taken.
+	// An ACME solver of certmagic has it for a few seconds.
+	retryInterval = 250 * time.Millisecond
 
-// yieldTime is how long a listener steps aside. It must outlast the provisioning
-// of a config.
-const yieldTime = 30 * time.Second
+	// retryPatience is how long Listen waits for a port that is taken.
+	retryPatience = 2 * time.Second
 
-// temporary holds the listeners of this process.
+	// lingerTime is how long a listener stays open without users, when the next config
+	// is likely to want it again.
+	lingerTime = 10 * time.Second
+)
+
+// temporary holds the listeners of this process. They outlive configs.
 var temporary = &listeners{open: make(map[string]*listener)}
 
 type listeners struct {
@@ -64,131 +56,220 @@ type listeners struct {
 	open map[string]*listener // by address
 }
 
+// listener is a temporary listener on one address. Its fields are guarded by the mutex
+// of listeners.
 type listener struct {
 	addr   string
+	host   string // IP address, empty for all
 	port   int
 	logger *zap.Logger
 	users  int
-	server *http.Server  // nil while stepped aside
-	served chan struct{} // closed when the server has ended
-	back   *time.Timer   // set while stepped aside
+
+	socket net.Listener  // nil while the port is taken
+	ready  chan struct{} // closed when there is a socket
+	retry  *time.Timer   // set while the port is taken
+	linger *time.Timer   // set without users
+	stand  *stand
 }
 
-func (ls *listeners) serve(ctx context.Context, addr string, logger *zap.Logger) (func(), error) {
-	if logger == nil {
-		logger = zap.NewNop()
-	}
+// Lease is one user's share in a temporary listener.
+type Lease struct {
+	listeners *listeners
+	listener  *listener
+	once      sync.Once
+}
+
+// Listen serves the live challenges on an address until the lease is given back. It is
+// for addresses that no server of Caddy serves, see [Front.Serves]; host is one that
+// [ResolveBind] returned. All users of an address share one listener, of whatever order
+// and config. Front is that of the newest config, which answers for ACME challenges.
+//
+// The socket is opened as Caddy opens its own, so that any later config can bind to the
+// same address. While both are open the kernel deals the connections between them. What
+// is not a validation file is therefore held until [HandOver] tells which server it is
+// for; if no other socket is there, it gets a 404.
+//
+// The lease is never nil. With a *ListenError nothing is served for the time being; if
+// the port is taken, listening is tried again until the lease is given back.
+func Listen(ctx context.Context, front *Front, host string, port int, logger *zap.Logger) (*Lease, error) {
+	return temporary.listen(ctx, front, host, port, logger)
+}
+
+func (ls *listeners) listen(ctx context.Context, front *Front, host string, port int, logger *zap.Logger) (*Lease, error) {
+	addr := net.JoinHostPort(host, strconv.Itoa(port))
 	ls.mu.Lock()
-	defer ls.mu.Unlock()
 	l := ls.open[addr]
 	if l == nil {
-		l = &listener{addr: addr, logger: logger}
+		l = &listener{addr: addr, host: host, port: port, logger: logger, ready: make(chan struct{})}
+		l.stand = newStand(l)
+		ls.open[addr] = l
 	}
-	if l.server == nil {
-		if err := l.listen(ctx); err != nil {
-			return nil, &ListenError{Addr: addr, Err: err}
+	l.users++
+	if l.linger != nil {
+		l.linger.Stop()
+		l.linger = nil
+	}
+	l.stand.front.Store(front)
+	var err error
+	if l.socket == nil {
+		err = ls.try(ctx, l)
+	}
+	ls.mu.Unlock()
+
+	lease := &Lease{listeners: ls, listener: l}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		ctx, cancel := context.WithTimeout(ctx, retryPatience)
+		defer cancel()
+		select {
+		case <-l.ready:
+			return lease, nil
+		case <-ctx.Done():
 		}
 	}
-	ls.open[addr] = l
-	l.users++
-	return sync.OnceFunc(func() { ls.release(l) }), nil
+	if err != nil {
+		return lease, &ListenError{Addr: addr, Err: err}
+	}
+	return lease, nil
 }
 
-func (ls *listeners) release(l *listener) {
+// try opens the socket, or sees to it that this is tried again.
+func (ls *listeners) try(ctx context.Context, l *listener) error {
+	socket, err := openShared(ctx, l.stand.front.Load(), l.host, l.port)
+	switch {
+	case err == nil:
+		l.socket = socket
+		close(l.ready)
+		l.logger.Info("listening for validation requests", zap.String("address", socket.Addr().String()))
+		l.stand.serve(socket)
+	case errors.Is(err, syscall.EADDRINUSE) && l.retry == nil:
+		l.retry = time.AfterFunc(retryInterval, func() { ls.tryAgain(l) })
+	}
+	return err
+}
+
+func (ls *listeners) tryAgain(l *listener) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if l.users--; l.users > 0 {
+	if l.retry == nil || ls.open[l.addr] != l {
 		return
 	}
-	delete(ls.open, l.addr)
-	l.close()
+	l.retry = nil
+	if err := ls.try(context.Background(), l); err != nil && l.retry == nil {
+		l.logger.Warn("listening for validation requests failed", zap.Error(&ListenError{Addr: l.addr, Err: err}))
+	}
 }
 
-// yield closes the listeners whose port is wanted.
-func (ls *listeners) yield(wanted func(port int) bool) {
+// openShared listens as Caddy does, which lets later configs listen, too. Where Caddy
+// has no socket on the port, other programs that allow sharing are asked for the port in
+// vain: their visitors must not be dealt to us.
+func openShared(ctx context.Context, front *Front, host string, port int) (net.Listener, error) {
+	addr := caddy.NetworkAddress{Network: "tcp", Host: host, StartPort: uint(port), EndPort: uint(port)}
+	if !front.hasPort(port) && sharers(host, port) == 0 {
+		var config net.ListenConfig
+		alone, err := config.Listen(ctx, addr.Network, addr.JoinHostPort(0))
+		if err != nil {
+			return nil, err
+		}
+		if err := alone.Close(); err != nil {
+			return nil, err
+		}
+	}
+	ln, err := addr.Listen(ctx, 0, net.ListenConfig{})
+	if err != nil {
+		return nil, err
+	}
+	socket, ok := ln.(net.Listener)
+	if !ok {
+		return nil, fmt.Errorf("network %s gives a %T", addr.Network, ln)
+	}
+	return socket, nil
+}
+
+// sharers is how many sockets of this process get, or would get, connections to the
+// address. Caddy counts them by how they are written: all addresses are "", 0.0.0.0 or
+// ::, of one network or another, and one to the kernel.
+func sharers(host string, port int) int {
+	hosts := []string{"", "0.0.0.0", "::"}
+	if host != "" {
+		hosts = append(hosts, host)
+	}
+	n := 0
+	for _, network := range []string{"tcp", "tcp4", "tcp6"} {
+		for _, h := range hosts {
+			n += caddy.ListenerUsage(network, net.JoinHostPort(h, strconv.Itoa(port)))
+		}
+	}
+	return n
+}
+
+// Release gives the lease back. The last one closes the listener. More than one call
+// does nothing.
+func (l *Lease) Release() { l.end(0) }
+
+// Leave gives the lease back at the end of a config. The last one leaves the listener
+// open for a moment, because the next config goes on with the order and will want it.
+// More than one call does nothing, nor does one after Release.
+func (l *Lease) Leave() { l.end(lingerTime) }
+
+func (l *Lease) end(linger time.Duration) {
+	l.once.Do(func() {
+		ls := l.listeners
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		ls.leave(l.listener, linger)
+	})
+}
+
+func (ls *listeners) leave(l *listener, linger time.Duration) {
+	if l.users--; l.users > 0 || ls.open[l.addr] != l {
+		return
+	}
+	if linger == 0 && l.stand.shared() {
+		// A config is being loaded that will take over, and a request may wait for it.
+		linger = lingerTime
+	}
+	if linger == 0 || l.socket == nil {
+		ls.close(l)
+		return
+	}
+	l.linger = time.AfterFunc(linger, func() {
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		if l.users == 0 && ls.open[l.addr] == l {
+			ls.close(l)
+		}
+	})
+}
+
+func (ls *listeners) close(l *listener) {
+	delete(ls.open, l.addr)
+	for _, timer := range []*time.Timer{l.retry, l.linger} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	l.retry, l.linger = nil, nil
+	if l.socket != nil {
+		l.stand.close(l.socket)
+	}
+}
+
+// HandOver closes the listeners whose address a server of the config has, now that
+// everything of it has started, and gives that server what they have held. The others
+// answer for ACME challenges of this config from now on.
+func HandOver(front *Front) { temporary.handOver(front) }
+
+func (ls *listeners) handOver(front *Front) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.open {
-		if l.server == nil || !wanted(l.port) {
+		srv, _ := front.server(l.host, l.port)
+		if srv == nil {
+			l.stand.front.Store(front)
 			continue
 		}
-		l.close()
-		l.logger.Info("leaving the port to the new config", zap.String("address", l.addr))
-		ls.comeBackLater(l)
+		l.logger.Info("leaving the port to the server of the config", zap.String("address", l.addr), zap.String("server", srv.Name()))
+		l.stand.heir.Store(srv)
+		ls.close(l)
 	}
-}
-
-func (ls *listeners) comeBackLater(l *listener) {
-	l.back = time.AfterFunc(yieldTime, func() { ls.comeBack(l) })
-}
-
-func (ls *listeners) comeBack(l *listener) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if l.users == 0 || l.server != nil {
-		return
-	}
-	if err := l.listen(context.Background()); err != nil {
-		ls.comeBackLater(l)
-	}
-}
-
-func (l *listener) listen(ctx context.Context) error {
-	var config net.ListenConfig
-	ln, err := config.Listen(ctx, "tcp", l.addr)
-	if err != nil {
-		return err
-	}
-	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
-		l.port = tcp.Port
-	}
-	if l.back != nil {
-		l.back.Stop()
-		l.back = nil
-	}
-	handler := &Handler{logger: l.logger}
-	notFound := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-		http.Error(w, "no such validation file", http.StatusNotFound)
-		return nil
-	})
-	server := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			// An error means that the visitor has gone away.
-			_ = handler.ServeHTTP(w, r, notFound)
-		}),
-		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   10 * time.Second,
-		MaxHeaderBytes: 16 << 10, // as Caddy's servers have it
-		ErrorLog:       zap.NewStdLog(zap.NewNop()),
-	}
-	// The port must be free again as soon as the last challenge is over.
-	server.SetKeepAlivesEnabled(false)
-	served := make(chan struct{})
-	l.server, l.served = server, served
-	l.logger.Info("listening for validation requests", zap.String("address", ln.Addr().String()))
-	go func() {
-		defer close(served)
-		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			l.logger.Error("serving validation files", zap.String("address", l.addr), zap.Error(err))
-		}
-	}()
-	return nil
-}
-
-// close ends the server, giving running answers a moment.
-func (l *listener) close() {
-	if l.back != nil {
-		l.back.Stop()
-		l.back = nil
-	}
-	if l.server == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := l.server.Shutdown(ctx); err != nil {
-		_ = l.server.Close()
-	}
-	<-l.served
-	l.server = nil
 }

@@ -4,28 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
 
-func fetch(t *testing.T, addr, host, path string) (int, string) {
-	t.Helper()
-	a := (&site{t: t, HTTP: mustPort(t, addr)}).get(host, path)
-	return a.status, a.body
-}
-
-func mustPort(t *testing.T, addr string) int {
-	t.Helper()
-	tcp, err := net.ResolveTCPAddr("tcp", addr)
-	must(t, err)
-	return tcp.Port
-}
+const loopback = "127.0.0.1"
 
 func refused(addr string) bool {
 	conn, err := net.Dial("tcp", addr)
@@ -35,136 +27,245 @@ func refused(addr string) bool {
 	return err != nil
 }
 
-func TestServe(t *testing.T) {
+// eventually waits until the condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// listenAt is Listen of a config without servers.
+func listenAt(t *testing.T, port int) (*Lease, error) {
+	t.Helper()
+	lease, err := Listen(t.Context(), new(Front), loopback, port, zap.NewNop())
+	t.Cleanup(lease.Release)
+	return lease, err
+}
+
+func TestListen(t *testing.T) {
 	present(t, "listener", testFile, testBody, "shop.example.com")
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	s := &site{t: t, HTTP: freePort(t)}
+	addr := fmt.Sprintf("%s:%d", loopback, s.HTTP)
 
 	var group sync.WaitGroup
-	releases := make(chan func(), 8)
-	for range cap(releases) {
+	leases := make(chan *Lease, 8)
+	for range cap(leases) {
 		group.Go(func() {
-			release, err := Serve(t.Context(), addr, zap.NewNop())
+			lease, err := listenAt(t, s.HTTP)
 			if err != nil {
 				t.Error(err)
-				return
 			}
-			releases <- release
+			leases <- lease
 		})
 	}
 	group.Wait()
-	close(releases)
-	if status, body := fetch(t, addr, "www.shop.example.com", PathPrefix+testFile); status != 200 || body != testBody {
-		t.Errorf("file: %d %q", status, body)
+	close(leases)
+	if got := s.get("www.shop.example.com", PathPrefix+testFile); got.status != http.StatusOK || got.body != testBody {
+		t.Errorf("file: %v", got)
 	}
-	for _, path := range []string{"/", PathPrefix + "other.txt"} {
-		if status, _ := fetch(t, addr, "shop.example.com", path); status != 404 {
-			t.Errorf("%s: %d", path, status)
+	for _, path := range []string{"/", PathPrefix + "other.txt", "/.well-known/acme-challenge/x"} {
+		if got := s.get("shop.example.com", path); got.status != http.StatusNotFound {
+			t.Errorf("%s: %v", path, got)
 		}
 	}
 	n := 0
-	for release := range releases {
-		if n++; n == cap(releases) {
-			if status, _ := fetch(t, addr, "shop.example.com", PathPrefix+testFile); status != 200 {
-				t.Errorf("last user: %d", status)
+	for lease := range leases {
+		if n++; n == cap(leases) {
+			if got := s.get("shop.example.com", PathPrefix+testFile); got.status != http.StatusOK {
+				t.Errorf("last user: %v", got)
 			}
 		}
-		release()
-		release() // counts once
+		lease.Release()
+		lease.Release() // counts once
 	}
 	if !refused(addr) {
 		t.Error("the listener outlives its users")
 	}
 }
 
-func TestServeOnBusyPort(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// A port that somebody else has is a warning, and is taken as soon as it is free.
+func TestListenOnBusyPort(t *testing.T) {
+	testBusyPort(t, func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) })
+}
+
+func testBusyPort(t *testing.T, open func(addr string) (net.Listener, error)) {
+	present(t, "busy", testFile, testBody, "shop.example.com")
+	s := &site{t: t, HTTP: freePort(t)}
+	addr := fmt.Sprintf("%s:%d", loopback, s.HTTP)
+	taken, err := open(addr)
 	must(t, err)
-	defer ln.Close()
-	_, err = Serve(t.Context(), ln.Addr().String(), nil)
+	lease, err := listenAt(t, s.HTTP)
 	var busy *ListenError
-	if !errors.As(err, &busy) || busy.Addr != ln.Addr().String() {
+	if !errors.As(err, &busy) || busy.Addr != addr {
 		t.Fatalf("got %v", err)
 	}
-	for _, part := range []string{ln.Addr().String(), "dcv directive"} {
+	for _, part := range []string{addr, "pass " + PathPrefix + " on"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not tell %q", err, part)
 		}
 	}
-	if len(temporary.open) != 0 {
-		t.Error("the failed listener is remembered")
-	}
-}
-
-// The listener of a running order must not keep a new config from its port.
-func TestServeLeavesThePortToCaddy(t *testing.T) {
-	present(t, "yield", testFile, testBody, "shop.example.com")
-	s := newSite(t)
-	addr := fmt.Sprintf("127.0.0.1:%d", s.HTTP)
-	s.load(s.adapt("cert_issuer dcvtest\nauto_https disable_redirects", "shop.example.com {\nrespond secure\n}"))
-	if HTTPServed(observed.ctx) {
-		t.Fatal("Caddy listens already")
-	}
-	release, err := Serve(t.Context(), addr, nil)
-	must(t, err)
-	defer release()
-	if status, body := fetch(t, addr, "shop.example.com", PathPrefix+testFile); status != 200 || body != testBody {
-		t.Errorf("own listener: %d %q", status, body)
-	}
-	s.load(s.adapt("cert_issuer dcvtest", "shop.example.com {\nrespond secure\n}"))
-	s.wantServed(map[string]string{"shop.example.com": "308 https://shop.example.com/other"})
-}
-
-// After it has stepped aside, the listener comes back when the port is free.
-func TestServeComesBack(t *testing.T) {
-	ls := &listeners{open: make(map[string]*listener)}
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	release, err := ls.serve(context.Background(), addr, nil)
-	must(t, err)
-	l := ls.open[addr]
-	ls.yield(func(port int) bool { return port == l.port+1 })
-	if refused(addr) {
-		t.Fatal("left a port that nobody wants")
-	}
-	ls.yield(func(port int) bool { return port == l.port })
-	taken, err := net.Listen("tcp", addr)
-	must(t, err)
-	ls.comeBack(l)
-	if l.server != nil || l.back == nil {
-		t.Error("came back to a port that is taken, or gave up")
-	}
-	if _, err := ls.serve(context.Background(), addr, nil); err == nil {
-		t.Error("a second user was not told that the port is taken")
-	}
 	must(t, taken.Close())
-	ls.comeBack(l)
-	if refused(addr) {
-		t.Error("did not come back")
+	eventually(t, "the listener", func() bool { return !refused(addr) })
+	if got := s.get("shop.example.com", PathPrefix+testFile); got.body != testBody {
+		t.Errorf("file: %v", got)
 	}
-	release()
-	if !refused(addr) || len(ls.open) != 0 {
+	lease.Release()
+	if !refused(addr) {
 		t.Error("still there after the release")
 	}
-	ls.comeBack(l)
-	if !refused(addr) {
-		t.Error("came back without users")
+}
+
+// A port that gets free in a moment is no reason for an error.
+func TestListenWaitsForASolver(t *testing.T) {
+	port := freePort(t)
+	solver, err := net.Listen("tcp", fmt.Sprintf("%s:%d", loopback, port))
+	must(t, err)
+	time.AfterFunc(retryInterval/2, func() { solver.Close() })
+	if _, err := listenAt(t, port); err != nil {
+		t.Error(err)
 	}
 }
 
-// Real sockets do not work in a bubble of fake time, so the timer is tested with
-// an address that cannot be listened on.
-func TestServeComesBackByItself(t *testing.T) {
+// Nobody waits for the port any more: it must not be taken later.
+func TestReleasedBeforeThePortIsFree(t *testing.T) {
+	port := freePort(t)
+	addr := fmt.Sprintf("%s:%d", loopback, port)
+	taken, err := net.Listen("tcp", addr)
+	must(t, err)
+	lease, err := listenAt(t, port)
+	if err == nil {
+		t.Fatal("listens on a port that is taken")
+	}
+	lease.Release()
+	must(t, taken.Close())
+	temporary.mu.Lock()
+	defer temporary.mu.Unlock()
+	if len(temporary.open) != 0 || lease.listener.retry != nil {
+		t.Error("the listener is remembered")
+	}
+}
+
+// Real sockets do not work in a bubble of fake time, so that the timers are tested with
+// an address that is only said to be open.
+func TestLingering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ls := &listeners{open: make(map[string]*listener)}
-		l := &listener{addr: "no port", users: 1, logger: zap.NewNop()}
-		ls.mu.Lock()
-		ls.comeBackLater(l)
-		first := l.back
-		ls.mu.Unlock()
-		time.Sleep(yieldTime + time.Second) // of the bubble
-		ls.mu.Lock()
-		defer ls.mu.Unlock()
-		if l.back == first || !l.back.Stop() {
-			t.Error("did not try, or does not plan to try again")
+		l := &listener{addr: "somewhere", logger: zap.NewNop(), socket: closedSocket{}, ready: make(chan struct{})}
+		l.stand = newStand(l)
+		ls.open[l.addr] = l
+		use := func() *Lease {
+			l.users++
+			return &Lease{listeners: ls, listener: l}
 		}
+		isOpen := func() bool {
+			ls.mu.Lock()
+			defer ls.mu.Unlock()
+			return ls.open[l.addr] == l
+		}
+		use().Leave()
+		time.Sleep(lingerTime - time.Second)
+		if !isOpen() {
+			t.Fatal("closed before the next config could want it")
+		}
+		last := use() // by the next config
+		time.Sleep(lingerTime)
+		if !isOpen() {
+			t.Fatal("closed though it has a user again")
+		}
+		last.Leave()
+		last.Release() // does nothing any more
+		time.Sleep(lingerTime + time.Second)
+		if isOpen() {
+			t.Error("still open though nobody came back")
+		}
+		synctest.Wait()
 	})
+}
+
+type closedSocket struct{ net.Listener }
+
+func (closedSocket) Close() error { return nil }
+
+// A config that wants the port gets it at once, whatever it is. Until it is told who
+// takes over, the listener holds what is not its own.
+func TestHandOver(t *testing.T) {
+	present(t, "handover", testFile, testBody, "shop.example.com")
+	s := newSite(t)
+	s.load(s.adapt("cert_issuer dcvtest\nauto_https disable_redirects", "shop.example.com {\nrespond secure\n}"))
+	lease, err := Listen(t.Context(), NewFront(observed.ctx), loopback, s.HTTP, zap.NewNop())
+	must(t, err)
+	t.Cleanup(lease.Release)
+	if got := s.get("shop.example.com", PathPrefix+testFile); got.status != http.StatusOK || got.body != testBody {
+		t.Errorf("own listener: %v", got)
+	}
+	// Without the plugin, and so without anybody to tell that it is there.
+	config := s.adapt("auto_https off", "http:// {\nrespond plain\n}")
+	must(t, caddy.Load(config, true))
+	front := NewFront(caddy.ActiveContext())
+
+	const visitors = 64 // the kernel deals them to both
+	answers := make(chan string, visitors)
+	for range visitors {
+		go func() { answers <- tryGet(s.HTTP, "/page") }()
+	}
+	eventually(t, "a request that is held", func() bool { return len(lease.listener.stand.held) > 0 })
+	HandOver(front)
+	for range visitors {
+		if got := <-answers; got != "200 plain" {
+			t.Errorf("a visitor got %q", got)
+		}
+	}
+	if got := s.get("shop.example.com", "/other").String(); got != "200 plain" {
+		t.Errorf("after the handover: %q", got)
+	}
+	must(t, caddy.Stop())
+	if !refused(fmt.Sprintf("%s:%d", loopback, s.HTTP)) {
+		t.Error("the listener has not been closed")
+	}
+}
+
+// A listener that is given back while a config is being loaded still waits for it.
+func TestReleaseWhileSharing(t *testing.T) {
+	port := freePort(t)
+	lease, err := listenAt(t, port)
+	must(t, err)
+	addr := caddy.NetworkAddress{Network: "tcp", Host: loopback, StartPort: uint(port), EndPort: uint(port)}
+	other, err := addr.Listen(t.Context(), 0, net.ListenConfig{})
+	must(t, err)
+	lease.Release()
+	if lease.listener.linger == nil {
+		t.Error("closed with requests that wait for the config")
+	}
+	must(t, other.(io.Closer).Close())
+	temporary.mu.Lock()
+	defer temporary.mu.Unlock()
+	temporary.close(lease.listener)
+}
+
+// tryGet returns status and body or what went wrong.
+func tryGet(port int, path string) string {
+	transport := &http.Transport{DisableKeepAlives: true}
+	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://%s:%d%s", loopback, port, path), nil)
+	if err != nil {
+		return err.Error()
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%d %s", resp.StatusCode, body)
 }

@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/app"
+	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -125,11 +127,14 @@ type Issuer struct {
 	order  vendors.OrderConfig
 	rules  rules
 
+	proofs   proof.Config
+	unmanage func() // nil until the first SetConfig
+
 	mu    sync.Mutex
 	magic *certmagic.Config
 	line  *app.Line
-	prove proof.Prover
-	stop  func() // detaches from the line; nil before Start
+	prove *proof.ByMethod
+	stop  func() // detaches from the line; nil before the app has started
 }
 
 // DCV is how control of the names is proven (domain control validation).
@@ -182,6 +187,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if iss.app, err = app.Of(ctx); err != nil {
 		return err
 	}
+	iss.app.Register(ctx, iss)
 	if iss.vendor == nil {
 		if len(iss.VendorRaw) == 0 {
 			return errors.New("a vendor is required, for example: issuer commercial racent {env.RACENT_TOKEN}")
@@ -251,9 +257,18 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	iss.magic = cfg
 	if iss.line == nil {
 		iss.line = app.Process.Line(ledger.StorageIdentity(cfg.Storage)+" "+iss.IssuerKey(), func() any { return newAccount() })
+		iss.unmanage = dcv.Live.Manage(cfg.Storage, iss.app.Managed)
+		iss.app.OnStart(iss.start)
+		iss.app.OnListening(iss.listening)
+		iss.app.OnStop(iss.end)
 	}
-	iss.app.Join(iss, cfg)
+	if err := iss.app.Attach(iss); err != nil {
+		iss.logger.Error("cannot serve validation files from the servers of this config; add the dcv directive to a site on the HTTP port", zap.Error(err))
+	}
 }
+
+// ServesFiles reports whether names are proven by files over HTTP.
+func (iss *Issuer) ServesFiles() bool { return iss.order.Method == vendors.MethodHTTP }
 
 func (iss *Issuer) config() *certmagic.Config {
 	iss.mu.Lock()
@@ -336,28 +351,58 @@ func reasonText(reason int) string {
 	return "reason " + strconv.Itoa(reason)
 }
 
-// Start begins the work of this configuration for the issuer's account. The app calls it
-// once everything is provisioned.
-func (iss *Issuer) Start() error {
-	f := iss.flow()
+// start begins the work of this configuration for the issuer's account: everything is
+// provisioned. What is served now, by the configuration before, goes on being served until
+// there is a certificate of ours.
+func (iss *Issuer) start() {
+	magic, line := iss.config(), iss.currentLine()
+	proofs := iss.proofs
+	proofs.Storage, proofs.Port = magic.Storage, iss.listenPort()
+	proofs.Listen = func(ctx context.Context) (func(), error) { return iss.app.Listen(ctx, iss.Bind, iss.listenPort()) }
 	ctx, cancel := context.WithCancel(iss.ctx)
-	line := iss.currentLine()
-	detach := line.Attach(ctx, iss.app.Worker(line))
-	var sweeping sync.WaitGroup
-	sweeping.Go(func() {
+	prove := proof.New(proofs)
+	iss.mu.Lock()
+	iss.prove = prove
+	iss.mu.Unlock()
+	app.TakeStopgaps(ctx, magic, iss.IssuerKey(), iss.app.Written(iss))
+	f := iss.flow()
+	detach := line.Attach(ctx, iss.app.Worker(iss.IssuerKey()))
+	var background sync.WaitGroup
+	background.Go(func() {
 		f.sweep(ctx,
 			func() []string { return iss.app.NamesOf(iss) },
 			func(name string) bool { return iss.app.First(iss, name) },
 			func(name string) bool { _, busy := line.Due(name); return busy })
+	})
+	background.Go(func() {
+		for poll.Wait(ctx, stopgapEvery) == nil {
+			app.TakeStopgaps(ctx, magic, iss.IssuerKey(), iss.app.Written(iss))
+		}
 	})
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.stop = sync.OnceFunc(func() {
 		cancel()
 		detach()
-		sweeping.Wait()
+		background.Wait()
+		prove.Close()
 	})
-	return nil
+}
+
+// stopgapEvery is how often stopgaps are looked at that are about to expire.
+const stopgapEvery = time.Hour
+
+// listening drops the stopgaps of names that are configured no more.
+func (iss *Issuer) listening() {
+	app.KeepStopgaps(iss.config(), func(name string) bool { ours, _ := iss.app.Managed(name); return ours })
+}
+
+// listenPort is where validation files are served over HTTP.
+func (iss *Issuer) listenPort() int {
+	if iss.HTTPPort != 0 {
+		return iss.HTTPPort
+	}
+	return iss.app.HTTPPort()
 }
 
 // Round implements app.Member.
@@ -378,9 +423,9 @@ func (iss *Issuer) obtained(names []string) {
 	}
 }
 
-// Stop ends the work of this configuration. Orders stay as they are; the next configuration
+// end ends the work of this configuration. Orders stay as they are; the next configuration
 // goes on with them.
-func (iss *Issuer) Stop() {
+func (iss *Issuer) end() {
 	iss.mu.Lock()
 	stop := iss.stop
 	iss.mu.Unlock()
@@ -391,10 +436,11 @@ func (iss *Issuer) Stop() {
 
 // Cleanup lets go of everything that outlives a single call.
 func (iss *Issuer) Cleanup() error {
-	iss.Stop()
+	iss.end()
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	if iss.line != nil {
+		iss.unmanage()
 		iss.line.Release()
 		iss.line = nil
 	}
@@ -409,4 +455,5 @@ var (
 	_ certmagic.Issuer      = (*Issuer)(nil)
 	_ certmagic.Revoker     = (*Issuer)(nil)
 	_ caddytls.ConfigSetter = (*Issuer)(nil)
+	_ app.Member            = (*Issuer)(nil)
 )

@@ -141,14 +141,15 @@ func (f *files) open(ctx context.Context, p Proof) {
 	}
 	f.mu.Lock()
 	own = f.live[p.ID]
-	if err == nil && !f.closed && own != nil && own.release == nil {
-		own.release, own.deaf = release, nil
-		release = nil
-	} else if own != nil && err != nil {
+	if own != nil && own.release == nil {
 		own.deaf = err
+		if release != nil && !f.closed {
+			// Even after an error: listening is tried again until then.
+			own.release, release = release, nil
+		}
 	}
 	f.mu.Unlock()
-	if err == nil && release != nil {
+	if release != nil {
 		release()
 	}
 }

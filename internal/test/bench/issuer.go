@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 	"github.com/caddy-commercial/caddy-commercial/issuer"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -35,11 +36,12 @@ func newServer(storage *countingStorage, cfg *issuer.Issuer) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, release, err := newContext()
+	config, err := tlsconfig.New()
 	if err != nil {
 		return nil, err
 	}
-	mod, err := ctx.LoadModuleByID("tls.issuance.commercial", raw)
+	release := config.Close
+	mod, err := config.Context.LoadModuleByID("tls.issuance.commercial", raw)
 	if err != nil {
 		release()
 		return nil, err
@@ -58,6 +60,10 @@ func newServer(storage *countingStorage, cfg *issuer.Issuer) (*server, error) {
 		Storage: s.storage, Logger: zap.NewNop(), Issuers: []certmagic.Issuer{iss},
 	})
 	iss.SetConfig(s.magic)
+	if err := config.Start(); err != nil {
+		s.close()
+		return nil, err
+	}
 	return s, nil
 }
 

@@ -48,7 +48,7 @@ func (a *App) First(m Member, name string) bool {
 		return false
 	}
 	i := h.policy(dcv.NormalizeHost(name))
-	return i < len(h.first) && h.first[i] == m
+	return i < len(h.first) && h.first[i] == any(m)
 }
 
 // NamesOf returns those of Names that have the issuer.

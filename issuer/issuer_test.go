@@ -1,0 +1,214 @@
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/goleak"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
+
+	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
+)
+
+// site is what outlives the configs of a test: a CA on the network, a storage, and
+// certmagic's cache.
+type installation struct {
+	ca      *sandboxca.CA
+	api     string
+	storage *certmagic.FileStorage
+	port    int // where the CA fetches and we listen
+	cache   *certmagic.Cache
+	magic   *certmagic.Config
+}
+
+func newSite(t *testing.T, change func(*sandboxca.Config)) *installation {
+	t.Helper()
+	s := &installation{storage: &certmagic.FileStorage{Path: t.TempDir()}}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.port = ln.Addr().(*net.TCPAddr).Port
+	ln.Close()
+	cfg := sandboxca.Config{Accounts: []sandboxca.Account{{Token: testToken, Balance: 100_000}}, HTTPPort: s.port}
+	change(&cfg)
+	if s.ca, err = sandboxca.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.ca.Close)
+	server := httptest.NewServer(s.ca)
+	t.Cleanup(server.Close)
+	s.api = server.URL + "/ssl"
+	s.cache = certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return s.magic, nil },
+	})
+	t.Cleanup(s.cache.Stop)
+	return s
+}
+
+// load provisions an issuer as a config reload does.
+func (s *installation) load(t *testing.T) (iss *Issuer, unload func()) {
+	t.Helper()
+	raw, err := json.Marshal(map[string]any{
+		"vendor":   map[string]any{"name": "racent", "api_token": testToken, "endpoint": s.api, "test_service": true},
+		"product":  "comodo-positivessl",
+		"contact":  testContact(),
+		"poll_min": "20ms", "poll_max": "100ms", "max_wait": "200ms",
+		"http_port": s.port, "bind": []string{"127.0.0.1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := tlsconfig.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := config.Context.LoadModuleByID("tls.issuance.commercial", raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	iss = mod.(*Issuer)
+	s.magic = certmagic.New(s.cache, certmagic.Config{Storage: s.storage, Issuers: []certmagic.Issuer{iss}})
+	iss.SetConfig(s.magic)
+	if err := config.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return iss, config.Close
+}
+
+// issue does what certmagic does in one attempt.
+func (s *installation) issue(ctx context.Context, t *testing.T, iss *Issuer, name string) error {
+	t.Helper()
+	key, err := s.magic.KeySource.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{DNSNames: []string{name}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = iss.Issue(ctx, csr)
+	return err
+}
+
+// served returns the certificate that certmagic has for the name, if any.
+func (s *installation) served(name string) *x509.Certificate {
+	for _, cert := range s.cache.AllMatchingCertificates(name) {
+		return cert.Leaf
+	}
+	return nil
+}
+
+// noLeaks fails if goroutines are left at the end of the test.
+func noLeaks(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	// certmagic's file storage notices up to five seconds later that a lock it
+	// keeps fresh was released.
+	locks := goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh")
+	t.Cleanup(func() { goleak.VerifyNone(t, before, locks) })
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for !ok() {
+		if err := poll.Wait(ctx, 20*time.Millisecond); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestSlowOrderIsDeliveredInBackground reloads the config while an order is pending. The
+// order is not reissued for it: the key of the first attempt is still known.
+func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
+	noLeaks(t)
+	s := newSite(t, func(c *sandboxca.Config) { c.IssueDelay = 2 * time.Second })
+	first, unload := s.load(t)
+	for range 2 {
+		err := s.issue(t.Context(), t, first, "demo.localhost")
+		if !is[*StillPendingError](err) || !is[certmagic.ErrNoRetry](err) {
+			t.Fatalf("error = %v", err)
+		}
+	}
+	unload()
+	second, unload := s.load(t)
+	defer unload()
+	if err := s.issue(t.Context(), t, second, "demo.localhost"); !is[*StillPendingError](err) {
+		t.Fatalf("error = %v", err)
+	}
+	if s.served("demo.localhost") != nil {
+		t.Fatal("there is a certificate already")
+	}
+	eventually(t, "the certificate is served", func() bool { return s.served("demo.localhost") != nil })
+	leaf := s.served("demo.localhost")
+	if err := leaf.VerifyHostname("demo.localhost"); err != nil {
+		t.Error(err)
+	}
+	if len(s.ca.Charges()) != 1 || s.ca.Calls("replace") != 0 || s.ca.Calls("cancel") != 0 {
+		t.Errorf("charges %d, replace %d, cancel %d", len(s.ca.Charges()), s.ca.Calls("replace"), s.ca.Calls("cancel"))
+	}
+	stored, err := s.storage.Load(t.Context(), certmagic.StorageKeys.SiteMeta(second.IssuerKey(), "demo.localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var resource certmagic.CertificateResource
+	if err := json.Unmarshal(stored, &resource); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Revoke(t.Context(), resource, 1); err != nil {
+		t.Errorf("revoking what the watch stored: %v", err)
+	}
+	if !s.ca.Revoked(leaf.SerialNumber) {
+		t.Error("the certificate is not revoked")
+	}
+}
+
+// TestCancelledIssue ends a call at once and leaves no goroutine and no lost order.
+func TestCancelledIssue(t *testing.T) {
+	noLeaks(t)
+	s := newSite(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+	iss, unload := s.load(t)
+	iss.rules.maxWait = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	s.ca.OnCall(func(endpoint string, phase sandboxca.Phase) {
+		if endpoint == "collect" && phase == sandboxca.AfterEffect {
+			cancel()
+		}
+	})
+	start := time.Now()
+	if err := s.issue(ctx, t, iss, "demo.localhost"); !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v", err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	unload()
+	if len(s.ca.Charges()) != 1 || s.ca.Calls("cancel") != 0 {
+		t.Errorf("charges %d, cancel %d", len(s.ca.Charges()), s.ca.Calls("cancel"))
+	}
+}
+
+func TestRevokeWithoutOrder(t *testing.T) {
+	iss := &Issuer{}
+	iss.about.Portal = "https://portal.example"
+	err := iss.Revoke(t.Context(), certmagic.CertificateResource{SANs: []string{"example.com"}}, 0)
+	if err == nil || !strings.Contains(err.Error(), "https://portal.example") {
+		t.Errorf("error = %v", err)
+	}
+}
