@@ -21,6 +21,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
@@ -204,23 +205,16 @@ func issuerIn(t *testing.T, cfg *caddy.Config) map[string]json.RawMessage {
 // provisioned loads the issuer by itself, until the test ends.
 func provisioned(t *testing.T, block string) *Issuer {
 	t.Helper()
-	object := issuerIn(t, configOf(t, block))
-	delete(object, "module") // the key by which the TLS app finds the issuer
-	raw, err := json.Marshal(object)
+	raw, err := json.Marshal(issuerIn(t, configOf(t, block)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}})
+	config, err := tlsconfig.New(t.TempDir(), raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(whole)
-	t.Cleanup(cancel)
-	mod, err := ctx.LoadModuleByID("tls.issuance.commercial", raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mod.(*Issuer)
+	t.Cleanup(config.Close)
+	return config.Issuers[0].(*Issuer)
 }
 
 func TestDefaults(t *testing.T) {
@@ -335,12 +329,12 @@ func TestIllegalNamesAreRefused(t *testing.T) {
 	}
 	t.Run("legal", func(t *testing.T) {
 		for _, name := range []string{"example.com", long[1:]} {
-			if err := iss.legal(&x509.CertificateRequest{DNSNames: []string{name}}); err != nil {
+			if err := iss.checkSubjects(&x509.CertificateRequest{DNSNames: []string{name}}); err != nil {
 				t.Error(err)
 			}
 		}
 		test := &Issuer{about: vendors.Description{AnyName: true}, order: iss.order}
-		if err := test.legal(&x509.CertificateRequest{DNSNames: []string{"demo.localhost"}}); err != nil {
+		if err := test.checkSubjects(&x509.CertificateRequest{DNSNames: []string{"demo.localhost"}}); err != nil {
 			t.Error(err)
 		}
 	})

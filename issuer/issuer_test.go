@@ -61,6 +61,7 @@ func newSite(t *testing.T, change func(*sandboxca.Config)) *installation {
 func (s *installation) load(t *testing.T) (iss *Issuer, unload func()) {
 	t.Helper()
 	raw, err := json.Marshal(map[string]any{
+		"module":   "commercial",
 		"vendor":   map[string]any{"name": "racent", "api_token": testToken, "endpoint": s.api, "test_service": true},
 		"product":  "comodo-positivessl",
 		"contact":  testContact(),
@@ -70,15 +71,11 @@ func (s *installation) load(t *testing.T) (iss *Issuer, unload func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := tlsconfig.New()
+	config, err := tlsconfig.New(s.storage.Path, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mod, err := config.Context.LoadModuleByID("tls.issuance.commercial", raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	iss = mod.(*Issuer)
+	iss = config.Issuers[0].(*Issuer)
 	s.magic = certmagic.New(s.cache, certmagic.Config{Storage: s.storage, Issuers: []certmagic.Issuer{iss}})
 	iss.SetConfig(s.magic)
 	if err := config.Start(); err != nil {
@@ -142,14 +139,14 @@ func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
 	first, unload := s.load(t)
 	for range 2 {
 		err := s.issue(t.Context(), t, first, "demo.localhost")
-		if !is[*StillPendingError](err) || !is[certmagic.ErrNoRetry](err) {
+		if !is[*PendingError](err) || !is[certmagic.ErrNoRetry](err) {
 			t.Fatalf("error = %v", err)
 		}
 	}
 	unload()
 	second, unload := s.load(t)
 	defer unload()
-	if err := s.issue(t.Context(), t, second, "demo.localhost"); !is[*StillPendingError](err) {
+	if err := s.issue(t.Context(), t, second, "demo.localhost"); !is[*PendingError](err) {
 		t.Fatalf("error = %v", err)
 	}
 	if s.served("demo.localhost") != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
@@ -32,24 +33,16 @@ type server struct {
 // newServer loads an issuer. It has no HTTP server of Caddy's, so it listens by itself
 // while an order is pending.
 func newServer(storage *countingStorage, cfg *issuer.Issuer) (*server, error) {
-	raw, err := json.Marshal(cfg)
-	if err != nil {
-		return nil, err
-	}
-	config, err := tlsconfig.New()
+	raw := caddyconfig.JSONModuleObject(cfg, "module", "commercial", nil)
+	config, err := tlsconfig.New("", raw)
 	if err != nil {
 		return nil, err
 	}
 	release := config.Close
-	mod, err := config.Context.LoadModuleByID("tls.issuance.commercial", raw)
-	if err != nil {
-		release()
-		return nil, err
-	}
-	iss, ok := mod.(*issuer.Issuer)
+	iss, ok := config.Issuers[0].(*issuer.Issuer)
 	if !ok {
 		release()
-		return nil, fmt.Errorf("module %T is no issuer", mod)
+		return nil, fmt.Errorf("module %T is no issuer", config.Issuers[0])
 	}
 	s := &server{Issuer: iss, storage: storage, release: release}
 	s.cache = certmagic.NewCache(certmagic.CacheOptions{

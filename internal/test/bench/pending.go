@@ -90,13 +90,13 @@ func (s *server) order(ctx context.Context, i int) error {
 	}
 	asked := statusAsked.Load()
 	_, err = s.Issue(ctx, csr)
-	if _, ok := errors.AsType[*issuer.StillPendingError](err); !ok {
+	if _, ok := errors.AsType[*issuer.PendingError](err); !ok {
 		return fmt.Errorf("the order is not pending but: %w", err)
 	}
-	// Issue has asked once, and the watch asks once before its long wait.
+	// The vendor is asked once before the long wait.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for tick := time.NewTicker(time.Millisecond); statusAsked.Load() < asked+2; {
+	for tick := time.NewTicker(time.Millisecond); statusAsked.Load() < asked+1; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

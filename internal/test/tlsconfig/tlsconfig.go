@@ -28,17 +28,21 @@ type Config struct {
 	// Context is the one that an issuer of the TLS app is provisioned with.
 	Context caddy.Context
 
+	// Issuers are those that New was given, in the only policy of the config.
+	Issuers []certmagic.Issuer
+
 	config *caddy.Config
 }
 
-// New provisions a config. Close it.
-func New() (*Config, error) {
+// New provisions a config whose names have the given issuers, with its storage in the
+// folder, if there is one. Close it.
+func New(folder string, issuers ...json.RawMessage) (*Config, error) {
 	provisioning.Lock()
 	defer provisioning.Unlock()
 	tlsApp, err := json.Marshal(&caddytls.TLS{
 		DisableStorageClean: true,
 		Automation: &caddytls.AutomationConfig{Policies: []*caddytls.AutomationPolicy{{
-			IssuersRaw: []json.RawMessage{json.RawMessage(`{"module":"test_place"}`)},
+			IssuersRaw: append(issuers, json.RawMessage(`{"module":"test_place"}`)),
 		}}},
 	})
 	if err != nil {
@@ -48,10 +52,22 @@ func New() (*Config, error) {
 		Admin:   &caddy.AdminConfig{Disabled: true},
 		AppsRaw: caddy.ModuleMap{"tls": tlsApp},
 	}}
-	if _, err := caddy.ProvisionContext(c.config); err != nil {
+	if folder != "" {
+		if c.config.StorageRaw, err = json.Marshal(map[string]string{"module": "file_system", "root": folder}); err != nil {
+			return nil, err
+		}
+	}
+	ctx, err := caddy.ProvisionContext(c.config)
+	if err != nil {
 		return nil, err
 	}
 	c.Context = provisioning.at
+	mod, err := ctx.App("tls")
+	if err != nil {
+		return nil, err
+	}
+	policy := mod.(*caddytls.TLS).Automation.Policies[0]
+	c.Issuers = policy.Issuers[:len(policy.Issuers)-1]
 	return c, nil
 }
 
