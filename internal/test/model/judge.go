@@ -30,6 +30,8 @@ const (
 	BoughtUnasked       = "bought for a name that is not configured"
 	BoughtOther         = "bought another product or term"
 	LimitPassed         = "spending limit"
+	Undead              = "undead"
+	Panicked            = "panic"
 	NoCertificate       = "no certificate"
 )
 

@@ -104,10 +104,14 @@ func (p *Process) zombie(kind string) {
 		return
 	}
 	if p.w.result.Violation == nil {
-		p.w.result.Violation = &Violation{Kind: "undead", Text: fmt.Sprintf("a goroutine of a dead process goes on with %s", kind), At: p.w.now()}
+		p.w.result.Violation = &Violation{Kind: Undead, Text: fmt.Sprintf("a goroutine of a dead process goes on with %s", kind), At: p.w.now()}
 	}
 	p.w.ended = true
 	p.w.mu.Unlock()
+	select {
+	case p.w.wake <- struct{}{}:
+	default:
+	}
 	runtime.Goexit()
 }
 
