@@ -166,7 +166,7 @@ func (p *Process) issue(ctx context.Context, name string) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v", r)
-			p.w.violate("panic", "%v", r)
+			p.w.violate(Panicked, "%v", r)
 		}
 	}()
 	err = p.system.Issue(ctx, name)

@@ -169,7 +169,8 @@ func report(t *testing.T, f Failure, system Factory) {
 	if len(lines) > most {
 		lines = append([]string{fmt.Sprintf("(%d lines before)", len(lines)-most)}, lines[len(lines)-most:]...)
 	}
-	t.Logf("shrunk in %d tries to %d choices that are not 0: %s\n%s\nrepeat it with: go test %s", tries, weight(small), r.Violation, strings.Join(lines, "\n"), again(tape))
+	t.Logf("shrunk in %d tries to %d choices that are not 0: %s\n%s\nrepeat it with: go test %s",
+		tries, weight(small), r.Violation, strings.Join(lines, "\n"), again(tape))
 }
 
 // SeedName is the name of a random tape, for ParseTape.

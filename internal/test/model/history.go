@@ -37,6 +37,8 @@ func History(t *testing.T, tape *Tape, p Params, system Factory, trace func(stri
 		for _, s := range w.servers {
 			w.result.Lives += s.lives
 		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.result.Choices = tape.Said()
 		result = w.result
 	})
@@ -71,59 +73,75 @@ func (w *World) offset() time.Duration {
 	return []time.Duration{0, w.p.Skew, -w.p.Skew, w.p.Skew / 3}[w.tape.Pick(4)]
 }
 
-// script is the course of a history: chaos, then calm.
+// script is the course of a history: chaos, then calm. Whatever touches the world is done
+// in the loop.
 func (w *World) script() {
-	pick := w.tape.Pick
+	steps := []time.Duration{8 * time.Hour, time.Hour, 2 * day, 20 * time.Minute}
 	for w.now() < w.p.Chaos && !w.over() {
-		w.sleep([]time.Duration{8 * time.Hour, time.Hour, 2 * day, 20 * time.Minute}[pick(4)])
-		s := w.servers[pick(len(w.servers))]
-		switch pick(10) {
-		case 5, 6, 7:
-			if w.p.FixedConfig {
-				continue
-			}
-			cfg := w.changed(w.servers[0].config, false)
-			for _, s := range w.servers {
-				delay := []time.Duration{0, time.Minute, time.Hour, day}[pick(4)]
-				w.after(delay, func() {
-					if !w.quiet {
-						s.configure(cfg)
-					}
-				})
-			}
-		case 4:
-			s.offset.Store(int64(w.offset()))
-			w.say("server %d: the clock is wrong by %s", s.id, time.Duration(s.offset.Load()))
-		case 3:
-			w.crash(s, []time.Duration{5 * time.Second, time.Hour, 2 * day}[pick(3)])
-		case 1, 2, 8, 9:
-			if name := Names()[pick(len(Names()))]; s.up != nil {
-				s.up.handshake(name)
-			}
+		var pause time.Duration
+		w.inLoop(func() { pause = steps[w.tape.Pick(len(steps))] })
+		w.sleep(pause)
+		w.inLoop(w.step)
+	}
+	if !w.over() {
+		w.calm()
+	}
+}
+
+// step is one thing that people do to servers.
+func (w *World) step() {
+	pick := w.tape.Pick
+	s := w.servers[pick(len(w.servers))]
+	switch pick(10) {
+	case 5, 6, 7:
+		if w.p.FixedConfig {
+			return
+		}
+		cfg := w.changed(w.servers[0].config, false)
+		for _, s := range w.servers {
+			delay := []time.Duration{0, time.Minute, time.Hour, day}[pick(4)]
+			w.after(delay, func() {
+				if !w.quiet {
+					s.configure(cfg)
+				}
+			})
+		}
+	case 4:
+		s.offset.Store(int64(w.offset()))
+		w.say("server %d: the clock is wrong by %s", s.id, time.Duration(s.offset.Load()))
+	case 3:
+		w.crash(s, []time.Duration{5 * time.Second, time.Hour, 2 * day}[pick(3)])
+	case 1, 2, 8, 9:
+		if name := Names()[pick(len(Names()))]; s.up != nil {
+			s.up.handshake(name)
 		}
 	}
-	w.calm()
 }
 
 // calm has one config and no faults. After a bound every name has its certificate.
 func (w *World) calm() {
-	if w.over() {
-		return
-	}
-	w.quiet = true
+	var cfg Config
+	w.inLoop(func() {
+		w.quiet = true
+		cfg = w.changed(w.servers[0].config, true)
+		w.say("calm, with %+v", cfg)
+		for _, s := range w.servers {
+			s.configure(cfg)
+			s.boot()
+		}
+	})
 	begin := w.now()
-	cfg := w.changed(w.servers[0].config, true)
-	w.say("calm, with %+v", cfg)
-	for _, s := range w.servers {
-		s.configure(cfg)
-		s.boot()
-	}
 	w.sleep(w.p.Bound)
 	for w.now() < begin+w.p.Calm && !w.over() {
 		for _, s := range w.servers {
+			var p *Process
+			w.inLoop(func() { p = s.up })
 			for _, name := range cfg.Names {
-				if problem := s.serves(name); problem != "" {
-					w.violate(NoCertificate, "%s at server %d, %.1f days after the calm began: %s; its orders: %s", name, s.id, (w.now()-begin).Hours()/24, problem, w.lost(name))
+				if problem := s.serves(p, name); problem != "" {
+					w.inLoop(func() {
+						w.violate(NoCertificate, "%s at server %d, %.1f days after the calm began: %s; its orders: %s",
+							name, s.id, (w.now()-begin).Hours()/24, problem, w.lost(name))
+					})
 					return
 				}
 			}

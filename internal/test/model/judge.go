@@ -30,6 +30,8 @@ const (
 	BoughtUnasked       = "bought for a name that is not configured"
 	BoughtOther         = "bought another product or term"
 	LimitPassed         = "spending limit"
+	Undead              = "undead"
+	Panicked            = "panic"
 	NoCertificate       = "no certificate"
 )
 
@@ -99,7 +101,8 @@ func (s *seller) judge(c *client, o *order) {
 				continue
 			}
 			if x.root == x && slices.Contains(x.names, n) {
-				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d", n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, c.p.Server)
+				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d",
+					n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, c.p.Server)
 			}
 			known := x.status == vendors.StatusIssued && x.issued < now-6*time.Hour && x.issued > 0
 			if known && !slices.Contains(x.names, n) && slices.Contains(s.covered(x), n) {
@@ -123,10 +126,9 @@ func (s *seller) judge(c *client, o *order) {
 	}
 }
 
-// serves looks whether a server that is up serves a valid certificate for the name, and
-// says what is wrong with it if not.
-func (s *server) serves(name string) string {
-	p := s.up
+// serves looks whether a server's process serves a valid certificate for the name, and
+// says what is wrong if not. It is called outside the loop, because it calls the system.
+func (s *server) serves(p *Process, name string) string {
 	if p == nil || p.system == nil {
 		return "it is down"
 	}

@@ -7,7 +7,7 @@ import (
 
 // TestMini expects that a system which follows the rules passes.
 func TestMini(t *testing.T) {
-	n := 150
+	n := 40
 	if testing.Short() {
 		n = 5
 	}

@@ -125,7 +125,8 @@ func Base() Params {
 		Crash: 150, LateStore: time.Minute, Lie: 4 * time.Minute, Land: 90 * time.Second, PaidTimeout: time.Minute,
 		LateCheck: 2 * time.Minute, PauseBeforeSend: time.Minute, AbsenceAge: 10 * time.Minute, Skew: time.Hour,
 		Limit: 4, Life: 8 * day, Terms: []int{20, 10, 40}, Margins: []time.Duration{2 * day, 4 * day, day, 30 * day},
-		Ready: []time.Duration{time.Minute, 10 * time.Minute, 2 * time.Hour, 20 * time.Hour}, MaxWait: 3 * time.Hour, Chaos: 40 * day, Bound: 6 * day, Calm: 26 * day,
+		Ready:   []time.Duration{time.Minute, 10 * time.Minute, 2 * time.Hour, 20 * time.Hour},
+		MaxWait: 3 * time.Hour, Chaos: 40 * day, Bound: 6 * day, Calm: 26 * day,
 		NoFinder: No, Prepares: No, Predicts: Yes, Renews: No, NoDeaths: No,
 	}
 }

@@ -43,12 +43,14 @@ func (w *World) person() {
 		if w.over() {
 			return
 		}
-		p := w.servers[n%len(w.servers)].up
-		if p == nil {
-			continue
-		}
-		r, ok := p.system.(Resolver)
-		if !ok {
+		var p *Process
+		var r Resolver
+		w.inLoop(func() {
+			if p = w.servers[n%len(w.servers)].up; p != nil {
+				r, _ = p.system.(Resolver)
+			}
+		})
+		if r == nil {
 			continue
 		}
 		flags, err := r.Flagged(p.ctx)
@@ -60,9 +62,9 @@ func (w *World) person() {
 				continue
 			}
 			var truth Truth
-			w.do1(func() { truth = w.sellers[f.Vendor].truth(f) })
+			w.inLoop(func() { truth = w.sellers[f.Vendor].truth(f) })
 			err := r.Resolve(p.ctx, f, truth)
-			w.do1(func() {
+			w.inLoop(func() {
 				w.result.Persons++
 				w.say("person on %+v: %+v: %v", f, truth, err)
 			})
@@ -70,8 +72,8 @@ func (w *World) person() {
 	}
 }
 
-// do1 does something in the loop.
-func (w *World) do1(do func()) {
+// inLoop does something in the loop.
+func (w *World) inLoop(do func()) {
 	_ = w.do(context.Background(), nil, "event", "", func(o *op) {
 		do()
 		w.finish(o, nil)

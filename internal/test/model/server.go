@@ -103,11 +103,15 @@ func (p *Process) zombie(kind string) {
 	if p.zombies++; p.zombies < tooManyZombies {
 		return
 	}
-	if p.w.result.Violation == nil {
-		p.w.result.Violation = &Violation{Kind: "undead", Text: fmt.Sprintf("a goroutine of a dead process goes on with %s", kind), At: p.w.now()}
+	if p.w.result.Violation == nil && !p.w.ended {
+		p.w.result.Violation = &Violation{Kind: Undead, Text: fmt.Sprintf("a goroutine of a dead process goes on with %s", kind), At: p.w.now()}
 	}
 	p.w.ended = true
 	p.w.mu.Unlock()
+	select {
+	case p.w.wake <- struct{}{}:
+	default:
+	}
 	runtime.Goexit()
 }
 
