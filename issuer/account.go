@@ -32,6 +32,8 @@ type account struct {
 	recent []string         // their serial numbers, oldest first
 
 	noRenew map[string]struct{} // IDs of orders whose renewal was refused
+
+	stray map[string]time.Time // references of keys of no use, and since when
 }
 
 func newAccount() *account {

@@ -197,11 +197,10 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	var failed progress
 	if !f.blocked(about, name, now) {
 		bought := f.buy(ctx, name, w, about, unsure)
-		if bought.entry == nil || bought.err != nil {
-			failed = bought
-		} else {
-			return f.drive(ctx, name, w, bought.entry, have)
+		if bought.entry != nil && (bought.err == nil || waits(bought.err)) {
+			return bought
 		}
+		failed = bought // an order whose term is almost over still helps
 	}
 	for _, e := range speak {
 		p := f.drive(ctx, name, w, e, have)
