@@ -332,3 +332,19 @@ func (v *bounded) Place(ctx context.Context, _ vendors.OrderRequest) (vendors.Or
 }
 
 func (v *bounded) Find(context.Context, vendors.Lookup) ([]string, error) { return nil, nil }
+
+// A server serves what another one has had reissued, long before its own certificate is due:
+// the CA may have revoked that.
+func TestOtherServerFollowsReissue(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		a, b := w.start(nil, nil), w.start(nil, nil)
+		a.mustObtain("example.com")
+		b.boot("example.com")
+		time.Sleep(day)
+		b.untilServed(0, "example.com")
+		renewed := a.mustObtain("example.com")
+		w.until(13*time.Hour, "the other server serves it", func() bool { return b.site.serving("example.com").leaf().Equal(renewed.leaf()) })
+		w.wantCharges(1)
+	})
+}

@@ -33,7 +33,11 @@ const (
 func (f *flow) sweep(ctx context.Context, names func() []string, first, busy func(name string) bool) {
 	tidied := time.Time{}
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
-		if err := f.ledger.Refresh(ctx); err != nil {
+		err := f.ledger.Refresh(ctx)
+		if err == nil {
+			err = f.ledger.Recall(ctx)
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				f.logger.Warn("looking for pending orders failed", zap.String("vendor", f.about.Name), zap.Error(err))
 			}
