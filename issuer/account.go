@@ -32,6 +32,8 @@ type account struct {
 	recent []string         // their serial numbers, oldest first
 
 	noRenew map[string]struct{} // IDs of orders whose renewal was refused
+
+	stray map[string]time.Time // references of keys of no use, and since when
 }
 
 func newAccount() *account {
@@ -51,7 +53,7 @@ type want struct {
 	signer crypto.Signer // nil if the key is not known
 
 	used bool        // an attempt has been made with the key
-	why  error       // what it waits for
+	why  error       // what it waits for, or what went wrong last
 	done chan answer // holds one answer; nil once it was given
 }
 
@@ -70,13 +72,14 @@ type handover struct {
 }
 
 // ask notes that certmagic wants a certificate for the name and key. If one is on its way
-// for the key of an earlier call, that is returned, and not ours.
-func (a *account) ask(w *want) (done <-chan answer, ours bool) {
+// for the key of an earlier call, it is not ours, and why tells how that one stands, as far
+// as is known.
+func (a *account) ask(w *want) (done <-chan answer, why error, ours bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if old := a.wants[w.name]; old != nil {
 		if old.used && old.key != w.key {
-			return nil, false
+			return nil, old.why, false
 		}
 		old.tell(answer{err: errSuperseded})
 		w.used = old.used && old.key == w.key
@@ -84,7 +87,7 @@ func (a *account) ask(w *want) (done <-chan answer, ours bool) {
 	call := make(chan answer, 1)
 	w.done = call
 	a.wants[w.name] = w
-	return call, true
+	return call, nil, true
 }
 
 // tell ends the call that waits, and reports whether there was one.

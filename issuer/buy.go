@@ -46,6 +46,7 @@ type purchase struct {
 	proof  proof.Proof
 	entry  *ledger.Entry
 	noted  bool // there is a draft
+	kept   bool // the key may be stored
 	stored bool // the entry is in the ledger, so that it is in charge of the proof
 }
 
@@ -54,7 +55,11 @@ type purchase struct {
 // what there is.
 func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.Entry, unsure error) progress {
 	if err := f.mayBuy(name, about); err != nil {
-		return progress{err: err, stop: isFinal(err)}
+		p := progress{err: err, stop: isFinal(err)}
+		if hold, ok := errors.AsType[*HoldError](err); ok {
+			p.wait = min(hold.Until.Sub(f.ledger.Time()), time.Hour)
+		}
+		return p
 	}
 	if unsure != nil {
 		return progress{err: fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", name, unsure)}
@@ -266,6 +271,7 @@ func (f *flow) presentAndWait(ctx context.Context, e *ledger.Entry, noted *bool)
 // place stores the entry of an order, and makes sure that it stands alone.
 func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	e := b.entry
+	b.kept = b.key != nil
 	if err := f.keepKey(ctx, b.key, e.Attempt.Reference); err != nil {
 		return progress{err: err}
 	}
@@ -360,7 +366,7 @@ func (f *flow) abandon(ctx context.Context, b *purchase) {
 	if b.noted {
 		f.forgetDraft(ctx, b.entry.Attempt.Reference)
 	}
-	if b.key != nil && !b.entry.Paid.IsZero() {
+	if b.kept {
 		f.forgetKey(ctx, b.entry.Attempt.Reference)
 	}
 }
@@ -397,12 +403,12 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 		log.Info("order placed", zap.String("order_id", order.ID), zap.String("ca_order_id", order.CAOrderID))
 		return f.placed(e, order)
 	case err != nil && vendors.VerdictOf(err) != vendors.Uncertain:
+		f.forgetKey(ctx, e.Attempt.Reference)
 		if renewal && ctx.Err() == nil {
 			f.account.refuseRenewal(e.Attempt.PreviousID)
 			log.Warn("the vendor refuses to renew the order; a plain one is placed", zap.String("order_id", e.Attempt.PreviousID), zap.Error(err))
 			return move{remove: true, done: &progress{err: &PendingError{Vendor: f.about.Name, Names: e.Names, Detail: "a plain order follows a refused renewal"}, wait: time.Second}}
 		}
-		f.forgetKey(ctx, e.Attempt.Reference)
 		return move{remove: true, done: &progress{err: fmt.Errorf("ordering for %s (nothing was bought): %w", e.Names[0], err)}}
 	}
 	if err == nil {

@@ -125,6 +125,7 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		return wait, true
 	}
 	f.account.tell(w, answer{err: err})
+	f.account.note(w, err)
 	if p.stop {
 		f.account.forget(w)
 		f.account.resetPace(name)
@@ -181,11 +182,10 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	var failed progress
 	if !f.blocked(about, name, now) {
 		bought := f.buy(ctx, name, w, about, unsure)
-		if bought.entry == nil || bought.err != nil {
-			failed = bought
-		} else {
-			return f.drive(ctx, name, w, bought.entry, have)
+		if bought.entry != nil && (bought.err == nil || waits(bought.err)) {
+			return bought
 		}
+		failed = bought // an order whose term is almost over still helps
 	}
 	for _, e := range speak {
 		p := f.drive(ctx, name, w, e, have)

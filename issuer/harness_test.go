@@ -414,7 +414,11 @@ func (w *world) verify(got chain, name string) {
 	for _, cert := range got[1:] {
 		pool.AddCert(cert)
 	}
-	_, err := got.leaf().Verify(x509.VerifyOptions{DNSName: name, Roots: w.ca.Roots(), Intermediates: pool, CurrentTime: time.Now()})
+	now := time.Now()
+	if begins := got.leaf().NotBefore; begins.Sub(now) <= maxSkew && begins.After(now) {
+		now = begins
+	}
+	_, err := got.leaf().Verify(x509.VerifyOptions{DNSName: name, Roots: w.ca.Roots(), Intermediates: pool, CurrentTime: now})
 	if err != nil {
 		w.tb.Fatalf("certificate for %s: %v", name, err)
 	}
@@ -572,6 +576,23 @@ func (s *fusedStorage) Store(ctx context.Context, key string, value []byte) erro
 		return err
 	}
 	return s.fuse.contact("after writing " + key)
+}
+
+func (s *fusedStorage) Delete(ctx context.Context, key string) error {
+	if err := s.fuse.contact("before deleting " + key); err != nil {
+		return err
+	}
+	if err := s.memStorage.Delete(ctx, key); err != nil {
+		return err
+	}
+	return s.fuse.contact("after deleting " + key)
+}
+
+func (s *fusedStorage) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	if s.fuse.burnt() {
+		return nil, errDied
+	}
+	return s.memStorage.List(ctx, prefix, recursive)
 }
 
 func (s *fusedStorage) Load(ctx context.Context, key string) ([]byte, error) {

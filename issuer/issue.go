@@ -87,9 +87,12 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 		return nil, nil, err
 	}
 	patience := f.patience(ctx, w.name)
-	done, ours := f.account.ask(w)
+	done, why, ours := f.account.ask(w)
 	if !ours {
 		handshake.hold(ctx)
+		if why != nil {
+			return nil, nil, why
+		}
 		return nil, nil, &PendingError{Vendor: f.about.Name, Names: []string{w.name}, Detail: "an earlier request is being worked on"}
 	}
 	f.wake(w.name)

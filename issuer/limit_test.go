@@ -70,7 +70,7 @@ func TestSpendLimit(t *testing.T) {
 				f.rules.spend = SpendLimit{limit, caddy.Duration(day)}
 			})
 			names := siteNames(n)
-			p.boot(names...)
+			p.configure(names...)
 			time.Sleep(20 * time.Hour)
 			w.wantCharges(limit)
 			prepared := w.ca.Calls("validate") + w.ca.Calls("Order/createOrder")
@@ -103,14 +103,14 @@ func TestSpendLimitIsShared(t *testing.T) {
 		}
 		names := siteNames(15)
 		a, b, c := w.start(nil, limited), w.start(nil, limited), w.start(nil, limited)
-		a.boot(names[:5]...)
-		b.boot(names[5:10]...)
-		c.boot(names[10:]...)
+		a.configure(names[:5]...)
+		b.configure(names[5:10]...)
+		c.configure(names[10:]...)
 		for range 10 {
 			time.Sleep(2 * time.Hour)
 			c.stop()
 			c = w.start(nil, limited)
-			c.boot(names[10:]...)
+			c.configure(names[10:]...)
 			a.reload(limited)
 		}
 		if w.charges() > 4 {
@@ -128,7 +128,7 @@ func TestHold(t *testing.T) {
 		w := newWorld(t, nil)
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 4})
 		p := w.start(nil, quickly)
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(3 * time.Hour)
 		if n := w.ca.Calls("place"); n > 4 {
 			t.Errorf("%d orders in three hours", n)
@@ -137,7 +137,7 @@ func TestHold(t *testing.T) {
 		p.stop()
 		p = w.start(nil, quickly)
 		before := w.ca.Calls("place")
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Minute)
 		if w.ca.Calls("place") > before+1 {
 			t.Errorf("%d orders at once", w.ca.Calls("place")-before)
@@ -154,7 +154,7 @@ func TestRefusedOrder(t *testing.T) {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, func(c *sandboxca.Config) { c.Accounts[0].Balance = 1 })
 			p := v.start(w, nil, quickly)
-			p.boot("example.com")
+			p.configure("example.com")
 			time.Sleep(10 * day)
 			w.wantCharges(0)
 			if n := len(w.entries("example.com")); n > 0 {
@@ -194,12 +194,12 @@ func TestLedgerIsNotReadAgain(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.start(nil, func(f *flow) { f.rules.spend.Orders = 1000 })
 		names := siteNames(60)
-		p.boot(names...)
+		p.configure(names...)
 		p.untilServed(day, names...)
 		p.stop()
 		counted := &reads{memStorage: w.storage}
 		p = w.start(nil, func(f *flow) { f.ledger.Storage = counted })
-		p.boot(names...)
+		p.configure(names...)
 		time.Sleep(day)
 		// Each entry when the process begins, when its name is looked at, and every six hours.
 		if counted.loads > 6*len(names) || counted.lists > 200 {

@@ -204,9 +204,9 @@ func (s *testSite) unmanage(name string) {
 	s.managed = slices.DeleteFunc(s.managed, func(n string) bool { return n == name })
 }
 
-// boot is what certmagic does when it is given the names of a configuration: it loads what
+// configure is what certmagic does when it is given the names of a configuration: it loads what
 // is stored, and asks for the others, once.
-func (p *process) boot(names ...string) {
+func (p *process) configure(names ...string) {
 	for _, name := range names {
 		p.site.manage(name)
 		if p.site.Reload(p.w.ctx, name) == nil {

@@ -21,21 +21,21 @@ var situations = []*situation{
 	{name: "asked", state: ledger.Asked, make: func(t *testing.T, w *world, p *process) {
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
 		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Hour)
 	}},
 	{name: "asked for a week", state: ledger.Asked, flagged: true, make: func(t *testing.T, w *world, p *process) {
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
 		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(9 * day)
 	}},
 	{name: "open", state: ledger.Open, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Hour)
 	}},
 	{name: "cancelled", state: ledger.Open, flagged: true, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Hour)
 		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled); err != nil {
 			t.Fatal(err)
@@ -43,7 +43,7 @@ var situations = []*situation{
 		time.Sleep(2 * time.Hour)
 	}},
 	{name: "unknown to the vendor", state: ledger.Open, flagged: true, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Hour)
 		w.ca.Inject(sandboxca.Fault{Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 6})
 		time.Sleep(2 * time.Hour)
@@ -154,7 +154,7 @@ func TestResolveNoneWasWrong(t *testing.T) {
 		w := newWorld(t, nil)
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.Delay, Delay: 10 * time.Minute, Times: 1})
 		p := w.start(nil, quickly)
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Minute)
 		// While it may still arrive, nobody can say that it is not there.
 		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err == nil {

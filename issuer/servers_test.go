@@ -195,9 +195,9 @@ func TestWrongClockProvesNoAbsence(t *testing.T) {
 				names := []string{"example.com", "example.net"}
 				a := w.start(nil, group(names...))
 				b := w.start(nil, all(group(names...), ahead(by)))
-				a.boot(names[0])
+				a.configure(names[0])
 				time.Sleep(2 * time.Second)
-				b.boot(names[1])
+				b.configure(names[1])
 				a.untilServed(day, names[0])
 				b.untilServed(day, names[1])
 				w.wantCharges(1)
@@ -228,8 +228,8 @@ func TestWrongClocksForYears(t *testing.T) {
 		w := newWorld(t, nil)
 		a, b := w.start(nil, ahead(time.Hour)), w.start(nil, ahead(-time.Hour))
 		stopA, stopB := a.maintain(false), b.maintain(false)
-		a.boot("example.com")
-		b.boot("example.com")
+		a.configure("example.com")
+		b.configure("example.com")
 		time.Sleep(400 * day)
 		a.untilServed(0, "example.com")
 		b.untilServed(0, "example.com")
@@ -269,7 +269,7 @@ func TestOneDenialProvesNothing(t *testing.T) {
 			quickly(f)
 			search.Vendor, f.vendor = f.vendor, search
 		})
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(time.Hour)
 		search.failing = false
 		p.untilServed(day, "example.com")
@@ -289,7 +289,7 @@ func TestLateRequestIsNotSent(t *testing.T) {
 			quickly(f)
 			f.ledger.Storage = slow{f.ledger.Storage, 35 * time.Second}
 		})
-		p.boot("example.com")
+		p.configure("example.com")
 		time.Sleep(day)
 		w.wantCharges(0)
 		if n := w.ca.Calls("place"); n != 0 {
@@ -310,7 +310,7 @@ func TestPaidCallIsBounded(t *testing.T) {
 			f.rules.maxWait = time.Hour
 			f.vendor = &bounded{f.vendor, &sent, &given}
 		})
-		p.boot("example.com")
+		p.configure("example.com")
 		w.until(day, "the call was given up", func() bool { return !given.IsZero() })
 		if held, allowed := given.Sub(sent), p.about.AbsenceAge-sendBefore; held > allowed {
 			t.Errorf("given up after %s, absence is proven after %s", held, p.about.AbsenceAge)
@@ -340,7 +340,7 @@ func TestOtherServerFollowsReissue(t *testing.T) {
 		w := newWorld(t, nil)
 		a, b := w.start(nil, nil), w.start(nil, nil)
 		a.mustObtain("example.com")
-		b.boot("example.com")
+		b.configure("example.com")
 		time.Sleep(day)
 		b.untilServed(0, "example.com")
 		renewed := a.mustObtain("example.com")

@@ -67,7 +67,7 @@ func TestPaidOrderIsFollowed(t *testing.T) {
 		inBubble(t, name, func(t *testing.T) {
 			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 24 * time.Hour })
 			p := w.start(nil, quickly)
-			p.boot("example.com")
+			p.configure("example.com")
 			time.Sleep(12 * time.Hour)
 			w.ca.Inject(fault)
 			p.untilServed(12*day, "example.com")
@@ -82,7 +82,7 @@ func TestBlockedAccount(t *testing.T) {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 12 * time.Hour })
 			p := v.start(w, nil, quickly)
-			p.boot("example.com")
+			p.configure("example.com")
 			w.until(time.Minute, "it is paid", func() bool { return w.charges() == 1 })
 			unblock := w.ca.Inject(sandboxca.Fault{Kind: sandboxca.HTTPStatus, Status: 403})
 			time.Sleep(day)
@@ -104,7 +104,7 @@ func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
 			p.stop()
 			time.Sleep(after)
 			p = w.start(nil, nil)
-			p.boot("www.example.com")
+			p.configure("www.example.com")
 			p.untilServed(day, "www.example.com")
 			if after > 365*day {
 				w.wantCharges(2)
@@ -131,7 +131,7 @@ func TestTwinOutlivesItsOrder(t *testing.T) {
 			p = w.start(nil, nil)
 			p.site.deny = map[string]bool{"example.com": true}
 			stop := p.maintain(false)
-			p.boot("www.example.com")
+			p.configure("www.example.com")
 			for range 450 {
 				time.Sleep(day)
 				p.untilServed(0, "www.example.com")
@@ -149,9 +149,9 @@ func TestHoldAndTwin(t *testing.T) {
 		w := newWorld(t, nil)
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 3})
 		p := w.start(nil, quickly)
-		p.boot("example.com")
+		p.configure("example.com")
 		w.until(2*day, "the name is held", func() bool { return len(w.states("example.com")) >= 3 })
-		p.boot("www.example.com")
+		p.configure("www.example.com")
 		p.untilServed(8*time.Hour, "www.example.com", "example.com")
 		if w.charges() > 2 {
 			w.wantCharges(2)
@@ -177,7 +177,7 @@ func TestTwinLeftBehind(t *testing.T) {
 				w.ca.Inject(*c.fault)
 			}
 			p := w.start(nil, quickly)
-			p.boot("example.com")
+			p.configure("example.com")
 			time.Sleep(20 * time.Second)
 			p.stop()
 			if w.entry("example.com") == nil {
@@ -188,7 +188,7 @@ func TestTwinLeftBehind(t *testing.T) {
 			}
 			p = w.start(nil, quickly)
 			p.site.deny = map[string]bool{"example.com": true}
-			p.boot("www.example.com")
+			p.configure("www.example.com")
 			time.Sleep(26 * time.Hour)
 			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
 				t.Fatal(err)
@@ -263,7 +263,7 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 				}
 			})
 			p := w.start(nil, quickly)
-			p.boot("example.com")
+			p.configure("example.com")
 			if issued {
 				p.untilServed(day, "example.com")
 			} else {
@@ -301,7 +301,7 @@ func TestResolvedOrderWithOtherKey(t *testing.T) {
 			quickly(f)
 			f.vendor = noSearch{f.vendor}
 		})
-		p.boot("example.com")
+		p.configure("example.com")
 		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
 		time.Sleep(p.about.AbsenceAge) // a younger request may still be on its way
 		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {

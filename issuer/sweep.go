@@ -51,6 +51,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, first, busy fun
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			f.tidy(ctx)
+			f.tidyKeys(ctx)
 			if err := f.ledger.Sweep(ctx); err != nil {
 				f.logger.Warn("moving old ledger entries failed", zap.String("vendor", f.about.Name), zap.Error(err))
 			}

@@ -24,7 +24,7 @@ func (p *process) years(n int, start func() *process, reuse bool, names ...strin
 			stop()
 			p.stop()
 			p = start()
-			p.boot(names...)
+			p.configure(names...)
 			stop = p.maintain(reuse)
 		}
 	}
@@ -41,7 +41,7 @@ func TestThreeYears(t *testing.T) {
 				w := newWorld(t, nil)
 				start := func() *process { return v.start(w, nil, nil) }
 				p := start()
-				p.boot("example.com", "www.example.com")
+				p.configure("example.com", "www.example.com")
 				p.untilServed(day, "example.com", "www.example.com")
 				first := w.charges()
 				p.years(3, start, reuse, "example.com", "www.example.com")
@@ -77,7 +77,7 @@ func TestThreeYearsOfGroup(t *testing.T) {
 				return v.start(w, nil, all(group(turned...), func(f *flow) { f.order.Product = v.group }))
 			}
 			p := start()
-			p.boot(names...)
+			p.configure(names...)
 			p.untilServed(day, names...)
 			p.years(3, start, false, names...)
 			if n := w.charges(); n < 3 || n > 4 {
@@ -102,7 +102,7 @@ func TestThreeYearTerm(t *testing.T) {
 				})
 			}
 			p := start()
-			p.boot("example.com")
+			p.configure("example.com")
 			p.untilServed(day, "example.com")
 			p = p.years(3, start, false, "example.com")
 			w.wantCharges(2)
@@ -149,8 +149,8 @@ func TestThreeYearsOfTwoServers(t *testing.T) {
 			return w.start(nil, all(group("example.com", "shop.example.com"), ahead(-20*time.Minute)))
 		}
 		p := start()
-		old.boot("example.com", "www.example.com")
-		p.boot("example.com", "shop.example.com")
+		old.configure("example.com", "www.example.com")
+		p.configure("example.com", "shop.example.com")
 		p.untilServed(day, "example.com", "shop.example.com")
 		p.years(3, start, false, "example.com", "shop.example.com")
 		old.untilServed(0, "example.com", "www.example.com")
@@ -180,7 +180,7 @@ func TestThreeYearsOfGivenOrders(t *testing.T) {
 				return v.start(w, nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
 			}
 			p := start()
-			p.boot("example.com")
+			p.configure("example.com")
 			p.untilServed(day, "example.com")
 			for range 3 {
 				stop := p.maintain(false)
@@ -192,7 +192,7 @@ func TestThreeYearsOfGivenOrders(t *testing.T) {
 				p.stop()
 				id = buy()
 				p = start()
-				p.boot("example.com")
+				p.configure("example.com")
 			}
 			time.Sleep(day)
 			p.untilServed(0, "example.com")

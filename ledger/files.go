@@ -47,6 +47,21 @@ func (l *Ledger) ForgetKey(ctx context.Context, reference string) error {
 	return l.remove(ctx, l.keyFile(reference))
 }
 
+// Keys returns the references of the requests whose private keys are kept.
+func (l *Ledger) Keys(ctx context.Context) ([]string, error) {
+	files, err := l.Storage.List(ctx, path.Join(l.Prefix, keys), false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listing private keys: %w", err)
+	}
+	var references []string
+	for _, key := range files {
+		if reference, ok := strings.CutSuffix(path.Base(key), ".pem"); ok {
+			references = append(references, reference)
+		}
+	}
+	return references, nil
+}
+
 func (l *Ledger) remove(ctx context.Context, key string) error {
 	ctx, cancel := storageContext(ctx)
 	defer cancel()

@@ -1,0 +1,8 @@
+//go:build !race
+
+package issuer
+
+const (
+	raceEnabled = false
+	raceStride  = 1
+)

@@ -1,0 +1,11 @@
+//go:build race
+
+package issuer
+
+// The race detector makes the longest tests ten times slower, so that it gets a part of
+// them only: the model fewer histories, the deaths each third point. The full number
+// runs without it.
+const (
+	raceEnabled = true
+	raceStride  = 3
+)

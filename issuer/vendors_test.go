@@ -1,0 +1,237 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/digicert"
+	"github.com/caddy-commercial/caddy-commercial/vendors/howssl"
+)
+
+// starter makes a process that buys from one vendor.
+type starter func(w *world, f *fuse) *process
+
+// allVendors are the three kinds of vendor. Racent computes its proofs from the CSR and
+// gives a new ID to each reissue. DigiCert's proofs are random values that exist only
+// once an order is paid, its reissues keep the ID, and its references do not
+// deduplicate. HowSSL has an order prepared first and paid then, and no references.
+var allVendors = []struct {
+	name  string
+	start starter
+
+	// What the sandbox calls the paid call, the reissue and the question for the
+	// status.
+	pay, reissue, status string
+
+	// blind is whether an order whose payment was lost before it arrived cannot be
+	// told from one that is waiting, so that a person has to look.
+	blind bool
+}{
+	{name: "racent", start: startRacent, pay: "place", reissue: "replace", status: "collect"},
+	{name: "digicert", start: startDigiCert, pay: "order", reissue: "reissue", status: "info"},
+	{name: "howssl", start: startHowSSL, pay: "Order/commitOrder", reissue: "Reissue/submit", status: "Order/getOrderInfo", blind: true},
+}
+
+func startRacent(w *world, f *fuse) *process { return w.start(f, nil) }
+
+func startDigiCert(w *world, f *fuse) *process {
+	w.tb.Helper()
+	client, err := digicert.New(digicert.Settings{
+		Key: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
+		Transport: fusedTransport{f, w.ca.Transport()},
+		Description: vendors.Description{
+			Name: "digicert", Account: "test", Portal: "https://portal.example",
+			AbsenceAge: 5 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+		},
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return w.startWith(f, client, "ssl_dv_rapidssl")
+}
+
+func startHowSSL(w *world, f *fuse) *process {
+	w.tb.Helper()
+	client, err := howssl.New(howssl.Settings{
+		Token: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
+		CreateOrderFields: map[string]string{"domains": "domains"},
+		Transport:         fusedTransport{f, w.ca.Transport()},
+		Description: vendors.Description{
+			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
+		},
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return w.startWith(f, client, "comodo-positivessl")
+}
+
+func (w *world) startWith(f *fuse, vendor vendors.Vendor, product string) *process {
+	w.tb.Helper()
+	return w.startVendor(f, vendor, func(fl *flow) { fl.order.Product = product })
+}
+
+// TestBadNetworks loses and spoils the calls that matter, at all vendors.
+func TestBadNetworks(t *testing.T) {
+	kinds := map[string]sandboxca.Fault{
+		"500":      {Kind: sandboxca.HTTPStatus, Status: 500},
+		"502 HTML": {Kind: sandboxca.HTML},
+		"empty":    {Kind: sandboxca.Empty},
+		"cut off":  {Kind: sandboxca.CutOff},
+		"bad JSON": {Kind: sandboxca.BadJSON},
+		"reset":    {Kind: sandboxca.Reset},
+		"hang":     {Kind: sandboxca.Hang},
+		"10 MB":    {Kind: sandboxca.Huge},
+		"redirect": {Kind: sandboxca.Redirect},
+		"429":      {Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "99999999"},
+	}
+	for _, v := range allVendors {
+		for kind, fault := range kinds {
+			for phase, when := range map[sandboxca.Phase]string{sandboxca.BeforeEffect: "before", sandboxca.AfterEffect: "after"} {
+				for _, call := range []string{v.pay, v.reissue, v.status} {
+					title := v.name + ", " + kind + " " + when + " " + call
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, nil)
+						p := v.start(w, nil)
+						fault.Endpoint, fault.Phase, fault.Times = call, phase, 1
+						w.ca.Inject(fault)
+						lost := v.blind && call == v.pay && phase == sandboxca.BeforeEffect
+						var err error
+						for range 2 {
+							if _, p, err = w.drive(p, "example.com", nil); err != nil {
+								break
+							}
+						}
+						note(title, w, err)
+						want, charges := "served", 1
+						if lost && outcome(err) != "served" {
+							want, charges = "uncertain, says so", 0
+						}
+						if outcome(err) != want || w.charges() != charges {
+							t.Errorf("%s: %d charges, %s: %v", title, w.charges(), outcome(err), err)
+						}
+						w.noForgottenOrders()
+						w.noSecrets()
+					})
+				}
+			}
+		}
+	}
+}
+
+// cleanUps is a prover that notes which proofs are taken away.
+type cleanUps struct {
+	proof.Prover
+	mu  sync.Mutex
+	ids []string
+}
+
+func (p *cleanUps) CleanUp(ctx context.Context, what proof.Proof) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ids = append(p.ids, what.ID)
+	p.Prover.CleanUp(ctx, what)
+}
+
+// TestRecordsOfADeadProcessAreRemoved kills a process between adding its DNS records and
+// the order. Another one takes them away, once they cannot be needed any more.
+func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) {
+			c.LookupCNAME = func(context.Context, string) (string, error) { return "", errors.New("no such record") }
+		})
+		byDNS := func(f *flow) { f.order.Method, f.rules.maxWait = vendors.MethodDNS, time.Minute }
+		// The first contact is the draft in the ledger, before and after it.
+		first := w.start(&fuse{left: 2}, byDNS)
+		if _, err := first.attempt(t.Context(), "example.com"); !first.fuse.burnt() {
+			t.Fatalf("error = %v", err)
+		}
+		first.stop()
+		var draft string
+		for key := range w.storage.snapshot() {
+			if base, ok := strings.CutSuffix(path.Base(key), ".json"); ok && strings.Contains(key, "/drafts/") {
+				draft = base
+			}
+		}
+		if draft == "" || w.charges() != 0 {
+			t.Fatalf("draft %q, charges %d", draft, w.charges())
+		}
+		seen := &cleanUps{}
+		second := w.start(nil, func(f *flow) {
+			byDNS(f)
+			seen.Prover = f.prove
+			f.prove = seen
+		})
+		// It cannot be issued: the records are in no DNS that the CA asks.
+		if _, err := second.attempt(t.Context(), "example.com"); !is[*PendingError](err) {
+			t.Fatalf("error = %v", err)
+		}
+		time.Sleep(26 * time.Hour)
+		second.stop()
+		if !slices.Contains(seen.ids, draft) {
+			t.Errorf("the records of %s were not removed, only those of %v", draft, seen.ids)
+		}
+		if e := w.entry("example.com"); e == nil || slices.Contains(seen.ids, e.Attempt.Reference) {
+			t.Errorf("the records of the pending order were removed: %+v", e)
+		}
+		if w.charges() != 1 {
+			t.Errorf("charges = %d, want 1", w.charges())
+		}
+	})
+}
+
+// TestBadCAs has the CA behind each vendor do what CAs do, and the world around it.
+func TestBadCAs(t *testing.T) {
+	quirk := func(change func(*sandboxca.Quirks)) func(*sandboxca.Config) {
+		return func(c *sandboxca.Config) { change(&c.Quirks) }
+	}
+	for _, v := range allVendors {
+		for _, c := range []badVendor{
+			{name: "well-behaved", want: "served"},
+			{name: "reversed chain", config: quirk(func(q *sandboxca.Quirks) { q.ReverseChain = true }), want: "served"},
+			{name: "root included", config: quirk(func(q *sandboxca.Quirks) { q.IncludeRoot = true }), want: "served"},
+			{name: "CRLF", config: quirk(func(q *sandboxca.Quirks) { q.CRLF = true }), want: "served"},
+			{name: "missing intermediate", config: quirk(func(q *sandboxca.Quirks) { q.OmitIntermediate = true }), want: "pending, goes on"},
+			{name: "certificate for another key", config: quirk(func(q *sandboxca.Quirks) { q.WrongKey = true }), want: "pending, goes on"},
+			{name: "expired certificate", config: quirk(func(q *sandboxca.Quirks) { q.ExpiredCert = true }), want: "pending, goes on"},
+			{name: "wrong common name", config: quirk(func(q *sandboxca.Quirks) { q.WrongCN = "elsewhere.example.org" }), want: "served"},
+			{name: "unknown fields", config: quirk(func(q *sandboxca.Quirks) { q.UnknownFields = true }), want: "served"},
+			{name: "slow CA", config: func(c *sandboxca.Config) { c.IssueDelay = 20 * time.Hour }, want: "served"},
+			{name: "CA's clock a day ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, want: "served"},
+			{name: "status spoilt for an hour", faults: []sandboxca.Fault{{Endpoint: v.status, Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, want: "served"},
+			{name: "every call slow by seconds", faults: []sandboxca.Fault{{Kind: sandboxca.Delay, Delay: 5 * time.Second}}, want: "served"},
+		} {
+			title := v.name + ", " + c.name
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, c.config)
+				for _, fault := range c.faults {
+					remove := w.ca.Inject(fault)
+					if c.lasting > 0 {
+						time.AfterFunc(c.lasting, remove)
+					}
+				}
+				got, p, err := w.drive(v.start(w, nil), "example.com", nil)
+				if err == nil {
+					w.verify(got, "example.com")
+					_, _, err = w.drive(p, "example.com", nil)
+				}
+				note(title, w, err)
+				if outcome(err) != c.want || w.charges() != 1 {
+					t.Errorf("%s: %d charges, %s: %v", title, w.charges(), outcome(err), err)
+				}
+				w.noForgottenOrders()
+				w.noSecrets()
+			})
+		}
+	}
+}
