@@ -253,8 +253,8 @@ func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) mov
 			return f.deliver(ctx, j, e, key)
 		}
 	}
-	if j.have != nil && !f.site.Due(j.have) && f.overtaken(j, e) {
-		// Another server has renewed it.
+	if j.have != nil && !f.site.Due(j.have) && (f.overtaken(j, e) || j.want == nil && !fresh) {
+		// Another server has renewed it, or nobody needs another one.
 		if err := f.site.Reload(ctx, j.name); err != nil {
 			return ends(progress{err: fmt.Errorf("serving the stored certificate of %s: %w", j.name, err)})
 		}

@@ -243,23 +243,29 @@ func (f *flow) have(ctx context.Context, name string, w *want, speak []*ledger.E
 	return leaf, nil
 }
 
-// keep looks after a name whose stored certificate is good: orders that are paid for are
-// followed to their first certificate, and what another server has got is served.
+// keep looks after a name whose stored certificate is good: what another server has got is
+// served, and what is under way is followed to its end, be it an order that is paid for or a
+// reissue that somebody had a reason to ask for.
 func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, speak []*ledger.Entry) progress {
-	for _, e := range speak {
-		if !e.Unissued() && !f.better(e, name, have) {
-			continue
-		}
-		if p := f.drive(ctx, name, nil, e, have); !p.done {
-			return p
-		}
-	}
 	if !slices.ContainsFunc(f.site.Served(name), func(c *x509.Certificate) bool { return serialOf(c) == serialOf(have) }) {
 		if err := f.site.Reload(ctx, name); err != nil {
 			return progress{err: fmt.Errorf("serving the stored certificate of %s: %w", name, err)}
 		}
 	}
-	return progress{done: true}
+	kept := progress{done: true}
+	for _, e := range speak {
+		if e.State == ledger.Issued && !f.better(e, name, have) {
+			continue
+		}
+		p := f.drive(ctx, name, nil, e, have)
+		if p.done || p.err != nil && waits(p.err) || ctx.Err() != nil {
+			return p
+		}
+		if kept.done {
+			kept = p
+		}
+	}
+	return kept
 }
 
 // better reports whether the latest certificate of an order is to replace the given one,

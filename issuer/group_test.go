@@ -128,7 +128,7 @@ func TestGroupSharesCertificate(t *testing.T) {
 		}
 		p := w.start(nil, group(names...))
 		stop := p.maintain(false)
-		p.boot(names...)
+		p.configure(names...)
 		p.untilServed(5*time.Hour, names...)
 		w.wantCharges(1)
 		if n := w.ca.Calls("replace"); n != 0 {
@@ -155,8 +155,8 @@ func TestGroupsDiffer(t *testing.T) {
 		w := newWorld(t, nil)
 		a := w.start(nil, group("example.com", "example.net"))
 		b := w.start(nil, group("example.net", "example.org", "example.com"))
-		a.boot("example.com", "example.net")
-		b.boot("example.com", "example.net", "example.org")
+		a.configure("example.com", "example.net")
+		b.configure("example.com", "example.net", "example.org")
 		a.untilServed(day, "example.com", "example.net")
 		b.untilServed(day, "example.com", "example.net", "example.org")
 		w.onePerName()
@@ -193,7 +193,7 @@ func TestGroupWithLostName(t *testing.T) {
 			quickly(f)
 			f.prove = refusingProver{f.prove, map[string]bool{"example.net": true}}
 		})
-		p.boot("example.com", "example.net")
+		p.configure("example.com", "example.net")
 		time.Sleep(2 * day)
 		w.wantCharges(0)
 		p.site.deny = map[string]bool{"example.net": true}

@@ -485,8 +485,9 @@ func (p *webProver) Present(_ context.Context, what proof.Proof) error {
 		for _, host := range hosts {
 			path := dcv.PathPrefix + ch.FileName
 			p.web.files[host+path] = ch.FileContent
-			if !p.web.noTwins {
-				p.web.files[dcv.Twin(host)+path] = ch.FileContent
+			twin := dcv.Twin(host) + path
+			if _, own := p.web.files[twin]; !own && !p.web.noTwins {
+				p.web.files[twin] = ch.FileContent
 			}
 		}
 	}

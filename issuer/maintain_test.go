@@ -156,6 +156,9 @@ func (m *maintenance) look(ctx context.Context) {
 	for _, got := range site.served {
 		leaf := got.leaf()
 		name := firstName(leaf)
+		if first := site.served[name]; first != nil && !site.Due(first.leaf()) {
+			continue
+		}
 		if site.Due(leaf) && !site.strange[name] && !m.busy[name] && !slices.Contains(due, name) && time.Now().After(m.paused[name]) {
 			due = append(due, name)
 		}
@@ -201,9 +204,9 @@ func (s *testSite) unmanage(name string) {
 	s.managed = slices.DeleteFunc(s.managed, func(n string) bool { return n == name })
 }
 
-// boot is what certmagic does when it is given the names of a configuration: it loads what
+// configure is what certmagic does when it is given the names of a configuration: it loads what
 // is stored, and asks for the others, once.
-func (p *process) boot(names ...string) {
+func (p *process) configure(names ...string) {
 	for _, name := range names {
 		p.site.manage(name)
 		if p.site.Reload(p.w.ctx, name) == nil {
@@ -244,7 +247,8 @@ func quickly(f *flow) { f.rules.maxWait = 3 * time.Second }
 // until waits for a condition, at most for so long, and fails otherwise.
 func (w *world) until(patience time.Duration, what string, is func() bool) {
 	w.tb.Helper()
-	for start := time.Now(); !is(); time.Sleep(10 * time.Second) {
+	step := min(max(patience/2000, 10*time.Second), 6*time.Hour)
+	for start := time.Now(); !is(); time.Sleep(step) {
 		if time.Since(start) > patience {
 			w.tb.Fatalf("%s: not so after %s; charges %d", what, patience, w.charges())
 		}

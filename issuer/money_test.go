@@ -86,7 +86,7 @@ func TestTermIsThePaidOne(t *testing.T) {
 			start := time.Now()
 			p = w.startHowSSL(nil, years(c.now))
 			stop := p.maintain(false)
-			p.boot("example.com")
+			p.configure("example.com")
 			p.untilServed(day, "example.com")
 			e := w.entry("example.com")
 			if e.Term.Years != c.before || e.Ends.Sub(ledger.EndOfTerm(start, e.Term)).Abs() > day {
@@ -125,7 +125,7 @@ func TestTermOfResolvedOrder(t *testing.T) {
 		p.stop()
 		p = w.startHowSSL(nil, two)
 		stop := p.maintain(false)
-		p.boot("example.com")
+		p.configure("example.com")
 		p.untilServed(2*day, "example.com")
 		time.Sleep(680 * day)
 		w.wantCharges(1)

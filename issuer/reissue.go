@@ -87,8 +87,27 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 	case errors.Is(err, vendors.ErrWrongState):
 		// The order is not what the ledger says. Look, then decide.
 		return f.reconcileReissue(ctx, j, e, err)
+	case vendors.VerdictOf(err) == vendors.Permanent:
+		if _, unknown := f.vendor.Status(ctx, e.OrderID); errors.Is(unknown, vendors.ErrNotFound) {
+			return f.reissueUnknown(ctx, e, err)
+		}
 	}
 	return f.reissueFailed(ctx, e, err)
+}
+
+// reissueUnknown goes back to the paid order after the refusal of a reissue, and asks a person,
+// because the vendor does not know the order: it is another account's, or was removed.
+func (f *flow) reissueUnknown(ctx context.Context, e *ledger.Entry, cause error) move {
+	f.forgetKey(ctx, e.Attempt.Reference)
+	m := f.flag(e, fmt.Sprintf("%s does not know order %s; is it another account? (%v)", f.about.Name, e.OrderID, cause))
+	flagged := m.change
+	m.change = func(e *ledger.Entry) {
+		e.State = ledger.Issued
+		if flagged != nil {
+			flagged(e)
+		}
+	}
+	return m
 }
 
 // reissued is the vendor's word about what a reissue is to be followed under.

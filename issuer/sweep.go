@@ -33,7 +33,11 @@ func (f *flow) sweep(ctx context.Context, names func() []string, first, busy fun
 	tidied := time.Time{}
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
 		flagged := f.account.ledger.Flagged()
-		if err := f.ledger.Refresh(ctx); err != nil {
+		err := f.ledger.Refresh(ctx)
+		if err == nil {
+			err = f.ledger.Recall(ctx)
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				f.logger.Warn("looking for pending orders failed", zap.String("vendor", f.about.Name), zap.Error(err))
 			}

@@ -160,6 +160,19 @@ func (l *Ledger) list(ctx context.Context) error {
 	return damaged
 }
 
+// Recall reads again some entries that were not read for hours, so that what other servers and
+// people changed about them is noticed. Called every ten minutes, it reads each of them
+// within half a day.
+func (l *Ledger) Recall(ctx context.Context) error {
+	for _, id := range l.Memory.old() {
+		_, err := l.Load(ctx, id)
+		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Load reads an entry. One that is not there is fs.ErrNotExist. Where the storage is
 // behind what this process knows, that is returned.
 func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {

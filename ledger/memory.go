@@ -137,6 +137,32 @@ func (m *Memory) unknown(ids map[string]struct{}) []string {
 // flagged.
 const unissuedAge = 30 * time.Minute
 
+// recallAge is how old a copy of an entry with a certificate may become before it is read
+// again, and recallShare the part of all that is read again at a time, at least recallFew.
+const (
+	recallAge   = 6 * time.Hour
+	recallShare = 36
+	recallFew   = 20
+)
+
+// old returns some of the entries whose copies are old, the oldest first.
+func (m *Memory) old() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []known
+	for _, e := range m.entries {
+		if time.Since(e.read) > recallAge {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b known) int { return a.read.Compare(b.read) })
+	ids := make([]string, 0, len(list))
+	for _, e := range list[:min(len(list), max(recallFew, len(m.entries)/recallShare))] {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
 // Claim reserves names for a purchase of this process, or reports that one of them is
 // reserved already. The claim ends with release.
 func (m *Memory) Claim(names []string) (release func(), ok bool) {

@@ -1,0 +1,167 @@
+package issuer
+
+import (
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+)
+
+// situation is a state in which a person may find an order, and how it comes about.
+type situation struct {
+	name    string
+	state   ledger.State
+	flagged bool
+	config  func(*sandboxca.Config)
+	make    func(t *testing.T, w *world, p *process)
+}
+
+var situations = []*situation{
+	{name: "asked", state: ledger.Asked, make: func(t *testing.T, w *world, p *process) {
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+	}},
+	{name: "asked for a week", state: ledger.Asked, flagged: true, make: func(t *testing.T, w *world, p *process) {
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		p.configure("example.com")
+		time.Sleep(9 * day)
+	}},
+	{name: "open", state: ledger.Open, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+	}},
+	{name: "cancelled", state: ledger.Open, flagged: true, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+	}},
+	{name: "unknown to the vendor", state: ledger.Open, flagged: true, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 6})
+		time.Sleep(2 * time.Hour)
+	}},
+	{name: "issued", state: ledger.Issued, make: func(t *testing.T, w *world, p *process) {
+		p.mustObtain("example.com")
+	}},
+	{name: "reissue lost", state: ledger.Asked, make: func(t *testing.T, w *world, p *process) {
+		p.mustObtain("example.com")
+		w.ca.Inject(sandboxca.Fault{Endpoint: "replace", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		_, _ = p.attempt(t.Context(), "example.com")
+		time.Sleep(time.Hour)
+	}},
+}
+
+// In every state but gone, a person may say that there is no order: it is given up, and one is bought.
+func TestResolveNone(t *testing.T) {
+	for _, s := range situations {
+		inBubble(t, s.name, func(t *testing.T) {
+			w := newWorld(t, s.config)
+			p := w.start(nil, quickly)
+			s.make(t, w, p)
+			s.found(t, w)
+			before := w.charges()
+			reissue := w.entry("example.com").Attempt.Kind == ledger.KindReissue
+			e, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
+				t.Fatal(err)
+			}
+			if reissue {
+				// There was no reissue. The paid order stands.
+				if e.State != ledger.Issued {
+					t.Errorf("state %q", e.State)
+				}
+				time.Sleep(2 * day)
+				w.wantCharges(before)
+				return
+			}
+			if e.State != ledger.Gone {
+				t.Errorf("state %q", e.State)
+			}
+			_, _ = p.attempt(t.Context(), "example.com")
+			w.until(25*time.Hour, "it is bought anew", func() bool { return w.charges() == before+1 })
+			p.untilServed(day, "example.com")
+			time.Sleep(10 * day)
+			w.wantCharges(before + 1)
+			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true, Entry: e.ID}); err == nil {
+				t.Error("an order that is gone was resolved")
+			}
+		})
+	}
+}
+
+// In every state but gone, a person may give another order. It is used, whatever key it was
+// placed with, and nothing is bought.
+func TestResolveOrder(t *testing.T) {
+	for _, s := range situations {
+		inBubble(t, s.name, func(t *testing.T) {
+			w := newWorld(t, s.config)
+			p := w.start(nil, quickly)
+			s.make(t, w, p)
+			s.found(t, w)
+			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
+				t.Fatal(err)
+			}
+			id := w.buyElsewhere([]string{"example.com"}, nil)
+			before := w.charges()
+			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
+				t.Fatal(err)
+			}
+			w.until(26*time.Hour, "the order is used", func() bool { e := w.entry("example.com"); return e.State == ledger.Issued && e.Flag == nil })
+			_, _ = p.attempt(t.Context(), "example.com")
+			p.untilServed(day, "example.com")
+			if e := w.entry("example.com"); w.paidBy(e.OrderID) != id {
+				t.Errorf("the order is %s, want %s or a reissue of it", e.OrderID, id)
+			}
+			w.wantCharges(before)
+		})
+	}
+}
+
+// paidBy is the order whose charge covers another one.
+func (w *world) paidBy(id string) string {
+	for _, o := range w.ca.Orders() {
+		if o.ID == id {
+			return o.PaidBy
+		}
+	}
+	return ""
+}
+
+func (s *situation) found(t *testing.T, w *world) {
+	t.Helper()
+	e := w.entry("example.com")
+	if e == nil || e.State != s.state || (e.Flag != nil) != s.flagged {
+		t.Fatalf("entry = %+v", e)
+	}
+}
+
+// A person who is wrong does not make it worse: the order that was given up answers late, and
+// is known again.
+func TestResolveNoneWasWrong(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.Delay, Delay: 10 * time.Minute, Times: 1})
+		p := w.start(nil, quickly)
+		p.configure("example.com")
+		time.Sleep(time.Minute)
+		// While it may still arrive, nobody can say that it is not there.
+		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err == nil {
+			t.Error("a request that is on its way was given up")
+		}
+		p.untilServed(day, "example.com")
+		w.wantCharges(1)
+		w.allKnown()
+	})
+}

@@ -1,0 +1,350 @@
+package issuer
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// call asks as certmagic does, but without its lock, as on a storage whose locks do not
+// exclude.
+func (p *process) call(name string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	p.site.manage(name)
+	got, _, err := p.issue(p.w.ctx, wantFor(p.w.tb, name, key))
+	if err == nil {
+		err = p.site.save(p.w.ctx, name, key, got.pem())
+		p.account.stored(name)
+		p.wake(name)
+	}
+	return err
+}
+
+// slow takes its time for each operation.
+type slow struct {
+	certmagic.Storage
+	latency time.Duration
+}
+
+func (s slow) Load(ctx context.Context, key string) ([]byte, error) {
+	time.Sleep(s.latency)
+	return s.Storage.Load(ctx, key)
+}
+
+func (s slow) Store(ctx context.Context, key string, v []byte) error {
+	time.Sleep(s.latency)
+	return s.Storage.Store(ctx, key, v)
+}
+
+func (s slow) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	time.Sleep(s.latency)
+	return s.Storage.List(ctx, prefix, recursive)
+}
+
+// lateLog are the writes to a storage that shows them late to others than their writer.
+type lateLog struct {
+	mu   sync.Mutex
+	last map[string]lateWrite
+}
+
+type lateWrite struct {
+	by      *lateView
+	at      time.Time
+	before  string
+	existed bool
+}
+
+// lateView is such a storage as one process sees it.
+type lateView struct {
+	*memStorage
+	log *lateLog
+	lag time.Duration
+}
+
+func (s *lateView) note(key string) {
+	before, err := s.memStorage.Load(context.Background(), key)
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.last[key] = lateWrite{s, time.Now(), string(before), err == nil}
+}
+
+func (s *lateView) late(key string) (lateWrite, bool) {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	w, ok := s.log.last[key]
+	return w, ok && w.by != s && time.Since(w.at) < s.lag
+}
+
+func (s *lateView) Store(ctx context.Context, key string, v []byte) error {
+	s.note(key)
+	return s.memStorage.Store(ctx, key, v)
+}
+
+func (s *lateView) Delete(ctx context.Context, key string) error {
+	s.note(key)
+	return s.memStorage.Delete(ctx, key)
+}
+
+func (s *lateView) Load(ctx context.Context, key string) ([]byte, error) {
+	if w, late := s.late(key); late {
+		if !w.existed {
+			return nil, fs.ErrNotExist
+		}
+		return []byte(w.before), nil
+	}
+	return s.memStorage.Load(ctx, key)
+}
+
+func (s *lateView) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	keys, err := s.memStorage.List(ctx, prefix, recursive)
+	seen := slices.DeleteFunc(keys, func(key string) bool {
+		w, late := s.late(key)
+		return late && !w.existed
+	})
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	for key, w := range s.log.last {
+		if w.by != s && time.Since(w.at) < s.lag && w.existed && strings.HasPrefix(key, prefix+"/") && !slices.Contains(seen, key) {
+			seen = append(seen, key)
+		}
+	}
+	return seen, err
+}
+
+// Money does not depend on locks: servers that find nothing in the ledger at about the same
+// time, on storages that take their time and show writes late, pay once.
+func TestServersAtOnce(t *testing.T) {
+	for _, offset := range []time.Duration{0, 40 * time.Millisecond, 150 * time.Millisecond, 500 * time.Millisecond, 900 * time.Millisecond, 2 * time.Second} {
+		for _, v := range vendorKinds {
+			inBubble(t, fmt.Sprintf("%s, %s apart", v.name, offset), func(t *testing.T) {
+				w := newWorld(t, nil)
+				log := &lateLog{last: make(map[string]lateWrite)}
+				var calls sync.WaitGroup
+				var servers []*process
+				for i := range 3 {
+					p := v.start(w, nil, func(f *flow) {
+						f.ledger.Storage = slow{&lateView{w.storage, log, 900 * time.Millisecond}, 50 * time.Millisecond}
+						f.rules.maxWait = 10 * time.Minute
+					})
+					servers = append(servers, p)
+					calls.Go(func() {
+						time.Sleep(time.Duration(i) * offset)
+						_ = p.call("example.com")
+					})
+				}
+				calls.Wait()
+				for _, p := range servers {
+					p.untilServed(day, "example.com")
+				}
+				w.wantCharges(1)
+			})
+		}
+	}
+}
+
+// The same for the names of a group, each of which another server begins with.
+func TestServersAtOnceWithGroup(t *testing.T) {
+	for range 5 {
+		inBubble(t, "", func(t *testing.T) {
+			w := newWorld(t, nil)
+			names := []string{"example.com", "example.net", "example.org"}
+			log := &lateLog{last: make(map[string]lateWrite)}
+			var calls sync.WaitGroup
+			for _, name := range names {
+				p := w.start(nil, all(group(names...), func(f *flow) {
+					f.ledger.Storage = &lateView{w.storage, log, 900 * time.Millisecond}
+				}))
+				calls.Go(func() { _ = p.call(name) })
+			}
+			calls.Wait()
+			w.until(day, "all are stored", func() bool {
+				return !slices.ContainsFunc(names, func(n string) bool { return !w.storage.Exists(t.Context(), pairKey(n)) })
+			})
+			w.wantCharges(1)
+		})
+	}
+}
+
+// A server whose clock is wrong by up to an hour proves no absence by it: the request of the
+// other is still on its way when it looks it up.
+func TestWrongClockProvesNoAbsence(t *testing.T) {
+	for _, by := range []time.Duration{-time.Hour, -2 * time.Minute, 2 * time.Minute, 11 * time.Minute, time.Hour} {
+		for _, fault := range []sandboxca.Fault{
+			{Endpoint: "place", Kind: sandboxca.Delay, Delay: 25 * time.Second, Times: 1},
+			{Endpoint: "place", Kind: sandboxca.Delay, Delay: 4 * time.Minute, Times: 1}, // longer than the call
+		} {
+			inBubble(t, fmt.Sprintf("%s, %s", by, fault.Delay), func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.ca.Inject(fault)
+				names := []string{"example.com", "example.net"}
+				a := w.start(nil, group(names...))
+				b := w.start(nil, all(group(names...), ahead(by)))
+				a.configure(names[0])
+				time.Sleep(2 * time.Second)
+				b.configure(names[1])
+				a.untilServed(day, names[0])
+				b.untilServed(day, names[1])
+				w.wantCharges(1)
+				w.allKnown()
+			})
+		}
+	}
+}
+
+// allKnown fails if there is a charge that the ledger has no order for, not even one that
+// is over.
+func (w *world) allKnown() {
+	w.tb.Helper()
+	var all strings.Builder
+	for _, value := range w.storage.snapshot() {
+		all.WriteString(value)
+	}
+	for _, c := range w.ca.Charges() {
+		if !strings.Contains(all.String(), `"root_id": "`+c.OrderID+`"`) {
+			w.tb.Errorf("the ledger does not know of order %s for %v", c.OrderID, c.Names)
+		}
+	}
+}
+
+// Clocks that are an hour apart move renewals by an hour, and buy nothing twice.
+func TestWrongClocksForYears(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		a, b := w.start(nil, ahead(time.Hour)), w.start(nil, ahead(-time.Hour))
+		stopA, stopB := a.maintain(false), b.maintain(false)
+		a.configure("example.com")
+		b.configure("example.com")
+		time.Sleep(400 * day)
+		a.untilServed(0, "example.com")
+		b.untilServed(0, "example.com")
+		w.wantCharges(2)
+		w.onePerName()
+		stopA()
+		stopB()
+	})
+}
+
+// forgetful is a vendor whose search of orders fails at first, and then denies a few times
+// what it knows.
+type forgetful struct {
+	vendors.Vendor
+	failing bool
+	denials int
+}
+
+func (v *forgetful) Find(ctx context.Context, what vendors.Lookup) ([]string, error) {
+	switch {
+	case v.failing:
+		return nil, &vendors.Error{Verdict: vendors.Retryable, Err: errLost}
+	case v.denials > 0:
+		v.denials--
+		return nil, nil
+	}
+	return v.Vendor.(vendors.Finder).Find(ctx, what)
+}
+
+// One denial of a search proves nothing, however late it comes.
+func TestOneDenialProvesNothing(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+		search := &forgetful{failing: true, denials: 1}
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			search.Vendor, f.vendor = f.vendor, search
+		})
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+		search.failing = false
+		p.untilServed(day, "example.com")
+		if search.denials != 0 {
+			t.Error("it was never denied")
+		}
+		w.wantCharges(1)
+	})
+}
+
+// A request that is held up before it is sent is not sent late: others may have concluded
+// that it never was.
+func TestLateRequestIsNotSent(t *testing.T) {
+	inBubble(t, "in the storage", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			f.ledger.Storage = slow{f.ledger.Storage, 35 * time.Second}
+		})
+		p.configure("example.com")
+		time.Sleep(day)
+		w.wantCharges(0)
+		if n := w.ca.Calls("place"); n != 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+		if list := w.entries("example.com"); len(list) > 1 {
+			t.Errorf("%d entries that bought nothing", len(list))
+		}
+	})
+}
+
+// A paid call is given up long before the absence of its order is taken for proof.
+func TestPaidCallIsBounded(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		var sent, given time.Time
+		p := w.start(nil, func(f *flow) {
+			f.rules.maxWait = time.Hour
+			f.vendor = &bounded{f.vendor, &sent, &given}
+		})
+		p.configure("example.com")
+		w.until(day, "the call was given up", func() bool { return !given.IsZero() })
+		if held, allowed := given.Sub(sent), p.about.AbsenceAge-sendBefore; held > allowed {
+			t.Errorf("given up after %s, absence is proven after %s", held, p.about.AbsenceAge)
+		}
+	})
+}
+
+// bounded is a vendor that does not answer an order until it is given up.
+type bounded struct {
+	vendors.Vendor
+	sent, given *time.Time
+}
+
+func (v *bounded) Place(ctx context.Context, _ vendors.OrderRequest) (vendors.Order, error) {
+	*v.sent = time.Now()
+	<-ctx.Done()
+	*v.given = time.Now()
+	return vendors.Order{}, &vendors.Error{Verdict: vendors.Uncertain, Err: ctx.Err()}
+}
+
+func (v *bounded) Find(context.Context, vendors.Lookup) ([]string, error) { return nil, nil }
+
+// A server serves what another one has had reissued, long before its own certificate is due:
+// the CA may have revoked that.
+func TestOtherServerFollowsReissue(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		a, b := w.start(nil, nil), w.start(nil, nil)
+		a.mustObtain("example.com")
+		b.configure("example.com")
+		time.Sleep(day)
+		b.untilServed(0, "example.com")
+		renewed := a.mustObtain("example.com")
+		w.until(13*time.Hour, "the other server serves it", func() bool { return b.site.serving("example.com").leaf().Equal(renewed.leaf()) })
+		w.wantCharges(1)
+	})
+}

@@ -1,0 +1,347 @@
+package issuer
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
+)
+
+// With reuse_private_keys the same key comes again, and the certificate that is handed back
+// must be another one all the same, long before the old one ends.
+func TestReusedKeys(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, nil)
+			stop := p.maintain(true)
+			first := p.mustObtain("example.com")
+			time.Sleep(first.leaf().NotAfter.Add(-60 * day).Sub(time.Now()))
+			second := p.site.serving("example.com")
+			if second.leaf().Equal(first.leaf()) {
+				t.Fatal("60 days before its end, the old certificate is served")
+			}
+			if !first.leaf().PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(second.leaf().PublicKey) {
+				t.Error("the key was not reused")
+			}
+			w.wantCharges(1)
+			stop()
+		})
+	}
+	// Somebody forces a renewal while the certificate is good.
+	inBubble(t, "forced", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		first := p.mustObtain("example.com")
+		_, key, err := p.site.load(t.Context(), "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = p.attemptWith(t.Context(), "example.com", key.(*ecdsa.PrivateKey))
+		w.until(day, "another certificate is served", func() bool { return !p.site.serving("example.com").leaf().Equal(first.leaf()) })
+		w.wantCharges(1)
+	})
+}
+
+// A paid order is followed to its certificate, whatever the vendor says meanwhile, and
+// nobody has to ask for it.
+func TestPaidOrderIsFollowed(t *testing.T) {
+	for name, fault := range map[string]sandboxca.Fault{
+		"refused once":          {Endpoint: "collect", Kind: sandboxca.APICode, Code: 400, Errors: "ip not allowed", Times: 1},
+		"refused many times":    {Endpoint: "collect", Kind: sandboxca.APICode, Code: 400, Errors: "ip not allowed", Times: 20},
+		"unknown a few times":   {Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 3},
+		"unknown for long":      {Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 8},
+		"wrong state":           {Endpoint: "collect", Kind: sandboxca.APICode, Code: -7, Errors: "no", Times: 9},
+		"HTML":                  {Endpoint: "collect", Kind: sandboxca.HTML, Times: 30},
+		"unauthorized":          {Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 401, Times: 20},
+		"not found, as a whole": {Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 404, Times: 20},
+		"retry after years":     {Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "99999999", Times: 2},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 24 * time.Hour })
+			p := w.start(nil, quickly)
+			p.configure("example.com")
+			time.Sleep(12 * time.Hour)
+			w.ca.Inject(fault)
+			p.untilServed(12*day, "example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
+// The account is blocked for a day while an order is paid and pending: the watch goes on.
+func TestBlockedAccount(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 12 * time.Hour })
+			p := v.start(w, nil, quickly)
+			p.configure("example.com")
+			w.until(time.Minute, "it is paid", func() bool { return w.charges() == 1 })
+			unblock := w.ca.Inject(sandboxca.Fault{Kind: sandboxca.HTTPStatus, Status: 403})
+			time.Sleep(day)
+			unblock()
+			p.untilServed(day, "example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
+// An order that covers the twin, and that is in its margin or over, does not keep the twin
+// from an order of its own.
+func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
+	for _, after := range []time.Duration{345 * day, 370 * day, 800 * day} {
+		inBubble(t, after.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, nil)
+			p.mustObtain("example.com")
+			p.stop()
+			time.Sleep(after)
+			p = w.start(nil, nil)
+			p.configure("www.example.com")
+			p.untilServed(day, "www.example.com")
+			if after > 365*day {
+				w.wantCharges(2)
+			}
+			// The one that covered it ends, and certmagic renews what it has.
+			stop := p.maintain(false)
+			time.Sleep(300 * day)
+			p.untilServed(0, "www.example.com")
+			w.wantCharges(2)
+			stop()
+		})
+	}
+}
+
+// The apex leaves the configuration, and its order was the one that covered www.
+func TestTwinOutlivesItsOrder(t *testing.T) {
+	for _, clip := range []bool{false, true} {
+		inBubble(t, "", func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) { c.Quirks.ClipToTerm = clip })
+			p := w.start(nil, nil)
+			p.mustObtain("example.com")
+			p.mustObtain("www.example.com")
+			p.stop()
+			p = w.start(nil, nil)
+			p.site.deny = map[string]bool{"example.com": true}
+			stop := p.maintain(false)
+			p.configure("www.example.com")
+			for range 450 {
+				time.Sleep(day)
+				p.untilServed(0, "www.example.com")
+			}
+			w.wantCharges(2)
+			stop()
+		})
+	}
+}
+
+// What earlier attempts left behind does not keep a name from the certificate that its
+// twin's order covers.
+func TestHoldAndTwin(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 3})
+		p := w.start(nil, quickly)
+		p.configure("example.com")
+		w.until(2*day, "the name is held", func() bool { return len(w.states("example.com")) >= 3 })
+		p.configure("www.example.com")
+		p.untilServed(8*time.Hour, "www.example.com", "example.com")
+		if w.charges() > 2 {
+			w.wantCharges(2)
+		}
+	})
+}
+
+// What became of the twin's order does not keep a name waiting for longer than a day, even
+// if nobody configures the twin any more.
+func TestTwinLeftBehind(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault *sandboxca.Fault
+		after func(w *world)
+	}{
+		"never arrived":    {fault: &sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 1}},
+		"answer lost":      {fault: &sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.HTML, Times: 1}},
+		"pending for ever": {},
+		"cancelled":        {after: func(w *world) { _ = w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled) }},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 300 * day })
+			if c.fault != nil {
+				w.ca.Inject(*c.fault)
+			}
+			p := w.start(nil, quickly)
+			p.configure("example.com")
+			time.Sleep(20 * time.Second)
+			p.stop()
+			if w.entry("example.com") == nil {
+				t.Fatal("nothing was left behind")
+			}
+			if c.after != nil {
+				c.after(w)
+			}
+			p = w.start(nil, quickly)
+			p.site.deny = map[string]bool{"example.com": true}
+			p.configure("www.example.com")
+			time.Sleep(26 * time.Hour)
+			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
+				t.Fatal(err)
+			}
+			p.untilServed(2*day, "www.example.com")
+			for _, c := range w.ca.Charges()[1:] {
+				if slices.Contains(c.Names, "example.com") {
+					t.Error("bought for the twin that nobody wants")
+				}
+			}
+		})
+	}
+}
+
+// The vendor refuses to renew an order. A plain one follows in time.
+func TestRefusedRenewal(t *testing.T) {
+	for name, fault := range map[string]sandboxca.Fault{
+		"state":   {Endpoint: "renew", Kind: sandboxca.APICode, Code: -5, Errors: "status does not allow"},
+		"input":   {Endpoint: "renew", Kind: sandboxca.APICode, Code: -1, Errors: "renewId"},
+		"product": {Endpoint: "renew", Kind: sandboxca.APICode, Code: -3, Errors: "product"},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) { c.Quirks.ClipToTerm = true })
+			w.ca.Inject(fault)
+			p := w.start(nil, nil)
+			stop := p.maintain(false)
+			p.mustObtain("example.com")
+			for range 410 {
+				time.Sleep(day)
+				p.untilServed(0, "example.com")
+			}
+			w.wantCharges(2)
+			if w.ca.Calls("renew") == 0 || w.ca.Calls("renew") > 2 {
+				t.Errorf("renew was called %d times", w.ca.Calls("renew"))
+			}
+			stop()
+		})
+	}
+}
+
+// A renewal whose answer is lost is looked up like any other order, while the one before
+// still serves. One that never arrived is bought when it is needed.
+func TestLostRenewal(t *testing.T) {
+	for _, phase := range []sandboxca.Phase{sandboxca.BeforeEffect, sandboxca.AfterEffect} {
+		inBubble(t, "", func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.ca.Inject(sandboxca.Fault{Endpoint: "renew", Phase: phase, Kind: sandboxca.Reset, Times: 1})
+			p := w.start(nil, nil)
+			stop := p.maintain(false)
+			p.mustObtain("example.com")
+			time.Sleep(340 * day)
+			p.mustObtain("example.com")
+			time.Sleep(200 * day)
+			p.untilServed(0, "example.com")
+			w.wantCharges(2)
+			w.allKnown()
+			stop()
+		})
+	}
+}
+
+// The account is another one, and has no label that tells. The orders of the one before
+// are unknown there: a person is asked, may say so, and has the certificate then.
+func TestOtherAccountWithoutLabel(t *testing.T) {
+	const other = "another-token-of-the-tests"
+	for _, issued := range []bool{true, false} {
+		inBubble(t, "", func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) {
+				c.Accounts = append(c.Accounts, sandboxca.Account{Token: other, Balance: 1_000_000})
+				if !issued {
+					c.IssueDelay = 5 * day
+				}
+			})
+			p := w.start(nil, quickly)
+			p.configure("example.com")
+			if issued {
+				p.untilServed(day, "example.com")
+			} else {
+				w.until(day, "it is paid", func() bool { return w.charges() == 1 })
+			}
+			client, err := racent.New(racent.Settings{
+				Token: other, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
+				Transport: w.ca.Transport(), Description: p.about,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.reload(func(f *flow) { f.vendor = client })
+			stop := p.maintain(false)
+			w.until(200*day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.wantCharges(1)
+			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
+				t.Fatal(err)
+			}
+			w.until(3*day, "it is bought from the other account", func() bool { return w.charges() == 2 })
+			time.Sleep(6 * day)
+			p.untilServed(0, "example.com")
+			stop()
+		})
+	}
+}
+
+// A person gives an order whose CSR is not the ledger's. It is reissued.
+func TestResolvedOrderWithOtherKey(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		id := w.buyElsewhere([]string{"example.com"}, nil)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 1})
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			f.vendor = noSearch{f.vendor}
+		})
+		p.configure("example.com")
+		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		time.Sleep(p.about.AbsenceAge) // a younger request may still be on its way
+		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
+			t.Fatal(err)
+		}
+		p.untilServed(25*time.Hour, "example.com")
+		w.wantCharges(1)
+		if w.ca.Calls("replace") != 1 {
+			t.Errorf("%d reissues", w.ca.Calls("replace"))
+		}
+	})
+}
+
+// noSearch is a vendor that cannot look orders up.
+type noSearch struct{ vendors.Vendor }
+
+func (v noSearch) Reissue(ctx context.Context, r vendors.ReissueRequest) (vendors.Order, error) {
+	return v.Vendor.(vendors.Reissuer).Reissue(ctx, r)
+}
+
+// The certificate of an order is revoked at the vendor while it is served, or between two
+// certificates: a person is asked, and nothing is bought by itself.
+func TestRevokedOrder(t *testing.T) {
+	for _, status := range []string{sandboxca.StatusRevoked, sandboxca.StatusCancelled} {
+		inBubble(t, status, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, nil)
+			stop := p.maintain(false)
+			p.mustObtain("example.com")
+			if err := w.ca.SetStatus(w.ca.Orders()[0].ID, status); err != nil {
+				t.Fatal(err)
+			}
+			w.until(200*day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.wantCharges(1)
+			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
+				t.Fatal(err)
+			}
+			w.until(2*day, "another one is bought", func() bool { return w.charges() == 2 })
+			p.untilServed(day, "example.com")
+			stop()
+		})
+	}
+}

@@ -1,0 +1,202 @@
+package issuer
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// years lets the time go by, looks every few days whether the names are served, and has the server
+// restarted now and then.
+func (p *process) years(n int, start func() *process, reuse bool, names ...string) *process {
+	p.w.tb.Helper()
+	stop := p.maintain(reuse)
+	for d := range n * 365 {
+		time.Sleep(day)
+		if d%5 == 0 {
+			p.untilServed(0, names...)
+		}
+		if d%97 == 96 {
+			stop()
+			p.stop()
+			p = start()
+			p.configure(names...)
+			stop = p.maintain(reuse)
+		}
+	}
+	stop()
+	return p
+}
+
+// Three years at each vendor: the names are served all the time, and what is paid for is one
+// order per term.
+func TestThreeYears(t *testing.T) {
+	for i, v := range vendorKinds {
+		for _, reuse := range []bool{i > 0} {
+			inBubble(t, fmt.Sprintf("%s, reused keys %v", v.name, reuse), func(t *testing.T) {
+				w := newWorld(t, nil)
+				start := func() *process { return v.start(w, nil, nil) }
+				p := start()
+				p.configure("example.com", "www.example.com")
+				p.untilServed(day, "example.com", "www.example.com")
+				first := w.charges()
+				p.years(3, start, reuse, "example.com", "www.example.com")
+				// An order is renewed up to a month early, so that four may begin in three years.
+				orders := 1
+				if first == 2 {
+					orders = 2 // the CA does not add the twin
+				}
+				if n := w.charges(); n < 3*orders || n > 4*orders {
+					w.wantCharges(3 * orders)
+				}
+				w.onePerName()
+				w.noSecrets()
+			})
+		}
+	}
+}
+
+// The same for orders of several names, of which certmagic renews the first only.
+func TestThreeYearsOfGroup(t *testing.T) {
+	for _, v := range vendorKinds {
+		if v.group == "" {
+			continue
+		}
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			names := []string{"example.com", "example.net", "example.org"}
+			rotate := 0
+			start := func() *process {
+				// The group is written in another order each time.
+				rotate++
+				turned := append(append([]string{}, names[rotate%3:]...), names[:rotate%3]...)
+				return v.start(w, nil, all(group(turned...), func(f *flow) { f.order.Product = v.group }))
+			}
+			p := start()
+			p.configure(names...)
+			p.untilServed(day, names...)
+			p.years(3, start, false, names...)
+			if n := w.charges(); n < 3 || n > 4 {
+				w.wantCharges(3)
+			}
+			w.onePerName()
+		})
+	}
+}
+
+// The same for a term of several years, with certificates of a few weeks, as they will be.
+func TestThreeYearTerm(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *sandboxca.Config) { c.Lifetime = 46 * day })
+			start := func() *process {
+				return v.start(w, nil, func(f *flow) {
+					f.order.Term = vendors.Term{Years: 3}
+					if f.about.Name == "digicert" {
+						f.order.Term.Years = 2
+					}
+				})
+			}
+			p := start()
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			p = p.years(3, start, false, "example.com")
+			w.wantCharges(2)
+			term := ledger.EndOfTerm(time.Time{}, p.order.Term).Sub(time.Time{})
+			if got := w.ca.Charges()[1].Time.Sub(w.ca.Charges()[0].Time); got < term-31*day {
+				t.Errorf("bought again after %s", got)
+			}
+		})
+	}
+}
+
+// The same for names that handshakes bring up, where they may order.
+func TestThreeYearsOnDemand(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+		p := w.start(nil, func(f *flow) { f.rules.allowOnDemand = true })
+		p.site.strange = map[string]bool{"example.com": true}
+		dark := 0
+		for range 3 * 365 * 4 {
+			p.handshake("example.com")
+			time.Sleep(6 * time.Hour)
+			if got := p.site.serving("example.com"); got == nil || time.Now().After(got.leaf().NotAfter) {
+				dark++
+			}
+		}
+		if dark > 0 {
+			t.Errorf("not served at %d of the looks", dark)
+		}
+		if n := w.charges(); n < 3 || n > 4 {
+			w.wantCharges(3)
+		}
+		w.onePerName()
+	})
+}
+
+// Two servers with one storage live through the years together, one of them with an old
+// configuration for a while.
+func TestThreeYearsOfTwoServers(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		old := w.start(nil, ahead(30*time.Minute))
+		stop := old.maintain(false)
+		start := func() *process {
+			return w.start(nil, all(group("example.com", "shop.example.com"), ahead(-20*time.Minute)))
+		}
+		p := start()
+		old.configure("example.com", "www.example.com")
+		p.configure("example.com", "shop.example.com")
+		p.untilServed(day, "example.com", "shop.example.com")
+		p.years(3, start, false, "example.com", "shop.example.com")
+		old.untilServed(0, "example.com", "www.example.com")
+		w.onePerName()
+		stop()
+	})
+}
+
+// An adopted order is used for what is left of its term, and what a person gives next for its.
+func TestThreeYearsOfGivenOrders(t *testing.T) {
+	for _, v := range vendorKinds[:2] {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			bought := 0
+			buy := func() string {
+				bought++
+				p := v.start(w, nil, nil)
+				memory := newMemStorage()
+				p.ledger.Storage, p.site.storage = memory, memory
+				p.mustObtain("example.com")
+				p.stop()
+				orders := w.ca.Orders()
+				return orders[len(orders)-1].ID
+			}
+			id := buy()
+			start := func() *process {
+				return v.start(w, nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
+			}
+			p := start()
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			for range 3 {
+				stop := p.maintain(false)
+				for range 335 {
+					time.Sleep(day)
+					p.untilServed(0, "example.com")
+				}
+				stop()
+				p.stop()
+				id = buy()
+				p = start()
+				p.configure("example.com")
+			}
+			time.Sleep(day)
+			p.untilServed(0, "example.com")
+			w.wantCharges(bought)
+		})
+	}
+}
