@@ -35,7 +35,7 @@ func (iss *Issuer) provisionProofs(repl *caddy.Replacer) error {
 		iss.proofs.Resolvers = tlsApp.Resolvers
 	}
 	if iss.DCV == nil || iss.DCV.Method != vendors.MethodDNS {
-		return dcv.CheckResolvers(iss.proofs.Resolvers)
+		return nil
 	}
 	config := iss.DCV
 	if config.provider == nil {
