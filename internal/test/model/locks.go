@@ -92,7 +92,7 @@ func (w *World) grant(name string, l *lease) {
 		if w.p.Locks == LocksLossy && !w.quiet {
 			w.after(leaseTime, func() { w.expire(name, l, token) })
 		}
-		w.after(50*time.Millisecond, func() {
+		w.after(50*time.Millisecond+w.apart(), func() {
 			w.finish(o, nil)
 			if p.dieAfter == o {
 				w.crash(p.server, 0)

@@ -220,7 +220,9 @@ func (l *line) round(ctx context.Context, cfg Config, name string) time.Duration
 	m := l.m
 	m.reload(ctx, name)
 	if !m.due(name) && !l.unfinished(name) {
-		return 5 * time.Hour
+		leaf := m.Served(name).Leaf
+		due := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+		return min(5*time.Hour, due.Sub(m.p.Now())+time.Second)
 	}
 	if _, err := l.refresh(ctx); err != nil {
 		return time.Minute

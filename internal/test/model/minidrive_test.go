@@ -254,7 +254,7 @@ func (m *mini) Flagged(ctx context.Context) ([]Flag, error) {
 func (m *mini) everyLine() []*line {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var lines []*line
+	lines := make([]*line, 0, 4)
 	for number := range 2 {
 		for _, account := range []string{"", "second"} {
 			lines = append(lines, m.line(number, account))

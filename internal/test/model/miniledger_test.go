@@ -70,7 +70,7 @@ func (l *line) store(ctx context.Context, e *entry) error {
 func (l *line) all() []*entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []*entry
+	out := make([]*entry, 0, len(l.known))
 	for _, e := range l.known {
 		c := *e
 		out = append(out, &c)

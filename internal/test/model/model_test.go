@@ -9,7 +9,7 @@ import (
 func TestMini(t *testing.T) {
 	n := 40
 	if testing.Short() {
-		n = 5
+		n = 2
 	}
 	Check(t, n, Kinds(Quick()), newMini(rules{}))
 }

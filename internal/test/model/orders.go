@@ -99,7 +99,7 @@ func (s *seller) add(o *order) {
 // create makes an order, or a reissue of root.
 func (s *seller) create(o *order, root *order) *order {
 	w := s.w
-	o.id = fmt.Sprintf("%c%d", 'p'+rune(s.number), len(s.list)+1)
+	o.id = fmt.Sprintf("%s%d", []string{"p", "q"}[s.number], len(s.list)+1)
 	o.root, o.ours, o.paid = o, true, w.now()
 	o.status = vendors.StatusPending
 	o.ends = o.paid + o.term

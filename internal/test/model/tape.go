@@ -37,7 +37,7 @@ func (t *Tape) Pick(n int) int {
 	case len(t.said) < len(t.data):
 		v = int(t.data[len(t.said)]) % n
 	}
-	t.said = append(t.said, uint16(v)) //nolint:gosec // below n
+	t.said = append(t.said, uint16(v))
 	return v
 }
 

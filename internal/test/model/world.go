@@ -251,9 +251,14 @@ func (w *World) effect(o *op, before time.Duration, do func() (time.Duration, er
 			w.crash(p.server, 0)
 			return
 		}
-		w.after(wait, func() { w.finish(o, err) })
+		w.after(wait+w.apart(), func() { w.finish(o, err) })
 	})
 }
+
+// apart is a little time that differs from one answer to the next, so that goroutines
+// which then sleep equally long do not wake at the same moment, in an order that no tape
+// decides.
+func (w *World) apart() time.Duration { return time.Duration(w.order%1009) * time.Microsecond }
 
 // delay is how long an operation of a process takes to reach the storage, or its answer
 // to come back.
