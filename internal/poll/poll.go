@@ -27,7 +27,7 @@ const growth = 1.5
 func (s *Schedule) Next() time.Duration {
 	planned := max(s.next, s.Min)
 	s.next = min(time.Duration(float64(planned)*growth), s.Max)
-	jittered := planned + time.Duration((rand.Float64()-0.5)*0.2*float64(planned)) //nolint:gosec // it spreads waits, and protects nothing
+	jittered := planned + time.Duration((rand.Float64()-0.5)*0.2*float64(planned))
 	return min(max(jittered, s.Min), s.Max)
 }
 
