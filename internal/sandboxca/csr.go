@@ -3,7 +3,7 @@ package sandboxca
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/md5" //nolint:gosec // the file name is an MD5 by the CA's definition
+	"crypto/md5"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -104,7 +104,7 @@ func csrHash(der []byte, unique, trailer string) challenge {
 	if trailer == "" {
 		trailer = "sectigo.com"
 	}
-	name := md5.Sum(der) //nolint:gosec // see the import
+	name := md5.Sum(der)
 	sum := sha256.Sum256(der)
 	digest := hex.EncodeToString(sum[:])
 

@@ -81,7 +81,7 @@ func (d *digicert) infoData(c *digicertCall, f *family) map[string]any {
 }
 
 func (d *digicert) requestRows(c *digicertCall, f *family) []any {
-	var rows []any
+	rows := make([]any, 0, len(f.all))
 	for _, o := range f.all {
 		kind := "new_request"
 		if o.Kind == KindReissue {

@@ -29,7 +29,7 @@ func post(ctx context.Context, rt http.RoundTripper, base, endpoint string, form
 	if err != nil {
 		return nil, "", err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	return resp, string(body), err
 }

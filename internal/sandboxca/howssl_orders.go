@@ -227,7 +227,7 @@ func (d *howssl) commitOrder(c *howsslCall) answer {
 	again, queue := draft.Paid || !draft.Queued.IsZero(), quirks.CommitQueue
 	if !again && queue > 0 {
 		draft.Queued = d.ca.cfg.Now().Add(queue)
-		d.ca.saved()
+		d.ca.keep()
 	}
 	d.ca.mu.Unlock()
 

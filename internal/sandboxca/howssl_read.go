@@ -235,7 +235,7 @@ func (d *howssl) accountInfo(c *howsslCall) answer {
 }
 
 func (d *howssl) domainEmail(c *howsslCall) answer {
-	var list []string
+	list := make([]string, 0, len(mailboxes))
 	for _, box := range mailboxes {
 		list = append(list, box+"@"+c.get("domainName"))
 	}

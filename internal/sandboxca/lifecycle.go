@@ -247,6 +247,9 @@ func (c *CA) saved() *refusal {
 	return nil
 }
 
+// keep is saved where nobody waits for an answer: the failure is logged.
+func (c *CA) keep() { _ = c.saved() }
+
 func (c *CA) advanceAll() {
 	for _, o := range c.st.Orders {
 		c.advance(o)
@@ -278,7 +281,7 @@ func (c *CA) advance(o *order) {
 	o.Cert, o.Serial = leaf.Raw, leaf.SerialNumber.Text(16)
 	o.NotBefore, o.NotAfter = leaf.NotBefore, leaf.NotAfter
 	o.TermEnd = c.termEnd(o, now)
-	c.saved()
+	c.keep()
 	c.logger.Info("certificate issued", zap.String("order_id", o.ID),
 		zap.Strings("names", leaf.DNSNames), zap.Time("not_after", leaf.NotAfter))
 }

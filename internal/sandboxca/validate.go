@@ -120,7 +120,7 @@ func (c *CA) look(id string, force bool) {
 	}
 	o.settle(c.cfg.Now())
 	c.advance(o)
-	c.saved()
+	c.keep()
 }
 
 // check asks all perspectives about one name.
@@ -190,7 +190,7 @@ func (c *CA) fetchFile(ctx context.Context, cfg *Config, m method, proof challen
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was only read
+	defer resp.Body.Close()
 	f.Status = resp.StatusCode
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		return fmt.Errorf("redirect to %q not followed", resp.Header.Get("Location"))

@@ -171,7 +171,7 @@ func delay(attempt int, wish time.Duration) time.Duration {
 	if d <= 0 {
 		d = firstDelay << (attempt - 1)
 	}
-	return d + rand.N(d/4+1)
+	return d + rand.N(d/4+1) //nolint:gosec // it spreads waits, and protects nothing
 }
 
 // wait waits and reports whether the whole time could pass before ctx ends.

@@ -175,7 +175,7 @@ var faults = map[string]struct {
 	"reset": {func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err == nil {
-			conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.(*net.TCPConn).SetLinger(0)
 			conn.Close()
 		}
 	}, "place: ", false, 3},
@@ -334,7 +334,7 @@ func TestReadGivesUpWhenTheWaitDoesNotFit(t *testing.T) {
 			w.Header().Set("Retry-After", "30")
 			w.WriteHeader(503)
 		})
-		mustFail(t, c, ctx, read())
+		_ = mustFail(t, c, ctx, read())
 		if calls != 1 || time.Since(start) != 0 {
 			t.Errorf("%d calls, gave up after %v", calls, time.Since(start))
 		}
@@ -350,7 +350,7 @@ func TestReadStopsWaitingWhenCancelled(t *testing.T) {
 			time.AfterFunc(time.Second/2, cancel)
 			w.WriteHeader(503)
 		})
-		mustFail(t, c, ctx, read())
+		_ = mustFail(t, c, ctx, read())
 		if calls != 1 || time.Since(start) != time.Second/2 {
 			t.Errorf("%d calls, gave up after %v", calls, time.Since(start))
 		}
@@ -422,7 +422,7 @@ func TestTimeoutIsOursAndNotRepeated(t *testing.T) {
 	if e.NoEffect || errors.Is(e, context.DeadlineExceeded) || !strings.Contains(e.Error(), "time limit") {
 		t.Errorf("NoEffect = %v, %v", e.NoEffect, e)
 	}
-	mustFail(t, c, t.Context(), read())
+	_ = mustFail(t, c, t.Context(), read())
 	if n := calls.Load(); n != 2 {
 		t.Errorf("%d calls, want one per Do", n)
 	}
@@ -509,7 +509,7 @@ func TestForeignTransportCountsAsSent(t *testing.T) {
 				t.Error("the body can be sent again")
 			}
 			if sends {
-				r.Body.Read(make([]byte, 1))
+				_, _ = r.Body.Read(make([]byte, 1))
 			}
 			return nil, errors.New("broken")
 		})

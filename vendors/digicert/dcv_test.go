@@ -37,7 +37,7 @@ func TestRecheck(t *testing.T) {
 		if (err == nil) != (tt.verdict < 0) || err != nil && vendors.VerdictOf(err) != tt.verdict || tt.is != nil && !errors.Is(err, tt.is) {
 			t.Errorf("HTTP %d %s: %v", tt.status, tt.body, err)
 		}
-		if tt.is != vendors.ErrStillIssuing && errors.Is(err, vendors.ErrStillIssuing) {
+		if !errors.Is(tt.is, vendors.ErrStillIssuing) && errors.Is(err, vendors.ErrStillIssuing) {
 			t.Errorf("HTTP %d %s: taken for not yet", tt.status, tt.body)
 		}
 	}

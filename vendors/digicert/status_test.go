@@ -70,7 +70,7 @@ func TestStatusErrors(t *testing.T) {
 		if err == nil || vendors.VerdictOf(err) != tt.verdict || tt.is != nil && !errors.Is(err, tt.is) {
 			t.Errorf("HTTP %d %s: %v", tt.status, tt.body, err)
 		}
-		if tt.is != vendors.ErrNotFound && errors.Is(err, vendors.ErrNotFound) {
+		if !errors.Is(tt.is, vendors.ErrNotFound) && errors.Is(err, vendors.ErrNotFound) {
 			t.Errorf("HTTP %d %s: taken for an unknown order", tt.status, tt.body)
 		}
 	}

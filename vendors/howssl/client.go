@@ -98,6 +98,7 @@ func (c *client) call(ctx context.Context, ep endpoint, fields ...field) (json.R
 		return env.Data, nil
 	case failed:
 		return env.Data, c.refusal(ep, env)
+	case neither:
 	}
 	e := c.unclear(ep, fmt.Errorf("answer has status %q, which is neither success nor failure", c.http.Scrub(env.Status.Word())))
 	e.Code, e.Message = c.http.Scrub(env.Code.Word()), c.http.Scrub(env.message())

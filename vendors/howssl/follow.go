@@ -35,8 +35,9 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 		return order, nil
 	case vendors.StatusIssued:
 		return o.completed(ctx, order)
+	default:
+		return order, nil
 	}
-	return order, nil
 }
 
 // refresh has the order's state brought up to date. Whether getOrderInfo does that by

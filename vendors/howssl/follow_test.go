@@ -37,6 +37,7 @@ func TestStatusCodes(t *testing.T) {
 			if len(got.Certificates) != 2 || string(got.Certificates[0]) != "leaf" || got.CAOrderID != "480111210" {
 				t.Errorf("%s: %+v", status, got)
 			}
+		default:
 		}
 	}
 }

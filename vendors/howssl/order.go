@@ -209,8 +209,9 @@ func (o *Orders) info(ctx context.Context, orderID string) (orderInfo, error) {
 // from the CSR in Sectigo's way. Orders that were created elsewhere have a CSR that is
 // not known here.
 func (o *Orders) Predict(req vendors.OrderRequest) ([]vendors.Challenge, error) {
-	if id, err := o.checkIDs.find(req.Names); err != nil || id != "" || !sectigo.IsProduct(req.Product) {
-		return nil, nil
+	id, err := o.checkIDs.find(req.Names)
+	if err != nil || id != "" || !sectigo.IsProduct(req.Product) {
+		return nil, nil //nolint:nilerr // nothing can be predicted; Prepare tells why
 	}
 	return csrChallenges(req.CSR), nil
 }

@@ -101,7 +101,7 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	}
 	var rows []listedOrder
 	if json.Unmarshal(a.Data, &rows) != nil || rows == nil {
-		return nil, "the list of orders is not understood", nil
+		return nil, "the list of orders is not understood", nil //nolint:nilerr // it is the doubt that counts
 	}
 	if isCut(rows) {
 		doubt = "the list of orders may end before the newest"

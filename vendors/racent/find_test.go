@@ -148,9 +148,17 @@ func TestNoSecondWitness(t *testing.T) {
 		if err == nil || len(got) > 0 || vendors.VerdictOf(err) != tt.verdict || tt.is != nil && !errors.Is(err, tt.is) {
 			t.Errorf("%s: %v, %v", tt.list, got, err)
 		}
-		if tt.is != vendors.ErrUndecidable && errors.Is(err, vendors.ErrUndecidable) {
+		if !errors.Is(tt.is, vendors.ErrUndecidable) && errors.Is(err, vendors.ErrUndecidable) {
 			t.Errorf("%s: taken for a contradiction: %v", tt.list, err)
 		}
+	}
+}
+
+// behave sets the quirks of the sandbox.
+func (s *service) behave(quirks sandboxca.Quirks) {
+	s.t.Helper()
+	if err := s.ca.Update(func(c *sandboxca.Config) { c.Quirks = quirks }); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
@@ -160,7 +168,7 @@ func lostOrder(t *testing.T, code int, carriedOut bool, quirks sandboxca.Quirks)
 	t.Helper()
 	h := openHarness(t)
 	s := h.Service.(*service)
-	s.ca.Update(func(c *sandboxca.Config) { c.Quirks = quirks })
+	s.behave(quirks)
 	req := workedRequest()
 	fault := sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML}
 	if carriedOut {
@@ -199,7 +207,7 @@ func TestLostReplacement(t *testing.T) {
 		for _, carriedOut := range []bool{true, false} {
 			h := openHarness(t)
 			s := h.Service.(*service)
-			s.ca.Update(func(c *sandboxca.Config) { c.Quirks = quirks })
+			s.behave(quirks)
 			v := h.Vendor.(*Orders)
 			req := workedRequest()
 			order, err := v.Place(t.Context(), req)
@@ -239,7 +247,7 @@ func TestLostReplacement(t *testing.T) {
 // order is looked up before it is placed again.
 func TestBareAnswerForWantOfMoney(t *testing.T) {
 	h := openHarness(t)
-	h.Service.(*service).ca.Update(func(c *sandboxca.Config) { c.Quirks.BareNoMoney = true })
+	h.Service.(*service).behave(sandboxca.Quirks{BareNoMoney: true})
 	h.Service.Spend()
 	req := workedRequest()
 	_, err := h.Vendor.Place(t.Context(), req)

@@ -48,7 +48,7 @@ func FuzzVendorAnswer(f *testing.F) {
 				}
 				return
 			}
-			e, ok := err.(*vendors.Error)
+			e, ok := err.(*vendors.Error) //nolint:errorlint // the contract asks for the type itself
 			if !ok {
 				t.Fatalf("%s: error is a %T", what, err)
 			}

@@ -27,7 +27,11 @@ func TestPortsOfTheHTTPApp(t *testing.T) {
 	if err := caddy.Run(&cfg); err != nil {
 		t.Fatal(err)
 	}
-	defer caddy.Stop()
+	defer func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
 
 	ctx, cancel := caddy.NewContext(caddy.ActiveContext())
 	defer cancel()

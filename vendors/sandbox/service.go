@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -86,7 +87,8 @@ func (f *front) Destruct() error {
 
 func acquireFront(s *service, listen string) (*front, error) {
 	value, _, err := pool.LoadOrNew(frontKey{s.dir, listen}, func() (caddy.Destructor, error) {
-		ln, err := net.Listen("tcp", listen)
+		var lc net.ListenConfig
+		ln, err := lc.Listen(context.Background(), "tcp", listen)
 		if err != nil {
 			return nil, err
 		}

@@ -45,7 +45,7 @@ func eachFault(s suite, role Role, pay func(vendors.OrderRequest) error) {
 				s.t.Errorf("%s, carried out %v: no error", kind, after)
 				continue
 			}
-			if e := s.failed(err, vendors.Uncertain); e.Verdict != vendors.Uncertain {
+			if s.failed(err, vendors.Uncertain); vendors.VerdictOf(err) != vendors.Uncertain {
 				s.t.Logf("that was: %s, carried out %v", kind, after)
 			}
 			if n := s.Service.Sent(role) - sent; n != 1 {
