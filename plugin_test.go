@@ -317,7 +317,7 @@ func TestReadmeConfigsLoad(t *testing.T) {
 // in the source. Dots in a heading stand for what varies.
 func TestReadmeQuotesRealMessages(t *testing.T) {
 	var texts []string
-	for _, file := range sources(t, "issuer", "vendors", "dcv", "internal") {
+	for _, file := range sources(t, "issuer", "app", "ledger", "vendors", "dcv", "internal") {
 		ast.Inspect(parse(t, file), func(n ast.Node) bool {
 			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 				if text, err := strconv.Unquote(lit.Value); err == nil {
@@ -442,7 +442,9 @@ func glob(t *testing.T, pattern string) []string {
 // may import all of them.
 var mayImport = map[string][]string{
 	"caddyfile": {"issuer", "dcv", "vendors", "internal"},
-	"issuer":    {"dcv", "vendors", "internal"},
+	"issuer":    {"issuer", "app", "ledger", "dcv", "vendors", "internal"},
+	"app":       {"ledger", "dcv", "vendors", "internal"},
+	"ledger":    {"vendors", "internal"}, // the types of what was ordered
 	"vendors/*": {"vendors", "vendors/*", "internal"},
 	"vendors":   {"internal"},
 	"dcv":       {"internal"},
@@ -453,7 +455,7 @@ func layerOf(pkg string) string {
 	pkg = strings.TrimPrefix(strings.TrimPrefix(pkg, modulePath), "/")
 	top, rest, _ := strings.Cut(pkg, "/")
 	switch {
-	case rest == "bench" || strings.HasPrefix(rest, "e2e"):
+	case strings.HasPrefix(pkg, "internal/test/"):
 		return "tests"
 	case top == "vendors" && rest != "":
 		return "vendors/*"

@@ -27,7 +27,7 @@ func (w *world) life(p *process, next func() *process) error {
 	if p.fuse.burnt() {
 		p.stop()
 		p = next()
-		if err := p.boot("example.com"); err != nil {
+		if err := p.bootOne("example.com"); err != nil {
 			return err
 		}
 	}
