@@ -18,7 +18,7 @@ import (
 const deliveryTimeout = time.Minute
 
 // TornPairError says that the stored certificate and the stored private key of a name do
-// not make a pair: a server died between writing the two, or one of them is damaged.
+// not make a pair, or that their metadata cannot be read: a server died between writing the two, or one of them is damaged.
 // certmagic serves nothing then, and does not ask for another certificate either.
 type TornPairError struct {
 	IssuerKey, Name string
@@ -33,12 +33,20 @@ func (e *TornPairError) Error() string {
 func (e *TornPairError) Unwrap() error { return e.Err }
 
 // Stored returns the certificate, the PEM of its chain, and the private key that certmagic
-// has stored for the name. The error is an fs.ErrNotExist if one of the two is not there,
-// and a *TornPairError if they do not make a pair.
+// has stored for the name. The error is an fs.ErrNotExist if one of the two or their metadata,
+// without which certmagic does not serve them, is not there; and a *TornPairError if they do
+// not make a pair.
 func Stored(ctx context.Context, storage certmagic.Storage, issuerKey, name string) (leaf *x509.Certificate, chain []byte, key crypto.Signer, err error) {
 	pair, chain, err := storedPair(ctx, storage, issuerKey, name)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	meta, err := storage.Load(ctx, certmagic.StorageKeys.SiteMeta(issuerKey, cacheName(name)))
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("loading the metadata of %s: %w", name, err)
+	}
+	if err := json.Unmarshal(meta, new(certmagic.CertificateResource)); err != nil {
+		return nil, nil, nil, &TornPairError{IssuerKey: issuerKey, Name: name, Err: fmt.Errorf("decoding the metadata: %w", err)}
 	}
 	return pair.Leaf, chain, pair.PrivateKey.(crypto.Signer), nil
 }
@@ -87,8 +95,7 @@ func Deliver(ctx context.Context, magic *certmagic.Config, issuerKey, name strin
 	if !covers(pair.Leaf, name) {
 		return fmt.Errorf("delivering the certificate of %s: it is for %v only", name, pair.Leaf.DNSNames)
 	}
-	if stored, _, _, err := Stored(ctx, magic.Storage, issuerKey, name); err != nil || !stored.Equal(pair.Leaf) ||
-		!magic.Storage.Exists(ctx, certmagic.StorageKeys.SiteMeta(issuerKey, name)) {
+	if stored, _, _, err := Stored(ctx, magic.Storage, issuerKey, name); err != nil || !stored.Equal(pair.Leaf) {
 		if err := store(ctx, magic, issuerKey, name, key, cert); err != nil {
 			return fmt.Errorf("storing the certificate of %s: %w", name, err)
 		}

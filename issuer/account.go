@@ -222,6 +222,12 @@ func (a *account) look(reference string) *look {
 	return l
 }
 
+// presented notes that the proofs of an attempt are presented.
+func (a *account) presented(reference string, challenges []vendors.Challenge) {
+	l := a.look(reference)
+	l.present, l.presented = len(challenges) > 0, challenges
+}
+
 func (a *account) forgetLook(reference string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -23,7 +23,13 @@ func (f *flow) tidyKeys(ctx context.Context) {
 		f.logger.Warn("looking for private keys that were left behind failed", zap.Error(err))
 		return
 	}
-	kept = slices.DeleteFunc(kept, func(reference string) bool { return f.needsKey(ctx, reference) })
+	kept = slices.DeleteFunc(kept, func(reference string) bool {
+		if f.delivered(ctx, reference) {
+			f.forgetKey(ctx, reference)
+			return true
+		}
+		return f.needsKey(ctx, reference)
+	})
 	for _, reference := range f.account.strays(kept) {
 		f.logger.Info("removing a private key that was left behind", zap.String("reference", reference))
 		f.forgetKey(ctx, reference)
@@ -45,6 +51,14 @@ func (f *flow) needsKey(ctx context.Context, reference string) bool {
 			have, _, err := f.site.Stored(ctx, name)
 			return err == nil && !f.better(e, name, have)
 		})
+	})
+}
+
+// delivered reports whether the certificate of a request is stored with its key for all of
+// its names, so that a process has died just before it would have removed the key.
+func (f *flow) delivered(ctx context.Context, reference string) bool {
+	return slices.ContainsFunc(f.ledger.Memory.All(), func(e *ledger.Entry) bool {
+		return e.State == ledger.Issued && e.Certificate.Reference == reference && !f.needsKey(ctx, reference)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -31,6 +32,11 @@ func (w *world) visit(n node, name string, roots *x509.CertPool) *visitor {
 		defer tick.Stop()
 		for range maxVisits {
 			leaf, err := w.handshake(n, name, roots)
+			if errors.Is(err, syscall.ECONNRESET) {
+				// With each config, Caddy opens a socket of its own for a port. Connections
+				// that wait for the old one to accept them are reset when that is closed.
+				leaf, err = w.handshake(n, name, roots)
+			}
 			if ctx.Err() == nil {
 				v.note(leaf, err)
 			}

@@ -1,0 +1,38 @@
+package issuer
+
+import (
+	"errors"
+	"testing"
+)
+
+// While the certificate of a name is being stored, which takes certmagic's lock of the name,
+// no call of Issue waits, because it holds that lock: neither one that has come before nor
+// one that comes meanwhile.
+func TestIssueDoesNotWaitForStoring(t *testing.T) {
+	const name = "shop.example.com"
+	a := newAccount()
+	before := &want{name: name, key: "1"}
+	done, why, ours := a.ask(before)
+	if !ours || why != nil {
+		t.Fatalf("ours %v, %v", ours, why)
+	}
+	stored := a.store(name)
+	select {
+	case with := <-done:
+		if !errors.Is(with.err, errDelivered) {
+			t.Errorf("the call ended with %v", with.err)
+		}
+	default:
+		t.Error("the call that came before still waits")
+	}
+	if _, why, ours := a.ask(&want{name: name, key: "2"}); ours || !errors.Is(why, errDelivered) {
+		t.Errorf("a call that comes meanwhile waits: ours %v, %v", ours, why)
+	}
+	if _, _, ours := a.ask(&want{name: "other.example.com", key: "3"}); !ours {
+		t.Error("a call for another name is sent away")
+	}
+	stored()
+	if _, why, ours := a.ask(&want{name: name, key: "1"}); !ours || why != nil {
+		t.Errorf("after that: ours %v, %v", ours, why)
+	}
+}
