@@ -270,14 +270,19 @@ func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, sp
 
 // better reports whether the latest certificate of an order is to replace the given one,
 // which is an earlier one of the order, or that of another. The beginnings of certificates
-// tell nothing: some CAs set them to an hour ago, others to midnight.
+// tell nothing: some CAs set them to an hour ago, others to midnight. One that is due already
+// is better than none, and than one that ends no later: a CA that gives nothing else would be
+// asked for reissues for ever.
 func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool {
 	c := e.Certificate
-	if e.State != ledger.Issued || c == nil || f.due(c) {
+	if e.State != ledger.Issued || c == nil || !time.Now().Before(c.NotAfter) {
 		return false
 	}
 	if have == nil {
 		return true
+	}
+	if f.due(c) && c.NotAfter.Before(have.NotAfter) {
+		return false
 	}
 	serial := serialOf(have)
 	return c.Serial != serial && !slices.ContainsFunc(f.account.ledger.About(name), func(other *ledger.Entry) bool {
