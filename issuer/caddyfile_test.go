@@ -42,6 +42,7 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		max_wait 30m
 		poll 10s 5m
 		renew_margin 20d
+		settle 2s
 		spend_limit 3 per 7d
 		allow_on_demand
 		order 1 a.example.com b.example.com

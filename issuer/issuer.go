@@ -227,7 +227,16 @@ func (iss *Issuer) Validate() error {
 			return err
 		}
 	}
-	return iss.rules.check()
+	if err := iss.rules.check(iss.order.Method); err != nil {
+		return err
+	}
+	if err := iss.checkMargin(); err != nil {
+		return err
+	}
+	if err := iss.checkPeers(); err != nil {
+		return err
+	}
+	return iss.checkAdopted()
 }
 
 // IssuerKey returns the name under which certificates of this vendor and account
