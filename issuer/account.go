@@ -185,7 +185,7 @@ type look struct {
 	unknown   int       // denials in a row of an order that was known
 	stale     int       // answers in a row that had the old certificate
 	presented []vendors.Challenge
-	present   bool // presented holds what is
+	present   bool          // presented holds what is
 	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
 	lookUps   poll.Schedule // of a request whose answer is missing
