@@ -23,7 +23,7 @@ func TestReusedKeys(t *testing.T) {
 			p := v.start(w, nil, nil)
 			stop := p.maintain(true)
 			first := p.mustObtain("example.com")
-			time.Sleep(first.leaf().NotAfter.Add(-60 * day).Sub(time.Now()))
+			time.Sleep(time.Until(first.leaf().NotAfter.Add(-60 * day)))
 			second := p.site.serving("example.com")
 			if second.leaf().Equal(first.leaf()) {
 				t.Fatal("60 days before its end, the old certificate is served")
