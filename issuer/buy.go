@@ -114,7 +114,7 @@ func (f *flow) hold(name string, about []*ledger.Entry) error {
 	failures := 0
 	var last *ledger.Entry
 	for _, e := range about {
-		if e.State == ledger.Gone && slices.Contains(e.Names, name) && f.ledger.Time().Sub(e.Paid) < 24*time.Hour {
+		if e.State == ledger.Gone && slices.Contains(e.Names, name) && f.ledger.Time().Sub(e.Paid) < holdMemory {
 			failures++
 			if last == nil || e.Paid.After(last.Paid) {
 				last = e
@@ -130,7 +130,11 @@ func (f *flow) hold(name string, about []*ledger.Entry) error {
 	return nil
 }
 
-// holdFor is how long to hold paid calls back after so many within a day led to nothing.
+// holdMemory is for how long a purchase that led to nothing counts. It is longer than the
+// longest hold, which would otherwise begin anew each day with short ones.
+const holdMemory = 3 * 24 * time.Hour
+
+// holdFor is how long to hold paid calls back after so many led to nothing lately.
 // The first may be repeated at once: its absence is proven.
 func holdFor(failures int) time.Duration {
 	steps := []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}

@@ -23,6 +23,14 @@ func (w *world) life(p *process, next func() *process) error {
 		w.verify(got, "example.com")
 		p = q
 	}
+	time.Sleep(time.Minute)
+	if p.fuse.burnt() {
+		p.stop()
+		p = next()
+		if err := p.boot("example.com"); err != nil {
+			return err
+		}
+	}
 	time.Sleep(26 * time.Hour) // for what is tidied once a day
 	return nil
 }

@@ -1,10 +1,17 @@
 package issuer
 
 import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 func TestFirstOrder(t *testing.T) {
@@ -46,4 +53,305 @@ func TestSecondServer(t *testing.T) {
 			t.Errorf("charges %d, replace %d", w.charges(), w.ca.Calls("replace"))
 		}
 	})
+}
+
+func TestLostAnswers(t *testing.T) {
+	faults := map[string]sandboxca.Fault{
+		"5xx":      {Kind: sandboxca.HTTPStatus, Status: 502},
+		"html":     {Kind: sandboxca.HTML},
+		"empty":    {Kind: sandboxca.Empty},
+		"cut off":  {Kind: sandboxca.CutOff},
+		"bad json": {Kind: sandboxca.BadJSON},
+		"reset":    {Kind: sandboxca.Reset},
+		"hang":     {Kind: sandboxca.Hang},
+		"huge":     {Kind: sandboxca.Huge},
+		"redirect": {Kind: sandboxca.Redirect},
+	}
+	for name, fault := range faults {
+		for phase, when := range map[sandboxca.Phase]string{sandboxca.BeforeEffect: " before ", sandboxca.AfterEffect: " after "} {
+			for _, endpoint := range []string{"place", "replace"} {
+				t.Run(name+when+endpoint, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, nil)
+						p := w.start(nil, nil)
+						fault.Endpoint, fault.Phase, fault.Times = endpoint, phase, 1
+						w.ca.Inject(fault)
+						p.mustObtain("example.com")
+						p.mustObtain("example.com")
+						if w.charges() != 1 {
+							t.Errorf("charges = %d, want 1", w.charges())
+						}
+						w.noForgottenOrders()
+						w.noSecrets()
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestRefusalsBuyNothing(t *testing.T) {
+	cases := map[string]struct {
+		change func(*sandboxca.Config)
+		flow   func(*flow)
+		want   string
+	}{
+		"unknown product": {flow: func(f *flow) { f.order.Product = "no-such-thing" }, want: "code -3"},
+		"no balance":      {change: func(c *sandboxca.Config) { c.Accounts[0].Balance = 1 }, want: "code -4"},
+		"bad token":       {change: func(c *sandboxca.Config) { c.Accounts[0].Token = "other" }, want: "code 400"},
+		"bad country":     {flow: func(f *flow) { f.order.Contact.Country = "Britain" }, want: "country"},
+		"too many years":  {flow: func(f *flow) { f.order.Term.Years = 9 }, want: "years"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, c.change)
+				p := w.start(nil, c.flow)
+				started := time.Now()
+				_, err := p.attempt(context.Background(), "example.com")
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Fatalf("error = %v, want one with %q", err, c.want)
+				}
+				if waited := time.Since(started); waited > time.Minute {
+					t.Errorf("the next issuer of the policy had to wait for %s", waited)
+				}
+				// It is tried again, less and less often.
+				calls := w.ca.Calls("validate")
+				time.Sleep(24 * time.Hour)
+				if n := w.ca.Calls("validate") - calls; n > 20 {
+					t.Errorf("%d attempts within a day", n)
+				}
+				p.stop()
+				if w.charges() != 0 || w.entry("example.com") != nil {
+					t.Errorf("charges %d, entry %+v", w.charges(), w.entry("example.com"))
+				}
+				if len(w.ca.Orders()) != 0 {
+					t.Error("there is an order")
+				}
+				w.noKeysLeft()
+				w.noSecrets()
+			})
+		})
+	}
+}
+
+// What was refused is had as soon as the cause is gone, though nobody asks.
+func TestRefusalIsOvercome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		fill := w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.APICode, Code: -4})
+		p := w.start(nil, nil)
+		if _, err := p.attempt(t.Context(), "example.com"); !errors.Is(err, vendors.ErrBalance) {
+			t.Fatalf("error = %v", err)
+		}
+		time.Sleep(24 * time.Hour)
+		fill()
+		time.Sleep(7 * time.Hour)
+		got := p.site.serving("example.com")
+		if got == nil {
+			t.Fatal("nothing is served")
+		}
+		w.verify(got, "example.com")
+		if w.charges() != 1 {
+			t.Errorf("charges = %d, want 1", w.charges())
+		}
+	})
+}
+
+func TestLookUpUndecidable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, func(f *flow) { f.vendor = plainVendor{f.vendor} })
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.HTML, Times: 1})
+		for range 3 {
+			_, err := p.attempt(context.Background(), "example.com")
+			uncertain, ok := errors.AsType[*UncertainError](err)
+			if !ok {
+				t.Fatalf("error = %v", err)
+			}
+			for _, word := range []string{"racent", uncertain.Reference, "https://portal.example", "caddy commercial resolve example.com"} {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("error does not name %q: %v", word, err)
+				}
+			}
+			time.Sleep(time.Hour)
+		}
+		if w.charges() != 1 {
+			t.Fatalf("charges = %d, want 1", w.charges())
+		}
+		id := w.ca.Orders()[0].ID
+		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
+			t.Fatal(err)
+		}
+		// The process that is running goes on by itself; its key is the right one.
+		time.Sleep(25 * time.Hour)
+		got := p.site.serving("example.com")
+		if got == nil {
+			t.Fatal("nothing is served")
+		}
+		w.verify(got, "example.com")
+		if w.charges() != 1 || w.ca.Calls("replace") != 0 {
+			t.Errorf("charges %d, replace %d", w.charges(), w.ca.Calls("replace"))
+		}
+	})
+}
+
+// plainVendor hides the optional abilities of a vendor but for reissues.
+type plainVendor struct{ vendors.Vendor }
+
+func (p plainVendor) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
+	return p.Vendor.(vendors.Reissuer).Reissue(ctx, req)
+}
+
+func TestPendingOrderOutlivesReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 6 * time.Hour })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		first := w.start(nil, nil)
+		if _, err := first.attempt(ctx, "example.com"); !is[*PendingError](err) {
+			t.Fatalf("error = %v", err)
+		}
+		if state := w.state("example.com"); state != ledger.Open {
+			t.Fatalf("state = %s", state)
+		}
+		first.reload(func(*flow) {})
+		time.Sleep(time.Hour)
+		first.stop()
+		// A restart forgets everything but what is stored.
+		second := w.start(nil, nil)
+		second.mustObtain("example.com")
+		if w.charges() != 1 || w.ca.Calls("cancel") != 0 || w.ca.Calls("replace") != 0 {
+			t.Errorf("charges %d, cancel %d, replace %d", w.charges(), w.ca.Calls("cancel"), w.ca.Calls("replace"))
+		}
+	})
+}
+
+func TestMaxWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 6 * time.Hour })
+		p := w.start(nil, nil)
+		start := time.Now()
+		_, err := p.attempt(t.Context(), "example.com")
+		pending, ok := errors.AsType[*PendingError](err)
+		if !ok {
+			t.Fatalf("error = %v", err)
+		}
+		if waited := time.Since(start); waited > time.Hour || pending.OrderID == "" {
+			t.Errorf("waited %s for order %q", waited, pending.OrderID)
+		}
+	})
+}
+
+// A limit holds for all servers. The name that has to wait gets its certificate without
+// being asked for again.
+func TestSpendLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		limit := func(f *flow) { f.rules.spend.Orders = 2 }
+		w.start(nil, limit).mustObtain("a.example.com")
+		time.Sleep(time.Hour)
+		w.start(nil, limit).mustObtain("b.example.com")
+		p := w.start(nil, limit)
+		_, err := p.attempt(t.Context(), "c.example.com")
+		if err == nil || !strings.Contains(err.Error(), "spend_limit reached: 2 paid orders within 24h") {
+			t.Fatalf("error = %v", err)
+		}
+		time.Sleep(21 * time.Hour)
+		if w.charges() != 2 {
+			t.Errorf("charges = %d, want 2", w.charges())
+		}
+		time.Sleep(3 * time.Hour)
+		if p.site.serving("c.example.com") == nil {
+			t.Error("the third name is not served")
+		}
+		if w.charges() != 3 {
+			t.Errorf("charges = %d, want 3", w.charges())
+		}
+	})
+}
+
+func TestTwinUsesTheSameOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 10 * time.Minute })
+		var asked sync.WaitGroup
+		for _, name := range []string{"example.com", "www.example.com"} {
+			p := w.start(nil, nil)
+			asked.Go(func() { p.mustObtain(name) })
+		}
+		asked.Wait()
+		if w.charges() != 1 {
+			t.Errorf("charges = %d, want 1", w.charges())
+		}
+	})
+}
+
+func TestDeadOrderIsNotBoughtAgain(t *testing.T) {
+	for _, status := range []string{"CANCELLED", "FAILED", "REVOKED"} {
+		t.Run(status, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Minute })
+				p := w.start(nil, func(f *flow) { f.rules.maxWait = time.Second })
+				if _, err := p.attempt(t.Context(), "example.com"); err == nil {
+					t.Fatal("issued at once")
+				}
+				time.Sleep(10 * time.Second)
+				if err := w.ca.SetStatus(w.ca.Orders()[0].ID, status); err != nil {
+					t.Fatal(err)
+				}
+				for range 3 {
+					time.Sleep(time.Hour)
+					_, err := p.attempt(t.Context(), "example.com")
+					if _, dead := errors.AsType[*DeadOrderError](err); !dead {
+						t.Fatalf("error = %v", err)
+					}
+				}
+				time.Sleep(7 * 24 * time.Hour)
+				if w.charges() != 1 {
+					t.Errorf("charges = %d, want 1", w.charges())
+				}
+				if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
+					t.Fatal(err)
+				}
+				p.stop()
+				w.start(nil, nil).mustObtain("example.com")
+				if w.charges() != 2 {
+					t.Errorf("charges = %d, want 2", w.charges())
+				}
+			})
+		})
+	}
+}
+
+// TestYears lives through whole terms with the certificate lifetimes of the coming
+// years. The server renews as certmagic does, when a third of the lifetime is left.
+func TestYears(t *testing.T) {
+	for _, days := range []int{199, 100, 47} {
+		for _, years := range []int{1, 3} {
+			synctest.Test(t, func(t *testing.T) {
+				day := 24 * time.Hour
+				w := newWorld(t, func(c *sandboxca.Config) {
+					c.Lifetime = time.Duration(days) * day
+					c.Quirks.ClipToTerm = true
+				})
+				p := w.start(nil, func(f *flow) { f.order.Term.Years = years })
+				start := time.Now()
+				const terms = 3
+				var current chain
+				// Each term gives up to 30 days to the margin.
+				for time.Since(start) < terms*(time.Duration(years)*365*day-31*day) {
+					if current == nil || p.site.Due(current.leaf()) {
+						current = p.mustObtain("example.com")
+					}
+					if !time.Now().Before(current.leaf().NotAfter) {
+						t.Fatal("an expired certificate is served")
+					}
+					p.rest(12 * time.Hour)
+				}
+				if got := w.charges(); got != terms {
+					t.Errorf("%d-day certificates, %d-year terms: %d charges in %d terms", days, years, got, terms)
+				}
+			})
+		}
+	}
 }
