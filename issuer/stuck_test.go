@@ -295,7 +295,7 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 func TestResolvedOrderWithOtherKey(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		id := w.buyElsewhere([]string{"example.com"}, nil)
+		id := w.orderElsewhere([]string{"example.com"}, nil)
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 1})
 		p := w.start(nil, func(f *flow) {
 			quickly(f)
