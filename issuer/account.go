@@ -185,11 +185,21 @@ type look struct {
 	unknown   int       // denials in a row of an order that was known
 	stale     int       // answers in a row that had the old certificate
 	presented []vendors.Challenge
-	present   bool // presented holds what is
-	schedule  poll.Schedule
+	present   bool          // presented holds what is
+	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
+	lookUps   poll.Schedule // of a request whose answer is missing
+	by        string        // the name that asked the vendor last
+	next      time.Time     // when that name asks again
 	nudge     nudges
 	reported  time.Time // when a problem was logged last
+}
+
+// later notes that the name asks the vendor again after the wait. The other names of the order
+// have no need to ask meanwhile.
+func (l *look) later(name string, wait time.Duration) time.Duration {
+	l.by, l.next = name, time.Now().Add(wait)
+	return wait
 }
 
 // look returns what is known of an attempt. Its fields belong to whoever drives the entry.

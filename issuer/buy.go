@@ -281,6 +281,10 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	}
 	e.Paid = f.ledger.Time()
 	e.Ends, e.Attempt.Started = ledger.EndOfTerm(e.Paid, e.Term), e.Paid
+	// Nobody else of this process has a reason to look up what is about to be sent.
+	if done, ok := f.account.drive(e.ID); ok {
+		defer done()
+	}
 	stored := time.Now()
 	err := f.ledger.Create(ctx, e)
 	if err == nil {
@@ -308,11 +312,6 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	f.account.use(j.want)
 	j.log.Info("ordering certificate", zap.String("product", e.Product), zap.Strings("names", e.Names),
 		zap.String("reference", e.Attempt.Reference), zap.Bool("renewal", e.Attempt.PreviousID != ""))
-	done, ok := f.account.drive(e.ID)
-	if !ok {
-		return progress{err: f.pending(e, "another name's turn"), wait: f.rules.pollMin}
-	}
-	defer done()
 	j.armed, j.since = e.Attempt.Reference, stored
 	return f.steps(ctx, j, e)
 }

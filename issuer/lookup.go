@@ -93,10 +93,10 @@ func (f *flow) unknownYet(e *ledger.Entry, look *look, why error) move {
 	if f.ledger.Time().Sub(e.Attempt.Started) > flagAfter {
 		return f.flag(e, why.Error())
 	}
-	if look.schedule.Min == 0 {
-		look.schedule = f.schedule(f.rules.pollMin, max(f.rules.pollMax, lookUpWait))
+	if look.lookUps.Min == 0 {
+		look.lookUps = f.schedule(f.rules.pollMin, max(f.rules.pollMax, lookUpWait))
 	}
-	wait := look.schedule.Next()
+	wait := look.lookUps.Next()
 	if left := f.about.AbsenceAge - time.Since(look.first); left > 0 {
 		wait = max(min(wait, left), f.rules.pollMin)
 	} else if look.absences == 1 {

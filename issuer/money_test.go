@@ -215,7 +215,7 @@ func TestGivenOrderForbidsPurchases(t *testing.T) {
 	for _, asks := range []string{"example.com", "shop.example.com", "www.example.com"} {
 		inBubble(t, asks, func(t *testing.T) {
 			w := newWorld(t, nil)
-			id := w.buyElsewhere([]string{"example.com", "shop.example.com"}, func(f *flow) { f.order.Product = "comodo-positive-multi-domain" })
+			id := w.orderElsewhere([]string{"example.com", "shop.example.com"}, func(f *flow) { f.order.Product = "comodo-positive-multi-domain" })
 			given := func(f *flow) {
 				f.order.Product = "comodo-positive-multi-domain"
 				f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}}
@@ -252,11 +252,11 @@ func TestNextGivenOrder(t *testing.T) {
 			given := func(id string) func(*flow) {
 				return func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, names}} }
 			}
-			p := w.start(nil, given(w.buyElsewhere(names, nil)))
+			p := w.start(nil, given(w.orderElsewhere(names, nil)))
 			stop := p.maintain(false)
 			p.mustObtain("example.com")
 			time.Sleep(when)
-			id := w.buyElsewhere(names, nil)
+			id := w.orderElsewhere(names, nil)
 			p.reload(given(id))
 			p.mustObtain("example.com")
 			if e := w.entry("example.com"); e.RootID != id || !e.Adopted {
@@ -274,7 +274,7 @@ func TestNextGivenOrder(t *testing.T) {
 func TestGivenOrderTakenAway(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		id := w.buyElsewhere([]string{"example.com"}, nil)
+		id := w.orderElsewhere([]string{"example.com"}, nil)
 		p := w.start(nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
 		stop := p.maintain(false)
 		p.mustObtain("example.com")
