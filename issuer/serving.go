@@ -27,15 +27,18 @@ type serving struct {
 
 func newServing(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *serving {
 	config := iss.proofs
-	config.Storage, config.Port = storage, iss.HTTPPort
-	if config.Port == 0 {
-		config.Port = dcv.HTTPPort(ctx)
+	config.Storage = storage
+	config.Port = func() int {
+		if iss.HTTPPort != 0 {
+			return iss.HTTPPort
+		}
+		return dcv.HTTPPort(ctx)
 	}
 	config.Listen = func(listenCtx context.Context) (func(), error) {
 		if dcv.HTTPServed(ctx) {
 			return func() {}, nil
 		}
-		return listen(listenCtx, iss.Bind, config.Port, iss.logger)
+		return listen(listenCtx, iss.Bind, config.Port(), iss.logger)
 	}
 	// The hosts are known only once the config is provisioned, and first needed
 	// when a request comes in.
