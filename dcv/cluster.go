@@ -2,180 +2,89 @@ package dcv
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"path"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"golang.org/x/sync/singleflight"
 )
-
-// A host has one key in storage that holds all of its live challenges. A handler
-// of another instance therefore learns everything about a host with a single
-// read, whatever paths are asked for: strangers who ask for random files neither
-// cause more reads nor use up those that a CA needs. The price is that writers
-// must merge, under a lock of the storage.
-const storagePrefix = "commercial/dcv"
 
 const (
-	// readInterval is the shortest time between two reads of a host.
-	readInterval = time.Second
+	// knownAge is how long after the begin of a read its files are served without
+	// another look. It is how long a file may outlive its clean-up at another
+	// instance while the storage works.
+	knownAge = time.Second
 
-	// readTimeout bounds one read. CAs give up after about ten seconds.
-	readTimeout = 5 * time.Second
+	// holdTime bounds the time for which a request waits for the storage.
+	holdTime = 5 * time.Second
 
-	// maxRemoteHosts bounds the hosts remembered, and with readInterval the reads
-	// per second, where the managed hosts are without number (on-demand TLS).
-	maxRemoteHosts = 1024
+	// maxHeld bounds the requests that wait at the same time. It is what 20,000
+	// requests per second amount to when all of them wait for readInterval.
+	maxHeld = 1024
+
+	// maxHosts bounds the hosts remembered of a storage. More than maxHeld of them
+	// never wait, so there is always one to forget.
+	maxHosts = 4096
+
+	// warnInterval is the shortest time between two errors that are told.
+	warnInterval = time.Second
 )
 
-func hostKey(host string) string {
-	return path.Join(storagePrefix, certmagic.StorageKeys.Safe(host)+".json")
-}
+// remote knows what other instances of a cluster have presented.
+type remote struct {
+	sources atomic.Pointer[[]*source]
+	mu      sync.Mutex // guards changes of sources
 
-// hostRecord is what stands in storage.
-type hostRecord struct {
-	Host  string       `json:"host"`
-	Files []fileRecord `json:"files"` // in the order in which they are tried
-}
-
-type fileRecord struct {
-	ID      string    `json:"id"`
-	Name    string    `json:"name"`
-	Path    string    `json:"path"`
-	Body    string    `json:"body"`
-	Expires time.Time `json:"expires,omitzero"`
-}
-
-// updateHosts changes the records of the names and their twins. It goes on after
-// an error, so that one bad key does not keep a file from the other hosts, and
-// returns all of them.
-func updateHosts(ctx context.Context, storage certmagic.Storage, names []string, change func(host string, files []*file) []*file) error {
-	hosts := make(map[string]struct{}, 2*len(names))
-	for _, name := range names {
-		for _, host := range servedOn(name) {
-			hosts[host] = struct{}{}
-		}
-	}
-	var errs []error
-	for _, host := range slices.Sorted(maps.Keys(hosts)) {
-		if err := updateHost(ctx, storage, host, change); err != nil {
-			errs = append(errs, fmt.Errorf("sharing challenge for %s: %w", host, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func updateHost(ctx context.Context, storage certmagic.Storage, host string, change func(host string, files []*file) []*file) (err error) {
-	key := hostKey(host)
-	if err := storage.Lock(ctx, key); err != nil {
-		return fmt.Errorf("locking: %w", err)
-	}
-	defer func() {
-		if unlockErr := storage.Unlock(context.WithoutCancel(ctx), key); unlockErr != nil && err == nil {
-			err = fmt.Errorf("unlocking: %w", unlockErr)
-		}
-	}()
-	files, err := readHost(ctx, storage, host)
-	broken := errors.Is(err, errBrokenRecord) // then it is written anew
-	if err != nil && !broken {
-		return err
-	}
-	existed := files != nil || broken
-	files = change(host, files)
-	files = slices.DeleteFunc(files, func(f *file) bool { return !f.live() })
-	if len(files) == 0 {
-		if !existed {
-			return nil
-		}
-		if err := storage.Delete(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("deleting: %w", err)
-		}
-		return nil
-	}
-	record := hostRecord{Host: host}
-	for _, f := range files {
-		record.Files = append(record.Files, fileRecord{ID: f.id, Name: f.name, Path: f.path, Body: string(f.body), Expires: f.expires})
-	}
-	data, err := json.Marshal(record)
-	if err != nil {
-		return fmt.Errorf("encoding: %w", err)
-	}
-	if err := storage.Store(ctx, key, data); err != nil {
-		return fmt.Errorf("storing: %w", err)
-	}
-	return nil
-}
-
-// errBrokenRecord is what a record in storage is that is not ours.
-var errBrokenRecord = errors.New("broken record")
-
-// readHost returns the stored files of a host, nil if it has no record. The
-// entries are checked, because the storage may be shared with others.
-func readHost(ctx context.Context, storage certmagic.Storage, host string) ([]*file, error) {
-	data, err := storage.Load(ctx, hostKey(host))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("loading: %w", err)
-	}
-	var record hostRecord
-	if err := json.Unmarshal(data, &record); err != nil {
-		return nil, fmt.Errorf("decoding: %w: %w", errBrokenRecord, err)
-	}
-	files := make([]*file, 0, len(record.Files))
-	for _, r := range record.Files {
-		ch := Challenge{ID: r.ID, Hosts: []string{r.Name}, Path: r.Path, Body: []byte(r.Body), Expires: r.Expires}
-		if ch.check() == nil && slices.Contains(servedOn(r.Name), host) {
-			files = append(files, newFile(ch, r.Name))
-		}
-	}
-	return files, nil
+	held   atomic.Int64 // requests that wait
+	warned atomic.Int64 // when an error was told, Unix time in nanoseconds
 }
 
 // source is a storage and the hosts for which it may be read.
 type source struct {
 	storage certmagic.Storage
 	key     string
-	managed func(host string) bool
+	cache   *cache // one for all sources of the same key
+	managed func(host string) (managed, exact bool)
 }
 
-// remote knows what other instances of a cluster have presented.
-type remote struct {
-	sources atomic.Pointer[[]*source]
-	flight  singleflight.Group
+// cache is what is known of one storage.
+type cache struct {
+	// folders are the names of all hosts' folders. They are read to learn with one
+	// operation which of any number of hosts need a read of their own.
+	folders shared[map[string]struct{}]
 
-	mu    sync.Mutex // guards changes of sources, and hosts
-	hosts map[string]*remoteHost
+	mu    sync.Mutex
+	hosts map[string]*shared[[]*file]
 }
 
-type remoteHost struct {
-	reading bool // the other fields do not count yet
-	read    time.Time
-	files   []*file
-}
-
-func (h *remoteHost) fresh() bool { return !h.reading && time.Since(h.read) < readInterval }
-
-// Manage allows the storage to be read for hosts for which managed returns true,
-// or returns true for their twin; managed is given normalized hosts, must be
-// quick and may be called concurrently. The permission ends when release is
-// called. Those of overlapping configs may overlap; the same storage is then read
-// once.
-func (s *Store) Manage(storage certmagic.Storage, managed func(host string) bool) (release func()) {
+// Manage allows the storage to be read for hosts that are managed according to the
+// function, or whose twin is. Exact tells whether the host is written out in the
+// config, rather than covered by a wildcard or by a site for all names; it saves
+// the host a look at the list of all hosts, by which strangers are kept from
+// making reads for names that they make up. The function is given normalized
+// hosts, must be quick, and may be called concurrently.
+//
+// The permission ends when release is called. Those of overlapping configs may
+// overlap; the same storage is then read once.
+func (s *Store) Manage(storage certmagic.Storage, managed func(host string) (managed, exact bool)) (release func()) {
 	if storage == nil || managed == nil {
 		return func() {}
 	}
 	added := &source{storage: storage, key: storageIdentity(storage), managed: managed}
-	s.remote.change(func(sources []*source) []*source { return append([]*source{added}, sources...) })
+	s.remote.change(func(sources []*source) []*source {
+		added.cache = &cache{hosts: make(map[string]*shared[[]*file])}
+		for _, have := range sources {
+			if have.key == added.key {
+				added.cache = have.cache
+			}
+		}
+		return append([]*source{added}, sources...)
+	})
 	return sync.OnceFunc(func() {
 		s.remote.change(func(sources []*source) []*source {
 			return slices.DeleteFunc(sources, func(have *source) bool { return have == added })
@@ -195,108 +104,186 @@ func storageIdentity(storage certmagic.Storage) string {
 func (r *remote) change(f func([]*source) []*source) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var next []*source
-	if old := r.sources.Load(); old != nil {
-		next = slices.Clone(*old)
-	}
-	next = f(next)
+	next := f(slices.Clone(r.all()))
 	r.sources.Store(&next)
 }
 
-// storages returns those that may be read for the host, each once.
-func (r *remote) storages(host string) []*source {
-	sources := r.sources.Load()
-	if sources == nil {
-		return nil
+// all returns the sources, the newest first.
+func (r *remote) all() []*source {
+	if sources := r.sources.Load(); sources != nil {
+		return *sources
 	}
-	var found []*source
+	return nil
+}
+
+// readable is a storage that may be read for a host.
+type readable struct {
+	*source
+	exact bool
+}
+
+// storages returns those that may be read for the host, each once.
+func (r *remote) storages(host string) []readable {
+	var found []readable
 	twin := Twin(host)
-	for _, src := range *sources {
-		if slices.ContainsFunc(found, func(have *source) bool { return have.key == src.key }) {
+	for _, src := range r.all() {
+		managed, exact := src.managed(host)
+		if twin != "" && !exact {
+			twinManaged, twinExact := src.managed(twin)
+			managed, exact = managed || twinManaged, exact || twinExact
+		}
+		if !managed && !exact {
 			continue
 		}
-		if src.managed(host) || twin != "" && src.managed(twin) {
-			found = append(found, src)
+		if i := slices.IndexFunc(found, func(have readable) bool { return have.key == src.key }); i >= 0 {
+			found[i].exact = found[i].exact || exact
+		} else {
+			found = append(found, readable{source: src, exact: exact})
 		}
 	}
 	return found
 }
 
-// find looks for a file that another instance presented. An error tells that a
-// storage could not be read; it is returned once, not for each request that
-// waited for that read.
+// find looks for a file that another instance presented. A file that is known is
+// returned at once; for any other the storage is read, by a read that begins after
+// the call. When too many calls wait already, or the storage takes too long, what
+// was last known counts. The error tells that a storage failed, which does not
+// mean that there is no file. Not each one is returned.
 func (r *remote) find(ctx context.Context, host, path string) (*file, error) {
+	// Most of what strangers make up cannot be a file.
+	if checkHost(host) != nil || checkFileName(strings.TrimPrefix(path, PathPrefix)) != nil {
+		return nil, nil
+	}
 	storages := r.storages(host)
 	if len(storages) == 0 {
 		return nil, nil
 	}
-	if files, ok := r.cached(host); ok {
-		return pickFile(files, path), nil
-	}
-	var err error
-	files, _, _ := r.flight.Do(host, func() (any, error) {
-		files, ok := r.cached(host)
-		if !ok {
-			files, err = r.read(ctx, host, storages)
+	for _, storage := range storages {
+		if f := pickFile(storage.cache.known(host, knownAge), path); f != nil {
+			return f, nil
 		}
-		return files, nil
-	})
-	return pickFile(files.([]*file), path), err
-}
-
-func (r *remote) read(ctx context.Context, host string, storages []*source) ([]*file, error) {
-	if !r.reserve(host) {
+	}
+	if r.held.Add(1) > maxHeld {
+		r.held.Add(-1)
+		for _, storage := range storages {
+			if f := pickFile(storage.cache.known(host, 0), path); f != nil {
+				return f, nil
+			}
+		}
 		return nil, nil
 	}
-	// Others wait for this read too, so it does not end with the first visitor.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer r.held.Add(-1)
+
+	ctx, cancel := context.WithTimeoutCause(ctx, holdTime, fmt.Errorf("storage has not answered within %s", holdTime))
 	defer cancel()
-	var files []*file
 	var errs []error
-	for _, src := range storages {
-		stored, err := readHost(ctx, src.storage, host)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		files = append(files, stored...)
-	}
-	r.mu.Lock()
-	r.hosts[host] = &remoteHost{read: time.Now(), files: files}
-	r.mu.Unlock()
-	return files, errors.Join(errs...)
-}
-
-func (r *remote) cached(host string) ([]*file, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	known := r.hosts[host]
-	if known == nil || !known.fresh() {
-		return nil, false
-	}
-	return known.files, true
-}
-
-// reserve makes room for a host. It fails when too many were read just now.
-func (r *remote) reserve(host string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.hosts == nil {
-		r.hosts = make(map[string]*remoteHost)
-	}
-	if _, ok := r.hosts[host]; !ok && len(r.hosts) >= maxRemoteHosts {
-		maps.DeleteFunc(r.hosts, func(_ string, known *remoteHost) bool { return !known.reading && !known.fresh() })
-		if len(r.hosts) >= maxRemoteHosts {
-			return false
+	for _, storage := range storages {
+		files, err := storage.cache.read(ctx, storage, host)
+		errs = append(errs, err)
+		if f := pickFile(files, path); f != nil {
+			return f, r.warn(errs...)
 		}
 	}
-	r.hosts[host] = &remoteHost{reading: true}
-	return true
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		errs = append(errs, context.Cause(ctx))
+	}
+	return nil, r.warn(errs...)
 }
 
+// warn returns the errors, or nil when others were returned just now: requests
+// must not fill the logs.
+func (r *remote) warn(errs ...error) error {
+	err := errors.Join(errs...)
+	now, last := time.Now().UnixNano(), r.warned.Load()
+	if err == nil || now-last < int64(warnInterval) || !r.warned.CompareAndSwap(last, now) {
+		return nil
+	}
+	return err
+}
+
+// forget drops what is known of the hosts.
 func (r *remote) forget(hosts ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, host := range hosts {
-		delete(r.hosts, host)
+	for _, src := range r.all() {
+		src.cache.mu.Lock()
+		for _, host := range hosts {
+			delete(src.cache.hosts, host)
+		}
+		src.cache.mu.Unlock()
 	}
+}
+
+// known returns the host's files if the read that found them began less than the
+// age ago; with no age it returns the last ones known.
+func (c *cache) known(host string, age time.Duration) []*file {
+	c.mu.Lock()
+	files := c.hosts[host]
+	c.mu.Unlock()
+	if files == nil {
+		return nil
+	}
+	if age == 0 {
+		return files.known()
+	}
+	recent, _ := files.last(age)
+	return recent
+}
+
+// read returns the host's files as they are now.
+func (c *cache) read(ctx context.Context, storage readable, host string) ([]*file, error) {
+	var warning error
+	if !storage.exact {
+		folders, err := c.folders.after(ctx, func(ctx context.Context, last map[string]struct{}) (map[string]struct{}, error) {
+			return readFolders(ctx, storage.storage, last)
+		})
+		if !slices.ContainsFunc(servedOn(host), func(name string) bool { _, ok := folders[keyPart(name)]; return ok }) {
+			return nil, err
+		}
+		warning = err
+	}
+	files := c.host(host)
+	if files == nil {
+		return nil, warning
+	}
+	found, err := files.after(ctx, func(ctx context.Context, last []*file) ([]*file, error) {
+		return readHost(ctx, storage.storage, host, last)
+	})
+	return found, errors.Join(warning, err)
+}
+
+// readFolders returns the names of the folders of all hosts, or the last ones if
+// the storage fails.
+func readFolders(ctx context.Context, storage certmagic.Storage, last map[string]struct{}) (map[string]struct{}, error) {
+	names, err := listChildren(ctx, storage, storagePrefix)
+	if err != nil {
+		return last, fmt.Errorf("listing %s: %w", storagePrefix, err)
+	}
+	folders := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		folders[name] = struct{}{}
+	}
+	return folders, nil
+}
+
+// host returns what is remembered of a host, and makes room for it if that is
+// nothing. It is nil if there is no room.
+func (c *cache) host(host string) *shared[[]*file] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if files := c.hosts[host]; files != nil {
+		return files
+	}
+	if len(c.hosts) >= maxHosts {
+		maps.DeleteFunc(c.hosts, func(_ string, files *shared[[]*file]) bool {
+			if len(files.known()) == 0 {
+				return files.idle(0)
+			}
+			return files.idle(knownAge)
+		})
+	}
+	if len(c.hosts) >= maxHosts {
+		return nil
+	}
+	files := new(shared[[]*file])
+	c.hosts[host] = files
+	return files
 }

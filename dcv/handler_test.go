@@ -156,7 +156,7 @@ func TestHandlerReadsStorage(t *testing.T) {
 	if w.Body.String() != "one" || logs.FilterMessage("validation file served").Len() != 1 {
 		t.Errorf("got %q, logs %v", w.Body, logs.All())
 	}
-	storage.setFail(fmt.Errorf("no connection"))
+	storage.set(func() { storage.fail = fmt.Errorf("no connection") })
 	w = ask(t, h, s, httptest.NewRequest(http.MethodGet, "http://example.org"+PathPrefix+"a.txt", nil))
 	if w.Code != passed || logs.FilterMessage("reading shared challenges").Len() != 1 {
 		t.Errorf("got %d, logs %v", w.Code, logs.All())
@@ -186,8 +186,6 @@ func FuzzChallengePath(f *testing.F) {
 	if err := s.Present(f.Context(), nil, challenge(f, "a", "A1.txt", body, "example.com")); err != nil {
 		f.Fatal(err)
 	}
-	storage := newMemoryStorage("shared")
-	f.Cleanup(s.Manage(storage, everyHost))
 	f.Fuzz(func(t *testing.T, method, host, path, rawPath string) {
 		r := &http.Request{Method: method, Host: host, URL: &url.URL{Path: path, RawPath: rawPath}, Header: http.Header{}}
 		w := ask(t, newHandler(), s, r)

@@ -5,145 +5,185 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 )
 
-// memoryStorage is a certmagic storage that counts what is done to it.
+// memoryStorage is a certmagic storage that counts what is done to it. It has no
+// folders but those that keys imply, as object stores do, and no locks.
 type memoryStorage struct {
 	name string
 
 	mu     sync.Mutex
-	values map[string][]byte
-	locks  map[string]chan struct{}
-	loads  map[string]int
-	fail   error         // returned by Load, Store and Delete
-	gate   chan struct{} // if not nil, Load waits for it
+	values map[string][]version
+	ops    map[string]int // by operation and key, for example "load a/b"
+	fail   error          // returned by all operations
+	gate   chan struct{}  // if not nil, Load and List wait for it
+	delay  time.Duration  // taken by Load and List before they look
+	lag    time.Duration  // after which a change can be seen
+}
+
+// version is a value from the given time on. Nil is none.
+type version struct {
+	from time.Time
+	data []byte
 }
 
 func newMemoryStorage(name string) *memoryStorage {
-	return &memoryStorage{name: name, values: map[string][]byte{}, locks: map[string]chan struct{}{}, loads: map[string]int{}}
+	return &memoryStorage{name: name, values: map[string][]version{}, ops: map[string]int{}}
 }
 
 func (m *memoryStorage) String() string { return m.name }
 
-func (m *memoryStorage) Lock(ctx context.Context, key string) error {
-	for {
-		m.mu.Lock()
-		held, ok := m.locks[key]
-		if !ok {
-			m.locks[key] = make(chan struct{})
-			m.mu.Unlock()
-			return nil
-		}
-		m.mu.Unlock()
+func (m *memoryStorage) Lock(context.Context, string) error   { return errors.New("nothing is locked") }
+func (m *memoryStorage) Unlock(context.Context, string) error { return errors.New("nothing is locked") }
+
+// begin counts the operation and returns with the mutex held.
+func (m *memoryStorage) begin(ctx context.Context, op, key string, read bool) error {
+	m.mu.Lock()
+	m.ops[op+" "+key]++
+	gate, delay := m.gate, m.delay
+	m.mu.Unlock()
+	if read && gate != nil {
 		select {
-		case <-held:
+		case <-gate:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
+	if read && delay > 0 {
+		time.Sleep(delay) // of the bubble
+	}
+	m.mu.Lock()
+	return errors.Join(ctx.Err(), m.fail)
 }
 
-func (m *memoryStorage) Unlock(_ context.Context, key string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	held, ok := m.locks[key]
-	if !ok {
-		return errors.New("not locked")
+func (m *memoryStorage) put(key string, data []byte) {
+	m.values[key] = append(m.values[key], version{from: time.Now().Add(m.lag), data: data})
+}
+
+func (m *memoryStorage) get(key string) []byte {
+	var data []byte
+	for _, v := range m.values[key] {
+		if !v.from.After(time.Now()) {
+			data = v.data
+		}
 	}
-	delete(m.locks, key)
-	close(held)
-	return nil
+	return data
 }
 
 func (m *memoryStorage) Store(ctx context.Context, key string, value []byte) error {
-	m.mu.Lock()
+	err := m.begin(ctx, "store", key, false)
 	defer m.mu.Unlock()
-	if err := errors.Join(ctx.Err(), m.fail); err != nil {
-		return err
+	if err == nil {
+		m.put(key, value)
 	}
-	if _, ok := m.locks[key]; !ok {
-		return errors.New("written without its lock")
-	}
-	m.values[key] = value
-	return nil
+	return err
 }
 
 func (m *memoryStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	m.mu.Lock()
-	m.loads[key]++
-	gate := m.gate
-	m.mu.Unlock()
-	if gate != nil {
-		<-gate
-	}
-	m.mu.Lock()
+	err := m.begin(ctx, "load", key, true)
 	defer m.mu.Unlock()
-	if err := errors.Join(ctx.Err(), m.fail); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	value, ok := m.values[key]
-	if !ok {
-		return nil, fs.ErrNotExist
+	if data := m.get(key); data != nil {
+		return data, nil
 	}
-	return value, nil
+	return nil, fs.ErrNotExist
 }
 
+// Delete takes everything below the key along, as a file storage does.
 func (m *memoryStorage) Delete(ctx context.Context, key string) error {
-	m.mu.Lock()
+	err := m.begin(ctx, "delete", key, false)
 	defer m.mu.Unlock()
-	if err := errors.Join(ctx.Err(), m.fail); err != nil {
+	if err != nil {
 		return err
 	}
-	delete(m.values, key)
+	for have := range m.values {
+		if have == key || strings.HasPrefix(have, key+"/") {
+			m.put(have, nil)
+		}
+	}
 	return nil
 }
 
-func (m *memoryStorage) Exists(_ context.Context, key string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, ok := m.values[key]
-	return ok
+func (m *memoryStorage) Exists(ctx context.Context, key string) bool {
+	_, err := m.Load(ctx, key)
+	return err == nil
 }
 
-func (m *memoryStorage) List(context.Context, string, bool) ([]string, error) {
-	return nil, errors.New("listing is not bounded and must not happen")
+func (m *memoryStorage) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	err := m.begin(ctx, "list", prefix, true)
+	defer m.mu.Unlock()
+	if err != nil || recursive {
+		return nil, errors.Join(err, ctx.Err())
+	}
+	var keys []string
+	for key := range m.values {
+		rest, ok := strings.CutPrefix(key, prefix+"/")
+		if !ok || m.get(key) == nil {
+			continue
+		}
+		child, _, isFolder := strings.Cut(rest, "/")
+		child = path.Join(prefix, child)
+		if isFolder {
+			child += "/" // some storages mark them so
+		}
+		if !slices.Contains(keys, child) {
+			keys = append(keys, child)
+		}
+	}
+	return keys, nil
 }
 
 func (m *memoryStorage) Stat(context.Context, string) (certmagic.KeyInfo, error) {
 	return certmagic.KeyInfo{}, errors.New("not needed")
 }
 
-func (m *memoryStorage) loaded(host string) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.loads[hostKey(host)]
-}
-
-func (m *memoryStorage) allLoads() int {
+// count returns how many operations there were that begin with the prefix.
+func (m *memoryStorage) count(prefix string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := 0
-	for _, loads := range m.loads {
-		n += loads
+	for op, times := range m.ops {
+		if strings.HasPrefix(op, prefix) {
+			n += times
+		}
 	}
 	return n
 }
 
-func (m *memoryStorage) setFail(err error) {
+func (m *memoryStorage) resetCount() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fail = err
+	clear(m.ops)
 }
 
-func (m *memoryStorage) keys() int {
+// set changes how the storage behaves, under its mutex.
+func (m *memoryStorage) set(change func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.values)
+	change()
+}
+
+// keys returns those that can be seen.
+func (m *memoryStorage) keys() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var keys []string
+	for key := range m.values {
+		if m.get(key) != nil {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 var _ certmagic.Storage = (*memoryStorage)(nil)

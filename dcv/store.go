@@ -2,15 +2,18 @@ package dcv
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/sync/errgroup"
 )
 
 // Live is the store of this process. Handlers and issuers of overlapping configs
@@ -24,17 +27,20 @@ var Live = NewStore()
 // goes before one that has it as a twin only, and then the newer before the
 // older; the other is served again when the first is cleaned up.
 //
-// All methods may be called concurrently.
+// All methods may be called concurrently. Those that are for the same ID and host
+// must come one after the other, in all processes, as those of one order do.
 type Store struct {
-	live   atomic.Pointer[liveFiles]
-	mu     sync.Mutex // guards changes of live, and logs
-	logs   map[string]*visitLog
+	live   *liveFiles
+	mu     sync.Mutex // held while live is changed; guards owners
+	owners map[string]*owner
 	remote remote
 }
 
-// liveFiles is never changed after it was stored. Files are in the order in
-// which they are tried.
-type liveFiles map[string][]*file
+// owner is what a challenge ID has presented in this process.
+type owner struct {
+	names  map[string]struct{} // the hosts that its challenges name
+	visits *visitLog
+}
 
 // file is a challenge as it is served on one host.
 type file struct {
@@ -45,7 +51,11 @@ type file struct {
 	body    []byte
 	length  []string // value of the Content-Length header
 	expires time.Time
-	visits  *visitLog // nil if the challenge was presented by another instance
+
+	// One of these is set: how visits are counted if this process presented the
+	// challenge, or when another did.
+	visits    *visitLog
+	presented time.Time
 }
 
 func newFile(ch Challenge, name string) *file {
@@ -64,57 +74,119 @@ func (f *file) live() bool { return f.expires.IsZero() || time.Now().Before(f.ex
 
 // NewStore returns an empty store. Programs use Live; tests make their own.
 func NewStore() *Store {
-	s := &Store{logs: make(map[string]*visitLog)}
-	s.live.Store(&liveFiles{})
-	return s
+	return &Store{live: newLiveFiles(), owners: make(map[string]*owner)}
 }
 
-// Present makes the challenge fetchable on its hosts and their twins: at once in
-// this process, and through storage, if it is not nil, in a cluster. What the
-// same ID had presented for the same hosts is replaced. On an error of the
-// storage the file is nevertheless up in this process; CleanUp takes it down.
-func (s *Store) Present(ctx context.Context, storage certmagic.Storage, ch Challenge) error {
-	if err := ch.check(); err != nil {
+// presented is what one ID presents for one host.
+type presented struct {
+	id, name string
+	files    []*file
+	value    []byte // as it is stored
+}
+
+// Present makes the challenges fetchable on their hosts and the twins of these: at
+// once in this process, and in a cluster through storage, if that is not nil, at
+// the price of one Store for each host that is named. What the same ID had
+// presented for the same hosts is replaced, so files that one ID presents for one
+// host together must come in one call.
+//
+// An error of the storage wraps its cause. The files are nevertheless up in this
+// process; CleanUp takes them down. An invalid challenge is a [*ChallengeError],
+// and then, as when the challenges for one host are too large for the storage,
+// nothing is up.
+func (s *Store) Present(ctx context.Context, storage certmagic.Storage, challenges ...Challenge) error {
+	all, err := byHost(challenges)
+	if err != nil {
 		return err
+	}
+	if storage != nil {
+		for _, p := range all {
+			if p.value, err = encodeFiles(p.id, p.name, p.files); err != nil {
+				return err
+			}
+		}
 	}
 
 	s.mu.Lock()
-	log := s.logs[ch.ID]
-	if log == nil {
-		log = new(visitLog)
-		s.logs[ch.ID] = log
-	}
-	next := maps.Clone(*s.live.Load())
-	for _, name := range ch.Hosts {
-		for _, host := range servedOn(name) {
-			f := newFile(ch, name)
-			f.visits = log
-			next[host] = insertFile(next[host], host, f)
+	for _, p := range all {
+		o := s.owners[p.id]
+		if o == nil {
+			o = &owner{names: make(map[string]struct{}), visits: new(visitLog)}
+			s.owners[p.id] = o
+		}
+		o.names[p.name] = struct{}{}
+		for _, f := range p.files {
+			f.visits = o.visits
+		}
+		for _, host := range servedOn(p.name) {
+			s.live.replace(host, p.id, p.name, p.files)
 		}
 	}
-	s.live.Store(&next)
 	s.mu.Unlock()
 
 	if storage == nil {
 		return nil
 	}
-	return updateHosts(ctx, storage, ch.Hosts, func(host string, files []*file) []*file {
-		for _, name := range ch.Hosts {
-			if slices.Contains(servedOn(name), host) {
-				files = insertFile(files, host, newFile(ch, name))
-			}
+	return forEach(all, func(_ int, p *presented) error {
+		if err := storage.Store(ctx, valueKey(p.name, p.id), p.value); err != nil {
+			return fmt.Errorf("sharing the validation file for %s with other instances: %w", p.name, err)
 		}
-		return files
+		return nil
 	})
+}
+
+// byHost checks the challenges and sorts them by ID and the host they name, in the
+// order given.
+func byHost(challenges []Challenge) ([]*presented, error) {
+	var all []*presented
+	found := make(map[[2]string]*presented)
+	for _, ch := range challenges {
+		if err := ch.check(); err != nil {
+			return nil, err
+		}
+		for _, name := range ch.Hosts {
+			key := [2]string{ch.ID, name}
+			p := found[key]
+			if p == nil {
+				p = &presented{id: ch.ID, name: name}
+				found[key] = p
+				all = append(all, p)
+			}
+			p.files = append(p.files, newFile(ch, name))
+		}
+	}
+	return all, nil
+}
+
+// forEach calls the function for all elements, a few at a time. It goes on after
+// an error, so that one bad key does not keep the others from being written, and
+// returns all of them.
+func forEach[T any](list []T, do func(i int, element T) error) error {
+	const atATime = 8
+	errs := make([]error, len(list))
+	var group errgroup.Group
+	group.SetLimit(atATime)
+	for i, element := range list {
+		group.Go(func() error {
+			errs[i] = do(i, element)
+			return nil
+		})
+	}
+	_ = group.Wait() // they are in errs
+	return errors.Join(errs...)
 }
 
 // cleanUpTimeout bounds the storage calls of one CleanUp.
 const cleanUpTimeout = 30 * time.Second
 
 // CleanUp ends what the ID presented for the hosts and their twins, in memory
-// and, if storage is not nil, there. With no hosts it ends whatever this process
-// has presented under the ID. It is clean-up and therefore also does its work
-// under a cancelled context. Cleaning up what is not there is no error.
+// and, if storage is not nil, there, with one Delete for each host. With no hosts
+// it ends whatever this process has presented under the ID. It needs no Present
+// that succeeded, and works under a cancelled context too, because it often comes
+// after a cancellation. Cleaning up what is not there is no error.
+//
+// When it returns, this process serves the files no more. Other instances serve
+// what they know for up to a second longer.
 func (s *Store) CleanUp(ctx context.Context, storage certmagic.Storage, id string, hosts []string) error {
 	names := make([]string, len(hosts))
 	for i, host := range hosts {
@@ -122,39 +194,41 @@ func (s *Store) CleanUp(ctx context.Context, storage certmagic.Storage, id strin
 	}
 
 	s.mu.Lock()
-	next := maps.Clone(*s.live.Load())
-	if len(names) == 0 {
-		names = next.names(id)
-	}
-	drop := func(_ string, files []*file) []*file {
-		return slices.DeleteFunc(slices.Clone(files), func(f *file) bool {
-			return f.id == id && slices.Contains(names, f.name)
-		})
+	o := s.owners[id]
+	if o != nil && len(names) == 0 {
+		names = slices.Sorted(maps.Keys(o.names))
 	}
 	for _, name := range names {
 		for _, host := range servedOn(name) {
-			if left := drop(host, next[host]); len(left) > 0 {
-				next[host] = left
-			} else {
-				delete(next, host)
-			}
+			s.live.replace(host, id, name, nil)
+		}
+		if o != nil {
+			delete(o.names, name)
 		}
 	}
-	if len(next.names(id)) == 0 {
-		delete(s.logs, id)
+	if o != nil && len(o.names) == 0 {
+		delete(s.owners, id)
 	}
-	s.live.Store(&next)
 	s.mu.Unlock()
 
-	for _, name := range names {
-		s.remote.forget(servedOn(name)...)
-	}
+	// Afterwards, or a request could make this process remember what it is about to
+	// delete.
+	defer func() {
+		for _, name := range names {
+			s.remote.forget(servedOn(name)...)
+		}
+	}()
 	if storage == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
-	return updateHosts(ctx, storage, names, drop)
+	return forEach(names, func(_ int, name string) error {
+		if err := storage.Delete(ctx, valueKey(name, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the shared validation file for %s: %w", name, err)
+		}
+		return nil
+	})
 }
 
 // Lookup returns the body of the live file, looking in memory only. The host must
@@ -167,7 +241,7 @@ func (s *Store) Lookup(host, path string) (body []byte, ok bool) {
 	return nil, false
 }
 
-func (s *Store) find(host, path string) *file { return pickFile((*s.live.Load())[host], path) }
+func (s *Store) find(host, path string) *file { return pickFile(s.live.of(host), path) }
 
 // Visits returns the newest requests that were answered for the ID, oldest first,
 // at most 64. Probes of our own are left out, and so are requests that another
@@ -187,12 +261,12 @@ func (s *Store) VisitCount(id string) uint64 {
 
 func (s *Store) visits(id string) ([]Visit, uint64) {
 	s.mu.Lock()
-	log := s.logs[id]
+	o := s.owners[id]
 	s.mu.Unlock()
-	if log == nil {
+	if o == nil {
 		return nil, 0
 	}
-	return log.newest()
+	return o.visits.newest()
 }
 
 // servedOn returns the hosts on which a name's file is served.
@@ -201,42 +275,6 @@ func servedOn(name string) []string {
 		return []string{name, twin}
 	}
 	return []string{name}
-}
-
-// names returns what the ID's challenges name.
-func (l liveFiles) names(id string) []string {
-	var names []string
-	for host, files := range l {
-		for _, f := range files {
-			if f.id == id && f.name == host {
-				names = append(names, host)
-			}
-		}
-	}
-	return names
-}
-
-// insertFile returns a new list in which the file replaces its predecessor and
-// stands before all others of its kind. Files that name the host are one kind,
-// those that name its twin the other, which comes second.
-func insertFile(files []*file, host string, f *file) []*file {
-	next := make([]*file, 0, len(files)+1)
-	next = append(next, f)
-	for _, old := range files {
-		if old.id != f.id || old.name != f.name {
-			next = append(next, old)
-		}
-	}
-	slices.SortStableFunc(next, func(a, b *file) int {
-		switch {
-		case a.name == host && b.name != host:
-			return -1
-		case a.name != host && b.name == host:
-			return 1
-		}
-		return 0
-	})
-	return next
 }
 
 // pickFile returns the first live file of that path. A path in lower case finds

@@ -45,7 +45,7 @@ func newServing(ctx caddy.Context, storage certmagic.Storage, iss *Issuer) *serv
 	managed := sync.OnceValue(func() func(string) bool { return dcv.HostMatcher(managedHosts(ctx)) })
 	return &serving{
 		ByMethod: proof.New(config), ctx: ctx, logger: iss.logger,
-		unmanage: dcv.Live.Manage(storage, func(host string) bool { return managed()(host) }),
+		unmanage: dcv.Live.Manage(storage, func(host string) (bool, bool) { return managed()(host), false }),
 	}
 }
 

@@ -107,12 +107,10 @@ func (f *files) note(id string, list []dcv.Challenge) {
 }
 
 func (f *files) put(ctx context.Context, list []dcv.Challenge) error {
-	for _, ch := range list {
-		if err := dcv.Live.Present(ctx, f.storage, ch); err != nil {
-			return err
-		}
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	return dcv.Live.Present(ctx, f.storage, list...)
 }
 
 func (f *files) remove(ctx context.Context, id string, hosts []string) {

@@ -191,6 +191,14 @@ func TestFilesAreReplaced(t *testing.T) {
 	if got := served("replaced.localhost", "A2.txt"); got != "two" {
 		t.Errorf("the new file is %q", got)
 	}
+	p.Challenges = append(p.Challenges, vendors.Challenge{Method: vendors.MethodHTTP, FileName: "A3.txt", FileContent: "three"},
+		vendors.Challenge{Name: p.Names[0], Method: vendors.MethodHTTP, FileName: "A4.txt", FileContent: "four"})
+	if err := m.Present(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if got := served(p.Names[0], "A3.txt") + served(p.Names[0], "A4.txt"); got != "threefour" {
+		t.Errorf("of two files for one name there are %q", got)
+	}
 	// Another process knows only what the proof tells.
 	other, _ := newProver(t, func(c *Config) { c.Storage = storage })
 	other.CleanUp(t.Context(), p)
