@@ -27,7 +27,7 @@ type files struct {
 	mode    Mode
 	about   vendors.Description
 	storage certmagic.Storage
-	port    int
+	port    func() int
 	listen  func(ctx context.Context) (release func(), err error)
 	logger  *zap.Logger
 
@@ -262,8 +262,8 @@ func (f *files) fetchPort(method vendors.Method) int {
 	switch {
 	case method == vendors.MethodHTTPS:
 		return f.about.HTTPSPort
-	case f.about.HTTPPort == 0 && f.about.AnyName:
-		return f.port
+	case f.about.HTTPPort == 0 && f.about.AnyName && f.port != nil:
+		return f.port()
 	}
 	return f.about.HTTPPort
 }
