@@ -273,3 +273,17 @@ func (ls *listeners) handOver(front *Front) {
 		ls.close(l)
 	}
 }
+
+// CloseUnused closes the listeners that are left open for a next user. Call it when none
+// is to be expected.
+func CloseUnused() { temporary.closeUnused() }
+
+func (ls *listeners) closeUnused() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.open {
+		if l.users == 0 {
+			ls.close(l)
+		}
+	}
+}
