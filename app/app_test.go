@@ -114,6 +114,8 @@ func (*testIssuer) Issue(context.Context, *x509.CertificateRequest) (*certmagic.
 	return nil, certmagic.ErrNoRetry{Err: errors.New("this is a test")}
 }
 
+func (*testIssuer) Round(context.Context, string) (time.Duration, bool) { return 0, false }
+
 var (
 	_ Member                = (*testIssuer)(nil)
 	_ caddytls.ConfigSetter = (*testIssuer)(nil)

@@ -366,7 +366,7 @@ func reasonText(reason int) string {
 func (iss *Issuer) start() {
 	magic, line := iss.config(), iss.currentLine()
 	proofs := iss.proofs
-	proofs.Storage, proofs.Port = magic.Storage, iss.listenPort()
+	proofs.Storage, proofs.Port = magic.Storage, iss.listenPort
 	proofs.Listen = func(ctx context.Context) (func(), error) { return iss.app.Listen(ctx, iss.Bind, iss.listenPort()) }
 	ctx, cancel := context.WithCancel(iss.ctx)
 	prove := proof.New(proofs)
