@@ -89,10 +89,7 @@ func (iss *testIssuer) Provision(ctx caddy.Context) (err error) {
 
 func (iss *testIssuer) SetConfig(magic *certmagic.Config) {
 	if iss.unmanage == nil {
-		iss.unmanage = dcv.Live.Manage(magic.Storage, func(host string) bool {
-			ours, _ := iss.app.Managed(host)
-			return ours
-		})
+		iss.unmanage = dcv.Live.Manage(magic.Storage, iss.app.Managed)
 	}
 	if err := iss.app.Attach(iss); err != nil {
 		panic(err)
@@ -300,11 +297,11 @@ func publish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := dcv.Live.Publish(t.Context(), nil, ch); err != nil {
+	if err := dcv.Live.Present(t.Context(), nil, ch); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := dcv.Live.Withdraw(context.Background(), nil, "app", nil); err != nil {
+		if err := dcv.Live.CleanUp(context.Background(), nil, "app", nil); err != nil {
 			t.Error(err)
 		}
 	})

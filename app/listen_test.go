@@ -295,7 +295,7 @@ func TestReloadsUnderFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := elsewhere.Publish(t.Context(), &certmagic.FileStorage{Path: s.dir}, ch); err != nil {
+	if err := elsewhere.Present(t.Context(), &certmagic.FileStorage{Path: s.dir}, ch); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())

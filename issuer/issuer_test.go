@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"net"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
