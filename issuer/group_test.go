@@ -134,6 +134,9 @@ func TestGroupSharesCertificate(t *testing.T) {
 		if n := w.ca.Calls("replace"); n != 0 {
 			t.Errorf("%d reissues for names that share a certificate", n)
 		}
+		if n := w.ca.Calls("validate"); n != 1 {
+			t.Errorf("one order was prepared %d times", n)
+		}
 		if n := w.ca.Calls("collect"); n > 60 {
 			t.Errorf("%d questions for the status of one order", n)
 		}
