@@ -135,6 +135,24 @@ func TestTermOfResolvedOrder(t *testing.T) {
 	})
 }
 
+// What a request says of a paid order is what was agreed, whatever the configuration says now.
+func TestRequestIsWhatWasAgreed(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		e := w.entry("example.com")
+		p.reload(func(f *flow) {
+			f.order.Product, f.order.Term, f.order.Method = "comodo-ssl", vendors.Term{Years: 3}, vendors.MethodDNS
+			f.rules.groups = [][]string{{"example.net", "example.com"}}
+		})
+		r := p.request(e)
+		if r.Product != "comodo-positivessl" || r.Term.Years != 1 || r.Method != vendors.MethodHTTP || !slices.Equal(r.Names, []string{"example.com"}) {
+			t.Errorf("request = %+v", r)
+		}
+	})
+}
+
 // A renewal buys what the configuration says today. Racent's renew carries no product, so
 // that it is no way to a changed one.
 func TestChangedProductIsBought(t *testing.T) {
