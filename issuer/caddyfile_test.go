@@ -69,6 +69,7 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		PollMin:        caddy.Duration(10 * time.Second),
 		PollMax:        caddy.Duration(5 * time.Minute),
 		RenewMargin:    caddy.Duration(20 * 24 * time.Hour),
+		Settle:         new(caddy.Duration(2 * time.Second)),
 		SpendLimit:     &SpendLimit{Orders: 3, Per: caddy.Duration(7 * 24 * time.Hour)},
 		AllowOnDemand:  true,
 		Orders:         []AdoptedOrder{{"1", []string{"a.example.com", "b.example.com"}}, {"2", []string{"c.example.com"}}},

@@ -214,15 +214,15 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	return failed
 }
 
-// underway returns the newest order for the name, as far as this process knows, if it is
-// waited for.
+// underway returns the newest order for the name, as far as this process knows, if there
+// is nothing to be done but to wait for it.
 func (f *flow) underway(name string) *ledger.Entry {
 	now := f.ledger.Time()
 	for _, e := range f.account.ledger.About(name) {
 		if e.State == ledger.Gone || e.Over(now) || !e.Speaks(name) {
 			continue
 		}
-		if e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) {
+		if e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) && e.Blocks(name, f.margin(e), now) {
 			return e
 		}
 		return nil

@@ -143,7 +143,7 @@ func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order
 		j.log.Warn("the certificate's first name is another one than was ordered", zap.String("order_id", e.OrderID),
 			zap.String("first_name", firstName(leaf)), zap.String("ordered", e.Names[0]))
 	}
-	return move{answer: true, change: func(e *ledger.Entry) {
+	return move{change: func(e *ledger.Entry) {
 		e.State, e.Flag, e.Problem = ledger.Issued, nil, ""
 		e.Covered = lowered(leaf.DNSNames)
 		e.Certificate = &ledger.Certificate{
