@@ -397,3 +397,36 @@ func TestUnreadableEntryStopsPurchases(t *testing.T) {
 		})
 	}
 }
+
+// lossy loses the entries that are stored, and says that all is well.
+type lossy struct {
+	certmagic.Storage
+	losing bool
+}
+
+func (s *lossy) Store(ctx context.Context, key string, v []byte) error {
+	if s.losing && strings.Contains(key, "/entries/") {
+		return nil
+	}
+	return s.Storage.Store(ctx, key, v)
+}
+
+// Nothing is sent for an entry that others cannot find.
+func TestLostEntryIsNotPaidFor(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		storage := &lossy{losing: true}
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			storage.Storage, f.ledger.Storage = f.ledger.Storage, storage
+		})
+		p.configure("example.com")
+		time.Sleep(day)
+		if n := w.ca.Calls("place"); n != 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+		storage.losing = false
+		p.untilServed(7*time.Hour, "example.com")
+		w.wantCharges(1)
+	})
+}
