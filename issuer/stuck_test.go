@@ -216,9 +216,13 @@ func TestRefusedRenewal(t *testing.T) {
 			p := w.start(nil, nil)
 			stop := p.maintain(false)
 			p.mustObtain("example.com")
-			for range 410 {
+			for d := range 410 {
 				time.Sleep(day)
 				p.untilServed(0, "example.com")
+				if d == 345 {
+					// The old order is of no use any more.
+					w.ca.Inject(sandboxca.Fault{Endpoint: "replace", Kind: sandboxca.APICode, Code: -5, Errors: "status does not allow"})
+				}
 			}
 			w.wantCharges(2)
 			if w.ca.Calls("renew") == 0 || w.ca.Calls("renew") > 2 {
