@@ -61,7 +61,7 @@ func (l *Ledger) Resolve(ctx context.Context, id string, r Resolution) (*Entry, 
 				e.Attempt.Started.UTC().Format(time.RFC3339), ready.UTC().Format(time.RFC3339))
 		}
 	}
-	return l.Write(ctx, e, func(e *Entry) {
+	next, err := l.Write(ctx, e, func(e *Entry) {
 		e.Flag, e.Problem = nil, ""
 		switch reissue := e.State == Asked && e.Attempt.Kind == KindReissue; {
 		case r.None && reissue && e.Certificate != nil:
@@ -73,6 +73,11 @@ func (l *Ledger) Resolve(ctx context.Context, id string, r Resolution) (*Entry, 
 			e.use(r.OrderID, reissue, l.Time())
 		}
 	})
+	if err == nil && r.None {
+		// Nobody gets a certificate for it any more.
+		err = l.ForgetKey(ctx, e.Attempt.Reference)
+	}
+	return next, err
 }
 
 // use makes the entry go on with the order of the given ID.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -83,7 +84,15 @@ func (w *world) watch(visit func(point string)) {
 	})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.onPoint = func(point string) { numbered(strings.ReplaceAll(point, w.account(), "ACCOUNT")) }
+	w.onPoint = func(point string) { numbered(w.nameless(point)) }
+}
+
+// randomParts are the parts of storage keys that are made up anew in each life.
+var randomParts = regexp.MustCompile(`(entries|keys|drafts|commercial/dcv/[^/]+)/[^/]+$`)
+
+// nameless is a point without what differs from one life to another.
+func (w *world) nameless(point string) string {
+	return randomParts.ReplaceAllString(strings.ReplaceAll(point, w.account(), "ACCOUNT"), "$1/FILE")
 }
 
 // pointsOf lists the points of an undisturbed life. They come from what the code

@@ -8,36 +8,34 @@ import (
 	"testing"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
-	"github.com/caddy-commercial/caddy-commercial/issuer"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// lostOrder leaves a world in which the answer to an order was lost, the vendor
-// cannot be asked about it any more, and the ledger has given up. Whether there is an
-// order depends on the phase in which the answer was lost.
+// lostOrder leaves a world in which the answer to an order was lost a week ago, and the
+// vendor cannot be asked about it. Whether there is an order depends on the phase in which
+// the answer was lost.
 func lostOrder(t *testing.T, name string, phase sandboxca.Phase) *world {
 	t.Helper()
 	w := newWorld(t, nil)
 	w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: phase, Kind: sandboxca.Reset, Times: 1})
-	heal := w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTML})
+	w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTML})
 	s := w.start(w.simple(w.node, name))
-	s.awaitLog("looking up a reference failed")
+	s.awaitEntry("a look-up in vain", func(e logEntry) bool { return strings.Contains(e.raw, "looking up reference") })
 	s.stop()
-	heal()
 
-	// No fault makes this vendor's look-up undecidable for good, so the ledger is told
-	// that it was.
-	records := w.records()
-	if len(records) != 1 || records[0].State != issuer.StateIntent {
-		t.Fatalf("the ledger has not one intent: %+v", records)
+	// The look-ups go on failing, but a person is not asked before a week has passed.
+	entries := w.entries()
+	if len(entries) != 1 || entries[0].State != ledger.Asked {
+		t.Fatalf("the ledger has not one order whose answer is missing: %+v", entries)
 	}
-	rec := records[0]
-	rec.State, rec.Problem = issuer.StateUncertain, "for a test"
-	rec.Revision++
-	data, err := json.Marshal(rec)
+	e := entries[0]
+	e.Attempt.Started = e.Attempt.Started.AddDate(0, 0, -8)
+	e.Revision++
+	data, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.storage, "commercial", "racent", w.account(), "orders", name+".json")
+	file := filepath.Join(w.storage, "commercial", "racent", w.account(), "entries", e.ID+".json")
 	if _, err := os.Stat(file); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +61,7 @@ func TestResolve(t *testing.T) {
 			t.Parallel()
 			w := lostOrder(t, name, tt.phase)
 			w.charges(tt.orders)
-			reference := w.records()[0].Attempt.Reference
+			reference := w.entries()[0].Attempt.Reference
 
 			placed := w.ca.Calls("place")
 			s := w.start(w.simple(w.node, name))
@@ -90,8 +88,9 @@ func TestResolve(t *testing.T) {
 			w.charges(1)
 			w.nothingForgotten()
 
+			args[2] = "other.localhost"
 			if out, err := w.run(w.node, args...); err == nil || !strings.Contains(out, "nothing to resolve") {
-				t.Errorf("resolving again: error %v\n%s", err, out)
+				t.Errorf("resolving a name that has no order: error %v\n%s", err, out)
 			}
 		})
 	}

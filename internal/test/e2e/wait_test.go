@@ -67,7 +67,7 @@ func TestSlowOnlyIssuer(t *testing.T) {
 	w := newWorld(t, neverIssue)
 	const name = "shop.localhost"
 	s := w.start(w.simple(w.node, name, "max_wait 1s"))
-	s.awaitLog("the order takes its time; waiting for it in the background")
+	s.awaitLog("the certificate takes its time; going on in the background")
 	w.issueNow()
 	// No retry of certmagic comes so soon.
 	ready := time.Now()

@@ -21,10 +21,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
-	"github.com/caddy-commercial/caddy-commercial/issuer"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
 // apiToken is the secret that no log and no file may show.
@@ -228,46 +226,60 @@ func (w *world) charges(want int) {
 	}
 }
 
-// records reads the ledger from the storage's files.
-func (w *world) records() []*issuer.Record {
+// entries reads the ledger from the storage's files, those of terms that are over as well.
+func (w *world) entries() []*ledger.Entry {
 	w.t.Helper()
-	files, err := filepath.Glob(filepath.Join(w.storage, "commercial", "*", "*", "orders", "*.json"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var records []*issuer.Record
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+	var list []*ledger.Entry
+	for _, folder := range []string{"entries", "past"} {
+		files, err := filepath.Glob(filepath.Join(w.storage, "commercial", "*", "*", folder, "*.json"))
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		rec := new(issuer.Record)
-		if err := json.Unmarshal(data, rec); err != nil {
-			w.t.Fatalf("%s: %v", file, err)
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			e := new(ledger.Entry)
+			if err := json.Unmarshal(data, e); err != nil {
+				w.t.Fatalf("%s: %v", file, err)
+			}
+			list = append(list, e)
 		}
-		records = append(records, rec)
 	}
-	return records
+	return list
 }
 
-// nothingForgotten fails if there is a charge that the ledger knows nothing of.
+// nothingForgotten fails if there is a charge that the ledger knows nothing of, or if the
+// private key of a request is left in storage when all certificates are where they belong.
 func (w *world) nothingForgotten() {
 	w.t.Helper()
 	known := make(map[string]bool)
-	for _, rec := range w.records() {
-		if rec.Order != nil {
-			known[rec.Order.Reference], known[rec.Order.ID] = true, true
-		}
-		for _, past := range rec.Past {
-			known[past.Reference], known[past.ID] = true, true
-		}
+	for _, e := range w.entries() {
+		known[e.Attempt.Reference], known[e.OrderID], known[e.RootID] = true, true, true
 	}
 	for _, charge := range w.ca.Charges() {
-		// A vendor without references knows its own ID only.
+		// A reissue has another reference, and a vendor without any knows its own ID only.
 		if !known[charge.Reference] && !known[charge.OrderID] {
 			w.t.Errorf("order %s with reference %s was paid for, and the ledger does not know it", charge.OrderID, charge.Reference)
 		}
 	}
+	w.await("the private keys of requests to be removed", func() error {
+		if kept := w.keptKeys(); len(kept) > 0 {
+			return fmt.Errorf("there are %q", kept)
+		}
+		return nil
+	})
+}
+
+// keptKeys are the files of the private keys that are kept for requests under way.
+func (w *world) keptKeys() []string {
+	w.t.Helper()
+	files, err := filepath.Glob(filepath.Join(w.storage, "commercial", "*", "*", "keys", "*"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return files
 }
 
 // fetchedWell fails unless the CA fetched files of name, and always got them.
@@ -293,7 +305,7 @@ func (w *world) account() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return certmagic.StorageKeys.Safe(u.Host)
+	return ledger.Escape(u.Host)
 }
 
 // localRoots is the CA of Caddy's own internal issuer in the storage.
