@@ -227,7 +227,7 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 			}
 		}
 	}
-	m := f.flag(e, reason)
+	m := f.flagEnded(e, reason)
 	if change := m.change; change != nil {
 		m.change = func(e *ledger.Entry) {
 			change(e)

@@ -120,6 +120,23 @@ func (f *flow) flag(e *ledger.Entry, reason string) move {
 	}}
 }
 
+// flagEnded hands over an order that gives no certificate any more under the ID that is
+// known.
+func (f *flow) flagEnded(e *ledger.Entry, reason string) move {
+	m := f.flag(e, reason)
+	change := m.change
+	if change == nil && e.Flag.Ended {
+		return m
+	}
+	m.change = func(e *ledger.Entry) {
+		if change != nil {
+			change(e)
+		}
+		e.Flag.Ended = true
+	}
+	return m
+}
+
 // flagged is the error for an order that a person must look at.
 func (f *flow) flagged(e *ledger.Entry, reason string) error {
 	if e.OrderID == "" || e.State == ledger.Asked {
