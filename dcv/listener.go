@@ -104,11 +104,7 @@ func (ls *listeners) listen(ctx context.Context, front *Front, host string, port
 		l.stand = newStand(l)
 		ls.open[addr] = l
 	}
-	l.users++
-	if l.linger != nil {
-		l.linger.Stop()
-		l.linger = nil
-	}
+	lease := ls.use(l)
 	l.stand.front.Store(front)
 	var err error
 	if l.socket == nil {
@@ -116,7 +112,6 @@ func (ls *listeners) listen(ctx context.Context, front *Front, host string, port
 	}
 	ls.mu.Unlock()
 
-	lease := &Lease{listeners: ls, listener: l}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		ctx, cancel := context.WithTimeout(ctx, retryPatience)
 		defer cancel()
@@ -130,6 +125,16 @@ func (ls *listeners) listen(ctx context.Context, front *Front, host string, port
 		return lease, &ListenError{Addr: addr, Err: err}
 	}
 	return lease, nil
+}
+
+// use adds a user.
+func (ls *listeners) use(l *listener) *Lease {
+	l.users++
+	if l.linger != nil {
+		l.linger.Stop()
+		l.linger = nil
+	}
+	return &Lease{listeners: ls, listener: l}
 }
 
 // try opens the socket, or sees to it that this is tried again.
@@ -232,13 +237,15 @@ func (ls *listeners) leave(l *listener, linger time.Duration) {
 		ls.close(l)
 		return
 	}
-	l.linger = time.AfterFunc(linger, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(linger, func() {
 		ls.mu.Lock()
 		defer ls.mu.Unlock()
-		if l.users == 0 && ls.open[l.addr] == l {
+		if l.linger == timer { // nobody has come, nor come and gone
 			ls.close(l)
 		}
 	})
+	l.linger = timer
 }
 
 func (ls *listeners) close(l *listener) {
