@@ -149,10 +149,20 @@ func (a *account) forget(w *want) {
 	}
 }
 
-func (a *account) hand(name, reference string) {
+// give ends the call of Issue that waits for the name with its certificate, if there is
+// one. What is noted of it is noted before, because the caller goes on at once: it tells that
+// it has stored the certificate, and it may ask for another one.
+func (a *account) give(w *want, with answer) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.handed[name] = &handover{reference: reference}
+	if w == nil || w.done == nil {
+		return false
+	}
+	a.handed[w.name] = &handover{reference: with.entry.Attempt.Reference}
+	if a.wants[w.name] == w {
+		delete(a.wants, w.name)
+	}
+	return w.tell(with)
 }
 
 // stored notes that certmagic has stored a certificate for the name, and reports whether

@@ -96,14 +96,12 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	p := f.pursue(ctx, name, w)
 	log := f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))
 	switch {
-	case p.got != nil && f.account.tell(w, answer{got: p.got, entry: p.entry}):
-		f.account.hand(name, p.entry.Attempt.Reference)
-		f.account.forget(w)
+	case p.got != nil && f.account.give(w, answer{got: p.got, entry: p.entry}):
 		f.account.resetPace(name)
 		return handoverPatience, true
 	case p.done:
-		f.account.tell(w, answer{err: errDelivered})
 		f.account.forget(w)
+		f.account.tell(w, answer{err: errDelivered})
 		f.account.resetPace(name)
 		return 0, false
 	case ctx.Err() != nil:
@@ -124,10 +122,12 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		log.Debug("certificate not ready yet", zap.Error(err), zap.Duration("wait", wait))
 		return wait, true
 	}
-	f.account.tell(w, answer{err: err})
 	f.account.note(w, err)
 	if p.stop {
 		f.account.forget(w)
+	}
+	f.account.tell(w, answer{err: err})
+	if p.stop {
 		f.account.resetPace(name)
 		return 0, false
 	}
