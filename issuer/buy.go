@@ -343,7 +343,7 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 		}
 	}
 	if !found {
-		return &PendingError{Vendor: f.about.Name, Names: e.Names, Detail: "the storage lost the ledger's entry before anything was sent"}
+		return fmt.Errorf("nothing is bought for %s: the storage lost the ledger's entry before anything was sent; is it shared, and does it keep what is written?", e.Names[0])
 	}
 	return nil
 }

@@ -425,6 +425,9 @@ func TestLostEntryIsNotPaidFor(t *testing.T) {
 		if n := w.ca.Calls("place"); n != 0 {
 			t.Errorf("%d requests were sent", n)
 		}
+		if n := w.ca.Calls("validate"); n > 20 {
+			t.Errorf("%d preparations in vain in a day", n)
+		}
 		storage.losing = false
 		p.untilServed(7*time.Hour, "example.com")
 		w.wantCharges(1)
