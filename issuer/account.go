@@ -22,6 +22,7 @@ type account struct {
 	looks   map[string]*look     // by the reference of an attempt
 	paces   map[string]*pace     // by name
 	driven  map[string]struct{}  // IDs of entries
+	storing map[string]struct{}  // names whose certificate is being stored
 	waiting int                  // calls of Issue
 
 	buying  int      // purchases under way
@@ -39,7 +40,7 @@ type account struct {
 func newAccount() *account {
 	return &account{
 		wants: make(map[string]*want), handed: make(map[string]*handover), looks: make(map[string]*look), paces: make(map[string]*pace),
-		driven: make(map[string]struct{}), queued: make(map[string]struct{}), noRenew: make(map[string]struct{}),
+		driven: make(map[string]struct{}), storing: make(map[string]struct{}), queued: make(map[string]struct{}), noRenew: make(map[string]struct{}),
 		chains: make(map[string]chain),
 	}
 }
@@ -77,6 +78,9 @@ type handover struct {
 func (a *account) ask(w *want) (done <-chan answer, why error, ours bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if _, storing := a.storing[w.name]; storing {
+		return nil, errDelivered, false
+	}
 	if old := a.wants[w.name]; old != nil {
 		if old.used && old.key != w.key {
 			return nil, old.why, false
@@ -105,6 +109,20 @@ func (a *account) tell(w *want, with answer) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return w.tell(with)
+}
+
+// store lets a certificate be stored for the name: calls of Issue hold certmagic's lock of it,
+// so that one that waits is ended, and those that come meanwhile do not wait.
+func (a *account) store(name string) (stored func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wants[name].tell(answer{err: errDelivered})
+	a.storing[name] = struct{}{}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.storing, name)
+	}
 }
 
 // hangUp ends the wait of a call from its own side. If an answer came in that moment, it

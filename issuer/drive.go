@@ -312,8 +312,7 @@ func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key cryp
 	if err != nil {
 		return ends(progress{err: err})
 	}
-	// Issue holds certmagic's lock for the name, and ends first.
-	f.account.tell(j.want, answer{err: errDelivered})
+	defer f.account.store(j.name)()
 	if err := f.site.Deliver(ctx, j.name, key, issuedCertificate(f.about, got, e)); err != nil {
 		return ends(progress{err: fmt.Errorf("storing the certificate of order %s for %s: %w", e.OrderID, j.name, err)})
 	}

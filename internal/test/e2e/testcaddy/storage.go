@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,6 +26,10 @@ type Storage struct {
 
 	// URL to report writes to. Empty means that none are reported.
 	Report string `json:"report,omitempty"`
+
+	// File to note each call in: the time in nanoseconds, what is done, and the key.
+	// Empty means that none are noted.
+	Journal string `json:"journal,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -37,12 +42,20 @@ func (Storage) CaddyModule() caddy.ModuleInfo {
 
 // CertMagicStorage implements caddy.StorageConverter.
 func (s *Storage) CertMagicStorage() (certmagic.Storage, error) {
-	return &reporting{&certmagic.FileStorage{Path: s.Root}, s.Report}, nil
+	files := &reporting{&certmagic.FileStorage{Path: s.Root}, s.Report}
+	if s.Journal == "" {
+		return files, nil
+	}
+	journal, err := os.OpenFile(s.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &noting{files, journal}, nil
 }
 
 // UnmarshalCaddyfile sets up the storage from Caddyfile tokens.
 //
-//	e2e_points <root> [<report url>]
+//	e2e_points <root> [<report url> [<journal>]]
 func (s *Storage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume module name
 	if !d.Args(&s.Root) {
@@ -50,6 +63,9 @@ func (s *Storage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if d.NextArg() {
 		s.Report = d.Val()
+	}
+	if d.NextArg() {
+		s.Journal = d.Val()
 	}
 	if d.NextArg() {
 		return d.ArgErr()

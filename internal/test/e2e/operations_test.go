@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// maxOperations is what an issuance may cost of the storage.
+const maxOperations = 12
+
+// TestOperations counts what a plain issuance costs of the storage, from the first look
+// into the ledger until nothing is left to do. What certmagic does is only told.
+func TestOperations(t *testing.T) {
+	t.Parallel()
+	const name = "shop.localhost"
+	for range 5 {
+		w := newWorld(t, nil)
+		journal := filepath.Join(w.dir, "operations")
+		config := strings.Replace(w.simple(w.node, name), w.hooks+"/point", w.hooks+"/point "+journal, 1)
+		s := w.start(config)
+		s.served(name)
+		w.nothingForgotten()
+		w.charges(1)
+		ops := w.operations(journal)
+		ours := ofLedger(ops)
+		if len(ours) == 0 {
+			t.Fatalf("nothing was noted: %q", ops)
+		}
+		if took := ours[len(ours)-1].at.Sub(ops[0].at); took > 2*time.Second {
+			// The names are looked over after three seconds, which is not part of it.
+			t.Logf("this machine is busy: it took %s", took)
+			s.stop()
+			continue
+		}
+		certmagics := make(map[string]int)
+		for _, op := range ops {
+			if !slices.Contains(ours, op) {
+				certmagics[op.what]++
+			}
+		}
+		t.Logf("ours, %d: %v", len(ours), ours)
+		var told []string
+		for _, what := range slices.Sorted(maps.Keys(certmagics)) {
+			told = append(told, fmt.Sprintf("%d %s", certmagics[what], what))
+		}
+		t.Logf("of Caddy and certmagic, start included, %d: %s", len(ops)-len(ours), strings.Join(told, ", "))
+		if len(ours) > maxOperations {
+			t.Errorf("an issuance took %d operations of the storage, want at most %d", len(ours), maxOperations)
+		}
+		return
+	}
+	t.Skip("this machine is too busy to tell an issuance from what follows it")
+}
+
+// operation is one call of the storage.
+type operation struct {
+	at        time.Time
+	what, key string
+}
+
+func (o operation) String() string { return o.what + " " + o.key }
+
+// operations reads what a server's storage has noted.
+func (w *world) operations(journal string) []operation {
+	w.t.Helper()
+	data, err := os.ReadFile(journal)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var ops []operation
+	for line := range strings.Lines(string(data)) {
+		var nanos int64
+		var op operation
+		if n, err := fmt.Sscan(line, &nanos, &op.what, &op.key); n < 2 {
+			w.t.Fatal(errors.Join(fmt.Errorf("line %q", line), err))
+		}
+		op.at = time.Unix(0, nanos)
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+// ofLedger are the operations on this plugin's own part of the storage.
+func ofLedger(ops []operation) []operation {
+	return slices.DeleteFunc(slices.Clone(ops), func(op operation) bool { return !strings.HasPrefix(op.key, "commercial") })
+}
