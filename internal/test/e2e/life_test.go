@@ -43,7 +43,7 @@ func (w *world) publishElsewhere(name string) (path, body string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := dcv.NewStore().Publish(w.t.Context(), &certmagic.FileStorage{Path: w.storage}, ch); err != nil {
+	if err := dcv.NewStore().Present(w.t.Context(), &certmagic.FileStorage{Path: w.storage}, ch); err != nil {
 		w.t.Fatal(err)
 	}
 	return ch.Path, string(ch.Body)
