@@ -125,4 +125,7 @@ func (a *App) endLeases() {
 		}
 	}
 	clear(a.leases)
+	if !goesOn {
+		dcv.CloseUnused()
+	}
 }

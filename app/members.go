@@ -21,6 +21,17 @@ func (a *App) membersOf(policy *caddytls.AutomationPolicy) []Member {
 	return list
 }
 
+// Peers are the registered issuers, but for the given one, that work for the same account.
+func (a *App) Peers(m Member) []Member {
+	var peers []Member
+	for other := range a.members {
+		if other != m && other.IssuerKey() == m.IssuerKey() {
+			peers = append(peers, other)
+		}
+	}
+	return peers
+}
+
 // membersFor are the issuers of ours that the config has for the name.
 func (h *hosts) membersFor(name string) []Member {
 	if i := h.policy(dcv.NormalizeHost(name)); i < len(h.members) {

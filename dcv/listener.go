@@ -104,11 +104,7 @@ func (ls *listeners) listen(ctx context.Context, front *Front, host string, port
 		l.stand = newStand(l)
 		ls.open[addr] = l
 	}
-	l.users++
-	if l.linger != nil {
-		l.linger.Stop()
-		l.linger = nil
-	}
+	lease := ls.use(l)
 	l.stand.front.Store(front)
 	var err error
 	if l.socket == nil {
@@ -116,7 +112,6 @@ func (ls *listeners) listen(ctx context.Context, front *Front, host string, port
 	}
 	ls.mu.Unlock()
 
-	lease := &Lease{listeners: ls, listener: l}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		ctx, cancel := context.WithTimeout(ctx, retryPatience)
 		defer cancel()
@@ -130,6 +125,16 @@ func (ls *listeners) listen(ctx context.Context, front *Front, host string, port
 		return lease, &ListenError{Addr: addr, Err: err}
 	}
 	return lease, nil
+}
+
+// use adds a user.
+func (ls *listeners) use(l *listener) *Lease {
+	l.users++
+	if l.linger != nil {
+		l.linger.Stop()
+		l.linger = nil
+	}
+	return &Lease{listeners: ls, listener: l}
 }
 
 // try opens the socket, or sees to it that this is tried again.
@@ -232,13 +237,15 @@ func (ls *listeners) leave(l *listener, linger time.Duration) {
 		ls.close(l)
 		return
 	}
-	l.linger = time.AfterFunc(linger, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(linger, func() {
 		ls.mu.Lock()
 		defer ls.mu.Unlock()
-		if l.users == 0 && ls.open[l.addr] == l {
+		if l.linger == timer { // nobody has come, nor come and gone
 			ls.close(l)
 		}
 	})
+	l.linger = timer
 }
 
 func (ls *listeners) close(l *listener) {
@@ -271,5 +278,19 @@ func (ls *listeners) handOver(front *Front) {
 		l.logger.Info("leaving the port to the server of the config", zap.String("address", l.addr), zap.String("server", srv.Name()))
 		l.stand.heir.Store(srv)
 		ls.close(l)
+	}
+}
+
+// CloseUnused closes the listeners that are left open for a next user. Call it when none
+// is to be expected.
+func CloseUnused() { temporary.closeUnused() }
+
+func (ls *listeners) closeUnused() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.open {
+		if l.users == 0 {
+			ls.close(l)
+		}
 	}
 }

@@ -163,8 +163,9 @@ func TestLingering(t *testing.T) {
 		l.stand = newStand(l)
 		ls.open[l.addr] = l
 		use := func() *Lease {
-			l.users++
-			return &Lease{listeners: ls, listener: l}
+			ls.mu.Lock()
+			defer ls.mu.Unlock()
+			return ls.use(l)
 		}
 		isOpen := func() bool {
 			ls.mu.Lock()
@@ -246,9 +247,7 @@ func TestReleaseWhileSharing(t *testing.T) {
 		t.Error("closed with requests that wait for the config")
 	}
 	must(t, other.(io.Closer).Close())
-	temporary.mu.Lock()
-	defer temporary.mu.Unlock()
-	temporary.close(lease.listener)
+	CloseUnused()
 }
 
 // tryGet returns status and body or what went wrong.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,7 @@ func TestForeignValues(t *testing.T) {
 func TestStoredValueIsBounded(t *testing.T) {
 	data := bytes.Repeat([]byte(`{"path":"","body":""},`), maxStoredValue)
 	data = append([]byte(`{"id":"a","host":"example.com","files":[`), data...)
+	data = append(data, `{"path":"","body":""}]}`...) // it is sound JSON
 	const rounds = 100
 	if each := allocatedBytes(rounds, func() {
 		if _, err := decodeFiles(valueKey("example.com", "a"), "example.com", data); !errors.Is(err, errForeign) {
@@ -273,11 +275,11 @@ func TestManyValuesOfOneHost(t *testing.T) {
 // lists.
 type vanishing struct {
 	*memoryStorage
-	lists int
+	lists atomic.Int64
 }
 
 func (v *vanishing) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
-	if v.lists--; v.lists >= 0 {
+	if v.lists.Add(-1) >= 0 {
 		return nil, &fs.PathError{Op: "lstat", Path: filepath.Join("/data", prefix, "12345"), Err: fs.ErrNotExist}
 	}
 	return v.memoryStorage.List(ctx, prefix, recursive)
@@ -286,11 +288,11 @@ func (v *vanishing) List(ctx context.Context, prefix string, recursive bool) ([]
 func TestFileVanishesDuringList(t *testing.T) {
 	storage := &vanishing{memoryStorage: newMemoryStorage("shared")}
 	must(t, NewStore().Present(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
-	storage.lists = 3
+	storage.lists.Store(3)
 	if files, err := readHost(t.Context(), storage, "example.com", nil); err != nil || len(files) != 1 {
 		t.Errorf("got %v, %v", files, err)
 	}
-	storage.lists = 1000
+	storage.lists.Store(1000)
 	if files, err := readHost(t.Context(), storage, "example.com", nil); err == nil || len(files) != 0 {
 		t.Errorf("got %v, %v", files, err)
 	}

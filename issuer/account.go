@@ -167,10 +167,20 @@ func (a *account) forget(w *want) {
 	}
 }
 
-func (a *account) hand(name, reference string) {
+// give ends the call of Issue that waits for the name with its certificate, if there is
+// one. What is noted of it is noted before, because the caller goes on at once: it tells that
+// it has stored the certificate, and it may ask for another one.
+func (a *account) give(w *want, with answer) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.handed[name] = &handover{reference: reference}
+	if w == nil || w.done == nil {
+		return false
+	}
+	a.handed[w.name] = &handover{reference: with.entry.Attempt.Reference}
+	if a.wants[w.name] == w {
+		delete(a.wants, w.name)
+	}
+	return w.tell(with)
 }
 
 // stored notes that certmagic has stored a certificate for the name, and reports whether
@@ -203,11 +213,21 @@ type look struct {
 	unknown   int       // denials in a row of an order that was known
 	stale     int       // answers in a row that had the old certificate
 	presented []vendors.Challenge
-	present   bool // presented holds what is
-	schedule  poll.Schedule
+	present   bool          // presented holds what is
+	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
+	lookUps   poll.Schedule // of a request whose answer is missing
+	by        string        // the name that asked the vendor last
+	next      time.Time     // when that name asks again
 	nudge     nudges
 	reported  time.Time // when a problem was logged last
+}
+
+// later notes that the name asks the vendor again after the wait. The other names of the order
+// have no need to ask meanwhile.
+func (l *look) later(name string, wait time.Duration) time.Duration {
+	l.by, l.next = name, time.Now().Add(wait)
+	return wait
 }
 
 // look returns what is known of an attempt. Its fields belong to whoever drives the entry.

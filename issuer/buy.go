@@ -114,7 +114,7 @@ func (f *flow) hold(name string, about []*ledger.Entry) error {
 	failures := 0
 	var last *ledger.Entry
 	for _, e := range about {
-		if e.State == ledger.Gone && slices.Contains(e.Names, name) && f.ledger.Time().Sub(e.Paid) < 24*time.Hour {
+		if e.State == ledger.Gone && slices.Contains(e.Names, name) && f.ledger.Time().Sub(e.Paid) < holdMemory {
 			failures++
 			if last == nil || e.Paid.After(last.Paid) {
 				last = e
@@ -130,7 +130,11 @@ func (f *flow) hold(name string, about []*ledger.Entry) error {
 	return nil
 }
 
-// holdFor is how long to hold paid calls back after so many within a day led to nothing.
+// holdMemory is for how long a purchase that led to nothing counts. It is longer than the
+// longest hold, which would otherwise begin anew each day with short ones.
+const holdMemory = 3 * 24 * time.Hour
+
+// holdFor is how long to hold paid calls back after so many led to nothing lately.
 // The first may be repeated at once: its absence is proven.
 func holdFor(failures int) time.Duration {
 	steps := []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
@@ -277,6 +281,10 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	}
 	e.Paid = f.ledger.Time()
 	e.Ends, e.Attempt.Started = ledger.EndOfTerm(e.Paid, e.Term), e.Paid
+	// Nobody else of this process has a reason to look up what is about to be sent.
+	if done, ok := f.account.drive(e.ID); ok {
+		defer done()
+	}
 	stored := time.Now()
 	err := f.ledger.Create(ctx, e)
 	if err == nil {
@@ -304,11 +312,6 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	f.account.use(j.want)
 	j.log.Info("ordering certificate", zap.String("product", e.Product), zap.Strings("names", e.Names),
 		zap.String("reference", e.Attempt.Reference), zap.Bool("renewal", e.Attempt.PreviousID != ""))
-	done, ok := f.account.drive(e.ID)
-	if !ok {
-		return progress{err: f.pending(e, "another name's turn"), wait: f.rules.pollMin}
-	}
-	defer done()
 	j.armed, j.since = e.Attempt.Reference, stored
 	return f.steps(ctx, j, e)
 }
@@ -340,7 +343,7 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 		}
 	}
 	if !found {
-		return &PendingError{Vendor: f.about.Name, Names: e.Names, Detail: "the storage lost the ledger's entry before anything was sent"}
+		return fmt.Errorf("nothing is bought for %s: the storage lost the ledger's entry before anything was sent; is it shared, and does it keep what is written?", e.Names[0])
 	}
 	return nil
 }

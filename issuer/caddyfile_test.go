@@ -42,6 +42,7 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		max_wait 30m
 		poll 10s 5m
 		renew_margin 20d
+		settle 2s
 		spend_limit 3 per 7d
 		allow_on_demand
 		order 1 a.example.com b.example.com
@@ -68,6 +69,7 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		PollMin:        caddy.Duration(10 * time.Second),
 		PollMax:        caddy.Duration(5 * time.Minute),
 		RenewMargin:    caddy.Duration(20 * 24 * time.Hour),
+		Settle:         new(caddy.Duration(2 * time.Second)),
 		SpendLimit:     &SpendLimit{Orders: 3, Per: caddy.Duration(7 * 24 * time.Hour)},
 		AllowOnDemand:  true,
 		Orders:         []AdoptedOrder{{"1", []string{"a.example.com", "b.example.com"}}, {"2", []string{"c.example.com"}}},

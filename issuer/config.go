@@ -1,19 +1,24 @@
 package issuer
 
 import (
+	"cmp"
+	"context"
 	"crypto/x509"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -118,8 +123,68 @@ func orDefault(d caddy.Duration, fallback time.Duration) time.Duration {
 	return time.Duration(d)
 }
 
+// checkMargin refuses a margin that would leave nothing of the term. The default is always
+// shorter.
+func (iss *Issuer) checkMargin() error {
+	now := time.Now()
+	if term := ledger.EndOfTerm(now, iss.order.Term).Sub(now); iss.rules.renewMargin >= term {
+		return fmt.Errorf("renew_margin: %s is not shorter than the paid term, %s; each certificate would be bought anew",
+			iss.rules.renewMargin, cmp.Or(iss.Term, defaultTerm))
+	}
+	return nil
+}
+
+// checkPeers refuses issuers of one account that disagree about what the account may spend.
+func (iss *Issuer) checkPeers() error {
+	for _, peer := range iss.app.Peers(iss) {
+		other, ok := peer.(*Issuer)
+		if ok && other.rules.spend != iss.rules.spend {
+			return fmt.Errorf("spend_limit: it holds for a whole account, and two issuers for the account %s at %s have different ones, "+
+				"%d per %s and %d per %s; give both the same", iss.about.Account, iss.about.Name,
+				other.rules.spend.Orders, time.Duration(other.rules.spend.Per), iss.rules.spend.Orders, time.Duration(iss.rules.spend.Per))
+		}
+	}
+	return nil
+}
+
+// checkAdopted looks whether another order holds the names of the option order. While
+// another configuration runs, that stops this one from being loaded; when Caddy starts,
+// it is no reason to stay down.
+func (iss *Issuer) checkAdopted() error {
+	if len(iss.rules.adopted) == 0 || iss.ctx.Storage() == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(iss.ctx, adoptedPatience)
+	defer cancel()
+	l := &ledger.Ledger{Storage: iss.ctx.Storage(), Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: new(ledger.Memory)}
+	if err := l.Refresh(ctx); err != nil {
+		iss.logger.Warn("whether the names of the option order are held by other orders cannot be told", zap.Error(err))
+		return nil
+	}
+	for _, a := range iss.rules.adopted {
+		for _, name := range a.Names {
+			for _, e := range l.Memory.About(name) {
+				if e.RootID == a.ID || e.OrderID == a.ID || !e.Blocks(name, time.Duration(iss.RenewMargin), time.Now()) {
+					continue
+				}
+				err := fmt.Errorf("order: %s is given for %s, which order %s of the ledger is for until %s (entry %s); "+
+					"remove the name from the option, or give that order up: caddy commercial resolve %s --entry %s --none",
+					a.ID, name, cmp.Or(e.OrderID, e.Attempt.Reference), e.Ends.Format(time.DateOnly), e.ID, name, e.ID)
+				if _, running := caddy.ActiveContext().AppIfConfigured("tls"); running == nil {
+					return err
+				}
+				iss.logger.Error("the option order contradicts the ledger", zap.Error(err))
+			}
+		}
+	}
+	return nil
+}
+
+// adoptedPatience bounds the look into the ledger while a configuration is loaded.
+const adoptedPatience = 10 * time.Second
+
 // check judges the rules.
-func (r rules) check() error {
+func (r rules) check(method vendors.Method) error {
 	if r.pollMin <= 0 || r.pollMax < r.pollMin {
 		return fmt.Errorf("poll: the longest wait (%s) must not be shorter than the shortest (%s)", r.pollMax, r.pollMin)
 	}
@@ -144,6 +209,11 @@ func (r rules) check() error {
 	for _, group := range r.groups {
 		if err := claim("one_order", group); err != nil {
 			return err
+		}
+		wild := slices.IndexFunc(group, func(name string) bool { return strings.HasPrefix(name, "*.") })
+		if wild >= 0 && method != vendors.MethodDNS {
+			return fmt.Errorf("one_order: %s is a wildcard, which CAs do not validate by a file (dcv %s), so the whole order of %s could not be; use dcv dns",
+				group[wild], method, strings.Join(group, ", "))
 		}
 	}
 	for _, a := range r.adopted {

@@ -127,6 +127,9 @@ func TestBadConfigsSayWhatIsWrong(t *testing.T) {
 		{"days that are no years", goodBlock + "term 90d\n", []string{"term: must be whole years, 1y to 6y"}},
 		{"polling backwards", goodBlock + "poll 1m 5s\n", []string{"poll: the longest wait (5s) must not be shorter than the shortest (1m0s)"}},
 		{"a name in two groups", goodBlock + "one_order a.example.com b.example.com\none_order B.example.com c.example.com\n", []string{"one_order: b.example.com is already in an option one_order"}},
+		{"a margin as long as the term", goodBlock + "renew_margin 366d\n", []string{"renew_margin: 8784h0m0s is not shorter than the paid term, 1y"}},
+		{"a margin longer than the term", goodBlock + "term 2y\nrenew_margin 800d\n", []string{"renew_margin:", "not shorter than the paid term, 2y"}},
+		{"a wildcard in a group by file", goodBlock + "one_order a.example.com *.example.com\n", []string{"one_order: *.example.com is a wildcard", "the whole order of a.example.com, *.example.com", "use dcv dns"}},
 		{"a name grouped and adopted", goodBlock + "one_order a.example.com b.example.com\norder 77 b.example.com\n", []string{"order: b.example.com is already in an option one_order"}},
 		{"sandbox for everybody", "vendor sandbox {\n\tlisten 0.0.0.0:0\n\tdata_dir " + t.TempDir() + "\n}\n" + product + wholeContact, []string{"listen: 0.0.0.0 is not a loopback address"}},
 		{"plain HTTP on loopback is good, the rest is not", loopback + wholeContact, []string{"product: missing"}},
@@ -338,4 +341,31 @@ func TestIllegalNamesAreRefused(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// One account has one spending limit.
+func TestPeersMustAgreeOnTheLimit(t *testing.T) {
+	load := func(first, second string) error {
+		a, b := issuerIn(t, configOf(t, goodBlock+first)), issuerIn(t, configOf(t, goodBlock+second))
+		var raw []json.RawMessage
+		for _, object := range []map[string]json.RawMessage{a, b} {
+			data, err := json.Marshal(object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw = append(raw, data)
+		}
+		config, err := tlsconfig.New(t.TempDir(), raw...)
+		if err == nil {
+			config.Close()
+		}
+		return err
+	}
+	if err := load("spend_limit 5 per 24h\n", "spend_limit 5 per 24h\n"); err != nil {
+		t.Errorf("the same limit twice: %v", err)
+	}
+	err := load("spend_limit 5 per 24h\n", "spend_limit 50 per 24h\n")
+	if err == nil || !strings.Contains(err.Error(), "spend_limit: it holds for a whole account") || !strings.Contains(err.Error(), "50 per 24h") {
+		t.Errorf("different limits: %v", err)
+	}
 }

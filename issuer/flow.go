@@ -97,14 +97,12 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	p := f.pursue(ctx, name, w)
 	log := f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))
 	switch {
-	case p.got != nil && f.account.tell(w, answer{got: p.got, entry: p.entry}):
-		f.account.hand(name, p.entry.Attempt.Reference)
-		f.account.forget(w)
+	case p.got != nil && f.account.give(w, answer{got: p.got, entry: p.entry}):
 		f.account.resetPace(name)
 		return handoverPatience, true
 	case p.done:
-		f.account.tell(w, answer{err: errDelivered})
 		f.account.forget(w)
+		f.account.tell(w, answer{err: errDelivered})
 		f.account.resetPace(name)
 		return 0, false
 	case ctx.Err() != nil:
@@ -125,10 +123,12 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		log.Debug("certificate not ready yet", zap.Error(err), zap.Duration("wait", wait))
 		return wait, true
 	}
-	f.account.tell(w, answer{err: err})
 	f.account.note(w, err)
 	if p.stop {
 		f.account.forget(w)
+	}
+	f.account.tell(w, answer{err: err})
+	if p.stop {
 		f.account.resetPace(name)
 		return 0, false
 	}
@@ -214,15 +214,15 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	return failed
 }
 
-// underway returns the newest order for the name, as far as this process knows, if it is
-// waited for.
+// underway returns the newest order for the name, as far as this process knows, if there
+// is nothing to be done but to wait for it.
 func (f *flow) underway(name string) *ledger.Entry {
 	now := f.ledger.Time()
 	for _, e := range f.account.ledger.About(name) {
 		if e.State == ledger.Gone || e.Over(now) || !e.Speaks(name) {
 			continue
 		}
-		if e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) {
+		if e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) && e.Blocks(name, f.margin(e), now) {
 			return e
 		}
 		return nil

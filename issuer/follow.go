@@ -36,6 +36,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 			look.nudge.every = 0
 		}
 	}
+	if left := time.Until(look.next); left > 0 && look.by != j.name {
+		return ends(progress{err: f.pending(e, look.by+" waits for it, too"), wait: left + f.rules.pollMin})
+	}
 	f.present(ctx, j, e)
 	order, err := f.vendor.Status(ctx, e.OrderID)
 	switch {
@@ -66,7 +69,7 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return move{change: func(e *ledger.Entry) { e.Attempt.Challenges = asked }}
 	}
 	f.recheck(ctx, j, e, look, order)
-	return ends(progress{err: f.pending(e, f.seen(order.Describe(), e)), wait: look.schedule.Next()})
+	return ends(progress{err: f.pending(e, f.seen(order.Describe(), e)), wait: look.later(j.name, look.schedule.Next())})
 }
 
 // wait ends a round with an order that the vendor told nothing useful of.
@@ -86,7 +89,7 @@ func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
 		look.reported = time.Now()
 		j.log.Warn("asking for the status of an order failed", zap.String("order_id", e.OrderID), zap.Error(err), zap.Duration("wait", wait))
 	}
-	return ends(progress{err: f.pending(e, err.Error()), wait: wait})
+	return ends(progress{err: f.pending(e, err.Error()), wait: look.later(j.name, wait)})
 }
 
 // seen adds to a description who came for the proofs.
@@ -140,7 +143,7 @@ func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order
 		j.log.Warn("the certificate's first name is another one than was ordered", zap.String("order_id", e.OrderID),
 			zap.String("first_name", firstName(leaf)), zap.String("ordered", e.Names[0]))
 	}
-	return move{answer: true, change: func(e *ledger.Entry) {
+	return move{change: func(e *ledger.Entry) {
 		e.State, e.Flag, e.Problem = ledger.Issued, nil, ""
 		e.Covered = lowered(leaf.DNSNames)
 		e.Certificate = &ledger.Certificate{
@@ -224,7 +227,7 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 			}
 		}
 	}
-	m := f.flag(e, reason)
+	m := f.flagEnded(e, reason)
 	if change := m.change; change != nil {
 		m.change = func(e *ledger.Entry) {
 			change(e)

@@ -227,7 +227,16 @@ func (iss *Issuer) Validate() error {
 			return err
 		}
 	}
-	return iss.rules.check()
+	if err := iss.rules.check(iss.order.Method); err != nil {
+		return err
+	}
+	if err := iss.checkMargin(); err != nil {
+		return err
+	}
+	if err := iss.checkPeers(); err != nil {
+		return err
+	}
+	return iss.checkAdopted()
 }
 
 // IssuerKey returns the name under which certificates of this vendor and account
@@ -357,7 +366,7 @@ func reasonText(reason int) string {
 func (iss *Issuer) start() {
 	magic, line := iss.config(), iss.currentLine()
 	proofs := iss.proofs
-	proofs.Storage, proofs.Port = magic.Storage, iss.listenPort()
+	proofs.Storage, proofs.Port = magic.Storage, iss.listenPort
 	proofs.Listen = func(ctx context.Context) (func(), error) { return iss.app.Listen(ctx, iss.Bind, iss.listenPort()) }
 	ctx, cancel := context.WithCancel(iss.ctx)
 	prove := proof.New(proofs)

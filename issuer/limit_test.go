@@ -59,7 +59,7 @@ func TestFewCallsWait(t *testing.T) {
 
 // Nothing is prepared for an order that the limit does not allow, at any vendor; the orders
 // follow by themselves as soon as they may, and never faster.
-func TestSpendLimitHoldsBack(t *testing.T) {
+func TestNothingIsPreparedBeyondLimit(t *testing.T) {
 	const n, limit = 12, 5
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {

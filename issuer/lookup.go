@@ -93,10 +93,10 @@ func (f *flow) unknownYet(e *ledger.Entry, look *look, why error) move {
 	if f.ledger.Time().Sub(e.Attempt.Started) > flagAfter {
 		return f.flag(e, why.Error())
 	}
-	if look.schedule.Min == 0 {
-		look.schedule = f.schedule(f.rules.pollMin, max(f.rules.pollMax, lookUpWait))
+	if look.lookUps.Min == 0 {
+		look.lookUps = f.schedule(f.rules.pollMin, max(f.rules.pollMax, lookUpWait))
 	}
-	wait := look.schedule.Next()
+	wait := look.lookUps.Next()
 	if left := f.about.AbsenceAge - time.Since(look.first); left > 0 {
 		wait = max(min(wait, left), f.rules.pollMin)
 	} else if look.absences == 1 {
@@ -118,6 +118,23 @@ func (f *flow) flag(e *ledger.Entry, reason string) move {
 		}
 		e.Flag.Reason, e.Problem = reason, reason
 	}}
+}
+
+// flagEnded hands over an order that gives no certificate any more under the ID that is
+// known.
+func (f *flow) flagEnded(e *ledger.Entry, reason string) move {
+	m := f.flag(e, reason)
+	change := m.change
+	if change == nil && e.Flag.Ended {
+		return m
+	}
+	m.change = func(e *ledger.Entry) {
+		if change != nil {
+			change(e)
+		}
+		e.Flag.Ended = true
+	}
+	return m
 }
 
 // flagged is the error for an order that a person must look at.

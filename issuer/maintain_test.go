@@ -279,8 +279,8 @@ func (w *world) wantCharges(want int) {
 	}
 }
 
-// buyElsewhere has an order placed that this ledger knows nothing of, and returns its ID.
-func (w *world) buyElsewhere(names []string, change func(*flow)) string {
+// orderElsewhere has an order placed that this ledger knows nothing of, and returns its ID.
+func (w *world) orderElsewhere(names []string, change func(*flow)) string {
 	w.tb.Helper()
 	p := w.start(nil, func(f *flow) {
 		f.ledger.Storage = newMemStorage()

@@ -135,6 +135,24 @@ func TestTermOfResolvedOrder(t *testing.T) {
 	})
 }
 
+// What a request says of a paid order is what was agreed, whatever the configuration says now.
+func TestRequestIsWhatWasAgreed(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, nil)
+		p.mustObtain("example.com")
+		e := w.entry("example.com")
+		p.reload(func(f *flow) {
+			f.order.Product, f.order.Term, f.order.Method = "comodo-ssl", vendors.Term{Years: 3}, vendors.MethodDNS
+			f.rules.groups = [][]string{{"example.net", "example.com"}}
+		})
+		r := p.request(e)
+		if r.Product != "comodo-positivessl" || r.Term.Years != 1 || r.Method != vendors.MethodHTTP || !slices.Equal(r.Names, []string{"example.com"}) {
+			t.Errorf("request = %+v", r)
+		}
+	})
+}
+
 // A renewal buys what the configuration says today. Racent's renew carries no product, so
 // that it is no way to a changed one.
 func TestChangedProductIsBought(t *testing.T) {
@@ -215,7 +233,7 @@ func TestGivenOrderForbidsPurchases(t *testing.T) {
 	for _, asks := range []string{"example.com", "shop.example.com", "www.example.com"} {
 		inBubble(t, asks, func(t *testing.T) {
 			w := newWorld(t, nil)
-			id := w.buyElsewhere([]string{"example.com", "shop.example.com"}, func(f *flow) { f.order.Product = "comodo-positive-multi-domain" })
+			id := w.orderElsewhere([]string{"example.com", "shop.example.com"}, func(f *flow) { f.order.Product = "comodo-positive-multi-domain" })
 			given := func(f *flow) {
 				f.order.Product = "comodo-positive-multi-domain"
 				f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}}
@@ -252,11 +270,11 @@ func TestNextGivenOrder(t *testing.T) {
 			given := func(id string) func(*flow) {
 				return func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, names}} }
 			}
-			p := w.start(nil, given(w.buyElsewhere(names, nil)))
+			p := w.start(nil, given(w.orderElsewhere(names, nil)))
 			stop := p.maintain(false)
 			p.mustObtain("example.com")
 			time.Sleep(when)
-			id := w.buyElsewhere(names, nil)
+			id := w.orderElsewhere(names, nil)
 			p.reload(given(id))
 			p.mustObtain("example.com")
 			if e := w.entry("example.com"); e.RootID != id || !e.Adopted {
@@ -274,7 +292,7 @@ func TestNextGivenOrder(t *testing.T) {
 func TestGivenOrderTakenAway(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		id := w.buyElsewhere([]string{"example.com"}, nil)
+		id := w.orderElsewhere([]string{"example.com"}, nil)
 		p := w.start(nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
 		stop := p.maintain(false)
 		p.mustObtain("example.com")

@@ -113,7 +113,7 @@ func TestResolveOrder(t *testing.T) {
 			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
 				t.Fatal(err)
 			}
-			id := w.buyElsewhere([]string{"example.com"}, nil)
+			id := w.orderElsewhere([]string{"example.com"}, nil)
 			before := w.charges()
 			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
 				t.Fatal(err)

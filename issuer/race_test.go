@@ -3,9 +3,9 @@
 package issuer
 
 // The race detector makes the longest tests ten times slower, so that it gets a part of
-// them only: the model fewer histories, the deaths each third point. The full number
+// them only: the model fewer histories, the deaths each seventh point. The full number
 // runs without it.
 const (
 	raceEnabled = true
-	raceStride  = 3
+	raceStride  = 7
 )

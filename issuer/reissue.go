@@ -165,7 +165,7 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 		}
 		return f.reissueFailed(ctx, e, cause)
 	case order.Status == vendors.StatusReplaced:
-		return f.flag(e, fmt.Sprintf("order %s was reissued under another ID, which is not known here", e.Attempt.PreviousID))
+		return f.flagEnded(e, fmt.Sprintf("order %s was reissued under another ID, which is not known here", e.Attempt.PreviousID))
 	case order.Status.Ended():
 		j.log.Error("an order ended while it was reissued", zap.String("order_id", e.OrderID), zap.String("status", order.Describe()))
 		return f.reissued(e, order) // the next look says what it came to

@@ -348,3 +348,88 @@ func TestOtherServerFollowsReissue(t *testing.T) {
 		w.wantCharges(1)
 	})
 }
+
+// Two servers that have the same order reissued at the same moment agree on one request.
+func TestReissuesAtOnce(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		slowly := func(f *flow) { f.ledger.Storage = slow{f.ledger.Storage, 50 * time.Millisecond} }
+		a, b := w.start(nil, slowly), w.start(nil, slowly)
+		first := a.mustObtain("example.com")
+		b.mustObtain("example.com")
+		var calls sync.WaitGroup
+		for _, p := range []*process{a, b} {
+			calls.Go(func() { _ = p.call("example.com") })
+		}
+		calls.Wait()
+		time.Sleep(day)
+		served := a.site.serving("example.com").leaf()
+		if served.Equal(first.leaf()) || !served.Equal(b.site.serving("example.com").leaf()) {
+			t.Error("the servers do not serve the same new certificate")
+		}
+		if n := w.ca.Calls("replace"); n != 1 {
+			t.Errorf("%d reissues", n)
+		}
+		w.wantCharges(1)
+	})
+}
+
+// Nothing is bought while an entry cannot be read, because nobody can tell what it is for.
+func TestUnreadableEntryStopsPurchases(t *testing.T) {
+	for name, content := range map[string]string{"cut off": `{"version": 2, "na`, "newer": `{"version": 3}`, "empty": ""} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, quickly)
+			p.mustObtain("example.org")
+			key := p.ledger.Prefix + "/entries/20000101t000000-0011223344556677.json"
+			if err := w.storage.Store(t.Context(), key, []byte(content)); err != nil {
+				t.Fatal(err)
+			}
+			p.configure("example.com")
+			time.Sleep(day)
+			w.wantCharges(1)
+			p.mustObtain("example.org") // what is paid for goes on
+			if err := w.storage.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			p.untilServed(7*time.Hour, "example.com")
+			w.wantCharges(2)
+		})
+	}
+}
+
+// lossy loses the entries that are stored, and says that all is well.
+type lossy struct {
+	certmagic.Storage
+	losing bool
+}
+
+func (s *lossy) Store(ctx context.Context, key string, v []byte) error {
+	if s.losing && strings.Contains(key, "/entries/") {
+		return nil
+	}
+	return s.Storage.Store(ctx, key, v)
+}
+
+// Nothing is sent for an entry that others cannot find.
+func TestLostEntryIsNotPaidFor(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		storage := &lossy{losing: true}
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			storage.Storage, f.ledger.Storage = f.ledger.Storage, storage
+		})
+		p.configure("example.com")
+		time.Sleep(day)
+		if n := w.ca.Calls("place"); n != 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+		if n := w.ca.Calls("validate"); n > 20 {
+			t.Errorf("%d preparations in vain in a day", n)
+		}
+		storage.losing = false
+		p.untilServed(7*time.Hour, "example.com")
+		w.wantCharges(1)
+	})
+}

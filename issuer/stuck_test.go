@@ -23,7 +23,7 @@ func TestReusedKeys(t *testing.T) {
 			p := v.start(w, nil, nil)
 			stop := p.maintain(true)
 			first := p.mustObtain("example.com")
-			time.Sleep(first.leaf().NotAfter.Add(-60 * day).Sub(time.Now()))
+			time.Sleep(time.Until(first.leaf().NotAfter.Add(-60 * day)))
 			second := p.site.serving("example.com")
 			if second.leaf().Equal(first.leaf()) {
 				t.Fatal("60 days before its end, the old certificate is served")
@@ -216,9 +216,13 @@ func TestRefusedRenewal(t *testing.T) {
 			p := w.start(nil, nil)
 			stop := p.maintain(false)
 			p.mustObtain("example.com")
-			for range 410 {
+			for d := range 410 {
 				time.Sleep(day)
 				p.untilServed(0, "example.com")
+				if d == 345 {
+					// The old order is of no use any more.
+					w.ca.Inject(sandboxca.Fault{Endpoint: "replace", Kind: sandboxca.APICode, Code: -5, Errors: "status does not allow"})
+				}
 			}
 			w.wantCharges(2)
 			if w.ca.Calls("renew") == 0 || w.ca.Calls("renew") > 2 {
@@ -295,7 +299,7 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 func TestResolvedOrderWithOtherKey(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		id := w.buyElsewhere([]string{"example.com"}, nil)
+		id := w.orderElsewhere([]string{"example.com"}, nil)
 		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 1})
 		p := w.start(nil, func(f *flow) {
 			quickly(f)
@@ -344,4 +348,74 @@ func TestRevokedOrder(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// An order whose answer was lost is watched as closely as any other once it is found.
+func TestFoundOrderIsWatched(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 8 * time.Hour })
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+		broken := w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		p := w.start(nil, quickly)
+		p.configure("example.com")
+		time.Sleep(4 * time.Hour)
+		broken()
+		w.until(7*time.Hour, "it is found", func() bool { return w.state("example.com") == ledger.Open })
+		time.Sleep(time.Until(w.ca.Orders()[0].Created.Add(8*time.Hour + 15*time.Minute)))
+		p.untilServed(0, "example.com")
+	})
+}
+
+// A reissue that somebody had a reason to ask for, and that outlives the process, is followed though
+// the stored certificate is good.
+func TestForcedReissueOutlivesProcess(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, quickly)
+			first := p.mustObtain("example.com")
+			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 5 * time.Hour }); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = p.attempt(t.Context(), "example.com")
+			time.Sleep(time.Minute)
+			p.stop()
+			p = v.start(w, nil, quickly)
+			p.configure("example.com")
+			time.Sleep(6 * time.Hour)
+			if p.site.serving("example.com").leaf().Equal(first.leaf()) {
+				t.Error("the old certificate is served")
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
+// An older order that gives its certificate late does not replace that of a newer one, and
+// is not reissued over and over because nobody needs it.
+func TestLateOrderIsLeftAlone(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 3 * day })
+		p := w.start(nil, quickly)
+		p.configure("example.com")
+		time.Sleep(25 * time.Hour) // the twin is blocked for a day
+		p.configure("www.example.com")
+		time.Sleep(time.Hour)
+		w.wantCharges(2)
+		own := w.ca.Charges()[1].OrderID
+		if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 27 * time.Hour }); err != nil {
+			t.Fatal(err)
+		}
+		p.untilServed(10*day, "example.com", "www.example.com")
+		time.Sleep(10 * day)
+		if n := w.ca.Calls("replace"); n != 0 {
+			t.Errorf("%d reissues that nobody needs", n)
+		}
+		serial := serialOf(p.site.serving("www.example.com").leaf())
+		for _, e := range w.entries("www.example.com") {
+			if e.Certificate.Serial == serial && e.RootID != own {
+				t.Errorf("www is served by order %s, its own is %s", e.RootID, own)
+			}
+		}
+	})
 }

@@ -61,7 +61,7 @@ func TestThreeYears(t *testing.T) {
 }
 
 // The same for orders of several names, of which certmagic renews the first only.
-func TestThreeYearsOfGroup(t *testing.T) {
+func TestYearsOfGroup(t *testing.T) {
 	for _, v := range vendorKinds {
 		if v.group == "" {
 			continue
@@ -79,9 +79,9 @@ func TestThreeYearsOfGroup(t *testing.T) {
 			p := start()
 			p.configure(names...)
 			p.untilServed(day, names...)
-			p.years(3, start, false, names...)
-			if n := w.charges(); n < 3 || n > 4 {
-				w.wantCharges(3)
+			p.years(2, start, false, names...)
+			if n := w.charges(); n < 2 || n > 3 {
+				w.wantCharges(2)
 			}
 			w.onePerName()
 		})
@@ -140,7 +140,7 @@ func TestThreeYearsOnDemand(t *testing.T) {
 
 // Two servers with one storage live through the years together, one of them with an old
 // configuration for a while.
-func TestThreeYearsOfTwoServers(t *testing.T) {
+func TestYearsOfTwoServers(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		old := w.start(nil, ahead(30*time.Minute))
@@ -152,7 +152,7 @@ func TestThreeYearsOfTwoServers(t *testing.T) {
 		old.configure("example.com", "www.example.com")
 		p.configure("example.com", "shop.example.com")
 		p.untilServed(day, "example.com", "shop.example.com")
-		p.years(3, start, false, "example.com", "shop.example.com")
+		p.years(2, start, false, "example.com", "shop.example.com")
 		old.untilServed(0, "example.com", "www.example.com")
 		w.onePerName()
 		stop()

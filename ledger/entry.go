@@ -140,6 +140,10 @@ type Certificate struct {
 type Flag struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason"`
+
+	// Ended is whether the order as it is known gives no certificate any more, so that
+	// only another ID, or another order, helps.
+	Ended bool `json:"ended,omitempty"`
 }
 
 // maybeFor is how long names that the CA may add block an order of their own. Orders

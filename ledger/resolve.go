@@ -62,10 +62,11 @@ func (l *Ledger) Resolve(ctx context.Context, id string, r Resolution) (*Entry, 
 		}
 	}
 	next, err := l.Write(ctx, e, func(e *Entry) {
+		ended := e.Flag != nil && e.Flag.Ended
 		e.Flag, e.Problem = nil, ""
 		switch reissue := e.State == Asked && e.Attempt.Kind == KindReissue; {
-		case r.None && reissue && e.Certificate != nil:
-			// The paid order is what it was before.
+		case r.None && reissue && e.Certificate != nil && !ended:
+			// There was no reissue. The paid order is what it was before.
 			e.State = Issued
 		case r.None:
 			e.State = Gone

@@ -27,7 +27,7 @@ type files struct {
 	mode    Mode
 	about   vendors.Description
 	storage certmagic.Storage
-	port    int
+	port    func() int
 	listen  func(ctx context.Context) (release func(), err error)
 	logger  *zap.Logger
 
@@ -107,12 +107,10 @@ func (f *files) note(id string, list []dcv.Challenge) {
 }
 
 func (f *files) put(ctx context.Context, list []dcv.Challenge) error {
-	for _, ch := range list {
-		if err := dcv.Live.Present(ctx, f.storage, ch); err != nil {
-			return err
-		}
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	return dcv.Live.Present(ctx, f.storage, list...)
 }
 
 func (f *files) remove(ctx context.Context, id string, hosts []string) {
@@ -264,8 +262,8 @@ func (f *files) fetchPort(method vendors.Method) int {
 	switch {
 	case method == vendors.MethodHTTPS:
 		return f.about.HTTPSPort
-	case f.about.HTTPPort == 0 && f.about.AnyName:
-		return f.port
+	case f.about.HTTPPort == 0 && f.about.AnyName && f.port != nil:
+		return f.port()
 	}
 	return f.about.HTTPPort
 }

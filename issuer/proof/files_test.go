@@ -111,6 +111,8 @@ func closedPort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
+func at(port int) func() int { return func() int { return port } }
+
 func newProver(t *testing.T, change func(*Config)) (*ByMethod, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
@@ -189,6 +191,14 @@ func TestFilesAreReplaced(t *testing.T) {
 	if got := served("replaced.localhost", "A2.txt"); got != "two" {
 		t.Errorf("the new file is %q", got)
 	}
+	p.Challenges = append(p.Challenges, vendors.Challenge{Method: vendors.MethodHTTP, FileName: "A3.txt", FileContent: "three"},
+		vendors.Challenge{Name: p.Names[0], Method: vendors.MethodHTTP, FileName: "A4.txt", FileContent: "four"})
+	if err := m.Present(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if got := served(p.Names[0], "A3.txt") + served(p.Names[0], "A4.txt"); got != "threefour" {
+		t.Errorf("of two files for one name there are %q", got)
+	}
 	// Another process knows only what the proof tells.
 	other, _ := newProver(t, func(c *Config) { c.Storage = storage })
 	other.CleanUp(t.Context(), p)
@@ -255,7 +265,7 @@ func TestFilesWait(t *testing.T) {
 				port = open
 			}
 			m, logs := newProver(t, func(config *Config) {
-				config.Mode, config.Port = c.mode, port
+				config.Mode, config.Port = c.mode, at(port)
 				config.Listen = func(context.Context) (func(), error) {
 					if c.deaf {
 						return nil, deaf
@@ -296,7 +306,7 @@ func TestFilesWait(t *testing.T) {
 // the same folder, and it goes when the CA's comes.
 func TestFilesTrial(t *testing.T) {
 	port := serveFiles(t)
-	m, _ := newProver(t, func(c *Config) { c.Port, c.Mode = port, ModeStrict })
+	m, _ := newProver(t, func(c *Config) { c.Port, c.Mode = at(port), ModeStrict })
 	p := Proof{ID: "trial-1", Names: []string{"trial.localhost"}, Method: vendors.MethodHTTP}
 	p.Trial = Trial(p.ID, p.Method, vendors.Description{})
 	file := p.Trial[0].FileName
@@ -328,7 +338,7 @@ func TestFilesListen(t *testing.T) {
 	var opened, released atomic.Int32
 	failing := true
 	m, _ := newProver(t, func(c *Config) {
-		c.Mode, c.Port = ModeStrict, serveFiles(t)
+		c.Mode, c.Port = ModeStrict, at(serveFiles(t))
 		c.Listen = func(context.Context) (func(), error) {
 			if failing {
 				return nil, errors.New("the port is taken")
@@ -402,7 +412,7 @@ func TestFilesSeen(t *testing.T) {
 func TestFilesWaitEndsWithItsContext(t *testing.T) {
 	cause := errors.New("config was unloaded")
 	for _, mode := range []Mode{ModeDefault, ModeStrict, ModeWarn} {
-		m, logs := newProver(t, func(c *Config) { c.Mode, c.Port = mode, closedPort(t) })
+		m, logs := newProver(t, func(c *Config) { c.Mode, c.Port = mode, at(closedPort(t)) })
 		p := fileProof("ends-1", "x", "ends.localhost")
 		if err := m.Present(t.Context(), p); err != nil {
 			t.Fatal(err)
@@ -447,4 +457,30 @@ func TestForAll(t *testing.T) {
 	if err == nil || err.Error() != "no 23" || !slices.Equal(judged, []int{3, 13, 23}) || most.Load() > atATime {
 		t.Errorf("error %v, judged %v, %d at once", err, judged, most.Load())
 	}
+}
+
+// TestPortIsAskedLate: whoever asks for the port while a config is being provisioned
+// makes Caddy provision the HTTP app in the middle of that.
+func TestPortIsAskedLate(t *testing.T) {
+	early, asked := true, false
+	port := serveFiles(t)
+	m, _ := newProver(t, func(c *Config) {
+		c.Mode = ModeStrict
+		c.Port = func() int {
+			if early {
+				t.Error("the port is asked for before Wait")
+			}
+			asked = true
+			return port
+		}
+	})
+	p := fileProof("late-1", "x", "late.localhost")
+	if err := m.Present(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	early = false
+	if err := m.Wait(t.Context(), p); err != nil || !asked {
+		t.Errorf("asked %t, error %v", asked, err)
+	}
+	m.CleanUp(t.Context(), p)
 }

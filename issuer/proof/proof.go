@@ -104,9 +104,11 @@ type Config struct {
 	// be nil.
 	Storage certmagic.Storage
 
-	// Port is where this instance serves validation files over HTTP. Test services
-	// that do not say where they fetch are expected to fetch from there.
-	Port int
+	// Port tells where this instance serves validation files over HTTP. Test services
+	// that do not say where they fetch are expected to fetch from there. It is first
+	// called by Wait, because nobody knows while a config is being provisioned. Nil
+	// means the standard port.
+	Port func() int
 
 	// Listen is called when there is a file to be fetched over HTTP, and sees to it
 	// that the port is served, if nothing does so yet, until release is called. That

@@ -68,7 +68,10 @@ func (w *world) tlsAppAlone(name string) string {
 		"admin":   object{"listen": fmt.Sprintf("127.0.0.1:%d", w.node.admin), "config": object{"persist": false}},
 		"storage": object{"module": "e2e_points", "root": w.storage, "report": w.hooks + "/point"},
 		"logging": object{"logs": object{"default": object{"level": "DEBUG", "encoder": object{"format": "json"}}}},
-		"apps": object{"tls": object{
+		"apps": object{"pki": object{
+			// Nothing of this test is to be trusted by the machine that it runs on.
+			"certificate_authorities": object{"local": object{"install_trust": false}},
+		}, "tls": object{
 			"certificates": object{"automate": []string{name}},
 			"automation": object{"policies": []object{{
 				"subjects": []string{name},

@@ -76,14 +76,18 @@ func (w *World) offset() time.Duration {
 // script is the course of a history: chaos, then calm. Whatever touches the world is done
 // in the loop.
 func (w *World) script() {
-	steps := []time.Duration{8 * time.Hour, time.Hour, 2 * day, 20 * time.Minute}
+	steps := w.p.Pauses
 	for w.now() < w.p.Chaos && !w.over() {
 		var pause time.Duration
 		w.inLoop(func() { pause = steps[w.tape.Pick(len(steps))] })
 		w.sleep(pause)
 		w.inLoop(w.step)
 	}
-	if !w.over() {
+	switch {
+	case w.over():
+	case w.p.Calm == 0:
+		w.end()
+	default:
 		w.calm()
 	}
 }

@@ -80,6 +80,9 @@ type Params struct {
 	Terms   []int
 	Margins []time.Duration
 
+	// Pauses are the times between two steps of the chaos.
+	Pauses []time.Duration
+
 	// Ready are the times that a vendor may take to issue; the first one in the calm.
 	Ready []time.Duration
 
@@ -87,7 +90,8 @@ type Params struct {
 	MaxWait time.Duration
 
 	// Chaos is how long the first part of a history lasts. In the calm after it every
-	// name has its certificate after Bound and keeps it until Calm is over.
+	// name has its certificate after Bound and keeps it until Calm is over. Without a Calm
+	// the history ends with the chaos.
 	Chaos, Bound, Calm time.Duration
 
 	// Slow is whether processes are often stopped for minutes and hours.
@@ -125,6 +129,7 @@ func Base() Params {
 		Crash: 150, LateStore: time.Minute, Lie: 4 * time.Minute, Land: 90 * time.Second, PaidTimeout: time.Minute,
 		LateCheck: 2 * time.Minute, PauseBeforeSend: time.Minute, AbsenceAge: 10 * time.Minute, Skew: time.Hour,
 		Limit: 4, Life: 8 * day, Terms: []int{20, 10, 40}, Margins: []time.Duration{2 * day, 4 * day, day, 30 * day},
+		Pauses:  []time.Duration{8 * time.Hour, time.Hour, 2 * day, 20 * time.Minute},
 		Ready:   []time.Duration{time.Minute, 10 * time.Minute, 2 * time.Hour, 20 * time.Hour},
 		MaxWait: 3 * time.Hour, Chaos: 40 * day, Bound: 6 * day, Calm: 26 * day,
 		NoFinder: No, Prepares: No, Predicts: Yes, Renews: No, NoDeaths: No,
@@ -139,6 +144,16 @@ func Quick() Params {
 	p.Ready = []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 5 * time.Hour}
 	p.Chaos, p.Bound, p.Calm = 5*day, 4*day, 5*day
 	p.Prepares, p.Predicts, p.Renews = Drawn, Drawn, Drawn
+	return p
+}
+
+// Brief returns parameters of a chaos that is shorter than a day, for histories by the
+// thousand. There is no calm after it: what is judged is what was paid.
+func Brief() Params {
+	p := Quick()
+	p.Life, p.Terms, p.Margins = 12*time.Hour, []int{1, 2, 1}, []time.Duration{6 * time.Hour, 10 * time.Hour, 3 * time.Hour, 30 * day}
+	p.Pauses = []time.Duration{90 * time.Minute, 20 * time.Minute, 5 * time.Hour, 5 * time.Minute}
+	p.Chaos, p.Bound, p.Calm = 20*time.Hour, 0, 0
 	return p
 }
 

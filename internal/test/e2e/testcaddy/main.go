@@ -1,5 +1,5 @@
 // Command testcaddy is Caddy with its standard modules and this plugin, as the
-// end-to-end tests run it. Two things differ from a real one: there is a storage
+// end-to-end tests run it. Some things differ from a real one: there is a storage
 // module that tells the test of every write, see [Storage], and the names of tests
 // lead to this machine, whatever the resolver of the system says of them.
 package main
