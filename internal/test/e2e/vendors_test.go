@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,12 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
-	"github.com/caddy-commercial/caddy-commercial/issuer"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 
+	_ "github.com/caddy-commercial/caddy-commercial/issuer"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/digicert"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
@@ -129,7 +129,7 @@ func (w *world) revoke(s seller, metadata []byte) error {
 	if s.name == "howssl" {
 		vendor["create_order_fields"] = map[string]string{"domains": "domains"}
 	}
-	raw, err := json.Marshal(map[string]any{"vendor": vendor, "product": s.product, "contact": map[string]string{
+	raw, err := json.Marshal(map[string]any{"module": "commercial", "vendor": vendor, "product": s.product, "contact": map[string]string{
 		"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone": "+44.2012345678",
 		"organization": "Engines", "job_title": "Analyst", "address": "1 Square", "city": "London",
 		"state": "London", "postal_code": "W1", "country": "GB",
@@ -137,15 +137,14 @@ func (w *world) revoke(s seller, metadata []byte) error {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	defer cancel()
-	mod, err := ctx.LoadModuleByID("tls.issuance.commercial", raw)
+	config, err := tlsconfig.New(filepath.Join(w.dir, "revoking"), raw)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	defer config.Close()
 	var resource certmagic.CertificateResource
 	if err := json.Unmarshal(metadata, &resource); err != nil {
 		w.t.Fatal(err)
 	}
-	return mod.(*issuer.Issuer).Revoke(w.t.Context(), resource, 1)
+	return config.Issuers[0].(certmagic.Revoker).Revoke(w.t.Context(), resource, 1)
 }
