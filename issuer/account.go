@@ -106,10 +106,10 @@ func (w *want) tell(with answer) bool {
 }
 
 // tell ends the call of Issue that waits for the name, if there is one.
-func (a *account) tell(w *want, with answer) bool {
+func (a *account) tell(w *want, with answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return w.tell(with)
+	w.tell(with)
 }
 
 // store lets a certificate be stored for the name: calls of Issue hold certmagic's lock of it,

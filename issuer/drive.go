@@ -283,7 +283,7 @@ func (f *flow) due(c *ledger.Certificate) bool {
 }
 
 // fetch reads the latest certificate of an order from the vendor.
-func (f *flow) fetch(ctx context.Context, j *errand, e *ledger.Entry) (chain, error) {
+func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 	order, err := f.vendor.Status(ctx, e.OrderID)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the certificate of order %s: %w", e.OrderID, err)
@@ -303,7 +303,7 @@ func (f *flow) certificateOf(ctx context.Context, j *errand, e *ledger.Entry) (c
 	if got := f.account.chain(e.Certificate.Serial); got != nil {
 		return got, nil
 	}
-	return f.fetch(ctx, j, e)
+	return f.fetch(ctx, e)
 }
 
 // deliver stores the latest certificate of an order for the name and serves it.

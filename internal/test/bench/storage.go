@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,8 @@ type countingStorage struct {
 	locker certmagic.Locker
 
 	loads, stores, deletes, lists, locks atomic.Int64
+
+	ours atomic.Int64 // those of all on this plugin's own part of the storage
 }
 
 func newStorage(dir string) *countingStorage {
@@ -25,6 +28,14 @@ func newStorage(dir string) *countingStorage {
 
 func (s *countingStorage) all() int64 {
 	return s.loads.Load() + s.stores.Load() + s.deletes.Load() + s.lists.Load() + s.locks.Load()
+}
+
+// count counts an operation on a key.
+func (s *countingStorage) count(kind *atomic.Int64, key string) {
+	kind.Add(1)
+	if strings.HasPrefix(key, "commercial/") {
+		s.ours.Add(1)
+	}
 }
 
 func (s *countingStorage) Lock(ctx context.Context, name string) error {
@@ -37,33 +48,33 @@ func (s *countingStorage) Unlock(ctx context.Context, name string) error {
 }
 
 func (s *countingStorage) Store(ctx context.Context, key string, value []byte) error {
-	s.stores.Add(1)
+	s.count(&s.stores, key)
 	return s.FileStorage.Store(ctx, key, value)
 }
 
 // Load counts, as do Exists and Stat: a look at a key is a read.
 func (s *countingStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	s.loads.Add(1)
+	s.count(&s.loads, key)
 	return s.FileStorage.Load(ctx, key)
 }
 
 func (s *countingStorage) Exists(ctx context.Context, key string) bool {
-	s.loads.Add(1)
+	s.count(&s.loads, key)
 	return s.FileStorage.Exists(ctx, key)
 }
 
 func (s *countingStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
-	s.loads.Add(1)
+	s.count(&s.loads, key)
 	return s.FileStorage.Stat(ctx, key)
 }
 
 func (s *countingStorage) Delete(ctx context.Context, key string) error {
-	s.deletes.Add(1)
+	s.count(&s.deletes, key)
 	return s.FileStorage.Delete(ctx, key)
 }
 
 func (s *countingStorage) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
-	s.lists.Add(1)
+	s.count(&s.lists, prefix)
 	return s.FileStorage.List(ctx, prefix, recursive)
 }
 

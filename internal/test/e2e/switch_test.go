@@ -118,35 +118,60 @@ func TestSwitch(t *testing.T) {
 		t.Run(o.title, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, neverIssue)
-			s := w.start(o.config(w, w.node))
-			roots := o.trusting(w, s)
-
-			v := w.visit(w.node, o.name, roots)
-			config := w.simple(w.node, o.name, "max_wait 1s")
-			s.load(config, false)
-			s.awaitLog("order placed")
-			s.load(config+"# changed\n", true)
-			s.load(config+"http://other.localhost {\n\trespond other\n}\n", false)
-			w.await("a round of the last config", w.collectedMore(2))
-			if o.restarts {
-				w.welcome("switch", v)
-				s.stop()
-				s = w.start(config)
-				s.awaitLog("serving initial configuration")
-				v = w.visit(w.node, o.name, roots)
-				w.await("a round after the restart", w.collectedMore(2))
-			}
-			w.issueNow()
-			leaf := s.served(o.name)
-			last := v
-			w.await("the visitor to see it", func() error { return last.sees(leaf) })
-			w.welcome("order", v)
-			w.charges(1)
-			w.nothingForgotten()
-			if n := w.ca.Calls("replace"); n != 0 {
-				t.Errorf("the order was reissued %d times", n)
-			}
+			o.switchOver(w, w.start(o.config(w, w.node)))
 		})
+	}
+}
+
+// TestSwitchFromACME: the same with a certificate that Caddy got by ACME, from a Caddy that
+// is such a CA.
+func TestSwitchFromACME(t *testing.T) {
+	t.Parallel()
+	const name = "shop.example.com"
+	w, n := newWorld(t, neverIssue), startNamed(t)
+	ca := w.localGlobals(w.node) + "acme.localhost {\n\ttls {\n\tissuer internal\n}\n\tacme_server {\n\tresolvers " + n.addr + "\n}\n}\n"
+	s := w.start(ca)
+	// An issuer wants to read the root when its config is loaded.
+	o := origin{title: "ACME", name: "acme.localhost", roots: (*world).localRoots, restarts: true}
+	o.trusting(w, s)
+	o.name = name
+	s.load(ca+site(name, fmt.Sprintf(`issuer acme {
+	dir https://acme.localhost:%d/acme/local/directory
+	trusted_roots %s
+	dns %s
+	resolvers %s
+}
+`, w.node.https, filepath.Join(w.storage, "pki", "authorities", "local", "root.crt"), n.module(keySecret), n.addr)), false)
+	o.switchOver(w, s)
+}
+
+// switchOver gives the site of a running server to this plugin's issuer.
+func (o origin) switchOver(w *world, s *server) {
+	w.t.Helper()
+	roots := o.trusting(w, s)
+	v := w.visit(w.node, o.name, roots)
+	config := w.simple(w.node, o.name, "max_wait 1s")
+	s.load(config, false)
+	s.awaitLog("order placed")
+	s.load(config+"# changed\n", true)
+	s.load(config+"http://other.localhost {\n\trespond other\n}\n", false)
+	w.await("a round of the last config", w.collectedMore(2))
+	if o.restarts {
+		w.welcome("switch", v)
+		s.stop()
+		s = w.start(config)
+		s.awaitLog("serving initial configuration")
+		v = w.visit(w.node, o.name, roots)
+		w.await("a round after the restart", w.collectedMore(2))
+	}
+	w.issueNow()
+	leaf := s.served(o.name)
+	w.await("the visitor to see it", func() error { return v.sees(leaf) })
+	w.welcome("order", v)
+	w.charges(1)
+	w.nothingForgotten()
+	if n := w.ca.Calls("replace"); n != 0 {
+		w.t.Errorf("the order was reissued %d times", n)
 	}
 }
 

@@ -8,12 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
-	"github.com/caddy-commercial/caddy-commercial/issuer"
 
+	_ "github.com/caddy-commercial/caddy-commercial/issuer"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/digicert"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
@@ -136,7 +137,7 @@ func (w *world) revoke(s seller, metadata []byte) error {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	config, err := tlsconfig.New("", raw)
+	config, err := tlsconfig.New(filepath.Join(w.dir, "revoking"), raw)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -145,5 +146,5 @@ func (w *world) revoke(s seller, metadata []byte) error {
 	if err := json.Unmarshal(metadata, &resource); err != nil {
 		w.t.Fatal(err)
 	}
-	return config.Issuers[0].(*issuer.Issuer).Revoke(w.t.Context(), resource, 1)
+	return config.Issuers[0].(certmagic.Revoker).Revoke(w.t.Context(), resource, 1)
 }

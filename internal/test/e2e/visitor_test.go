@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"sync"
 	"syscall"
 	"time"
@@ -75,14 +76,19 @@ func (v *visitor) sees(leaf *x509.Certificate) error {
 	return nil
 }
 
-// welcome fails if the visitor was refused once, or has hardly come at all.
+// welcome fails if the visitor was refused once. Before, it waits until there were some visits.
 func (w *world) welcome(title string, v *visitor) {
 	w.t.Helper()
+	w.await("visits", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.made < 10 {
+			return fmt.Errorf("%d so far", v.made)
+		}
+		return nil
+	})
 	v.stop()
 	if len(v.failed) > 0 {
 		w.t.Errorf("%s: %d of %d handshakes failed, the first with: %v", title, len(v.failed), v.made, v.failed[0])
-	}
-	if v.made < 10 {
-		w.t.Errorf("%s: only %d handshakes were made", title, v.made)
 	}
 }
