@@ -31,8 +31,9 @@ const (
 // sweep looks over the names until ctx ends. Those that are busy have their own pace.
 func (f *flow) sweep(ctx context.Context, names func() []string, first, busy func(name string) bool) {
 	tidied := time.Time{}
+	// From sweep to sweep: any round may be the first to read what a person has settled.
+	flagged := f.account.ledger.Flagged()
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
-		flagged := f.account.ledger.Flagged()
 		err := f.ledger.Refresh(ctx)
 		if err == nil {
 			err = f.ledger.Recall(ctx)
@@ -51,6 +52,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, first, busy fun
 				}
 			}
 		}
+		flagged = f.account.ledger.Flagged()
 		for _, name := range f.needy(names(), first) {
 			if !busy(name) {
 				f.wake(name)
