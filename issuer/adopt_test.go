@@ -140,3 +140,19 @@ func TestGroupSharesOneOrder(t *testing.T) {
 		}
 	})
 }
+
+// A failure of the round that adopts an order does not look like the end of its term.
+func TestAdoptionTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		id := w.buyElsewhere("example.com")
+		refuse := map[string]bool{"example.com": true}
+		p := w.start(nil, all(adopting(id, "example.com"), func(f *flow) { f.prove = refusingProver{f.prove, refuse} }))
+		if _, err := p.attempt(t.Context(), "example.com"); err == nil || strings.Contains(err.Error(), "used up") {
+			t.Errorf("error = %v", err)
+		}
+		p.reload(func(f *flow) { f.prove = f.prove.(refusingProver).Prover })
+		p.untilServed(10*time.Minute, "example.com")
+		w.wantCharges(1)
+	})
+}

@@ -88,7 +88,7 @@ func (iss *Issuer) provisionRules() error {
 		iss.rules.pollMax = max(iss.rules.pollMax, iss.rules.pollMin)
 	}
 	if l := iss.SpendLimit; l != nil {
-		if l.Orders > 0 {
+		if l.Orders != 0 {
 			iss.rules.spend.Orders = l.Orders
 		}
 		iss.rules.spend.Per = caddy.Duration(orDefault(l.Per, defaultSpendPer))

@@ -161,6 +161,7 @@ func TestBadJSON(t *testing.T) {
 		"poll":          {"poll_min", `-5`, "poll: the longest wait"},
 		"max_wait":      {"max_wait", `-5`, "must not be negative"},
 		"renew_margin":  {"renew_margin", `-5`, "must not be negative"},
+		"spend_limit":   {"spend_limit", `{"orders":-1}`, "must not be negative"},
 		"small group":   {"one_order", `[["example.com"]]`, "one_order: a group needs at least two names"},
 		"empty name":    {"one_order", `[["example.com",""]]`, `one_order: "" is not a name`},
 		"order no ID":   {"orders", `[{"names":["example.com"]}]`, "order: an order ID and at least one name are required"},

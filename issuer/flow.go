@@ -191,7 +191,7 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 		if adopted, err := f.adopt(ctx, name, speak); err != nil {
 			return progress{err: err, stop: isFinal(err) && len(speak) == 0}
 		} else if adopted != nil {
-			speak = slices.Insert(speak, 0, adopted)
+			speak, about = slices.Insert(speak, 0, adopted), append(about, adopted)
 		}
 	}
 	var failed progress

@@ -31,16 +31,17 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	if err != nil {
 		return nil, noRetry(err)
 	}
-	line := iss.currentLine()
+	line := iss.borrowLine()
 	if line == nil {
 		return nil, errors.New("the issuer was not given its TLS config")
 	}
+	defer line.Release()
 	// After a reload that failed, certmagic asks the issuer of the failed configuration.
 	// What is attached to the line is what is running.
 	if err := iss.waitStarted(ctx, line); err != nil {
 		return nil, fmt.Errorf("%s: %w", iss.about.Name, err)
 	}
-	f := iss.flow()
+	f := iss.flowOn(line)
 	got, entry, err := f.issue(ctx, w)
 	if err != nil {
 		return nil, noRetry(fmt.Errorf("%s: %w", iss.about.Name, err))

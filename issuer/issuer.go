@@ -130,11 +130,12 @@ type Issuer struct {
 	proofs   proof.Config
 	unmanage func() // nil until the first SetConfig
 
-	mu    sync.Mutex
-	magic *certmagic.Config
-	line  *app.Line
-	prove *proof.ByMethod
-	stop  func() // detaches from the line; nil before the app has started
+	mu      sync.Mutex
+	magic   *certmagic.Config
+	lineKey string    // set by the first SetConfig
+	line    *app.Line // nil before that, and after Cleanup
+	prove   *proof.ByMethod
+	stop    func() // detaches from the line; nil before the app has started
 }
 
 // DCV is how control of the names is proven (domain control validation).
@@ -265,7 +266,8 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	defer iss.mu.Unlock()
 	iss.magic = cfg
 	if iss.line == nil {
-		iss.line = app.Process.Line(ledger.StorageIdentity(cfg.Storage)+" "+iss.IssuerKey(), func() any { return newAccount() })
+		iss.lineKey = ledger.StorageIdentity(cfg.Storage) + " " + iss.IssuerKey()
+		iss.line = app.Process.Line(iss.lineKey, newMemory)
 		iss.unmanage = dcv.Live.Manage(cfg.Storage, iss.app.Managed)
 		iss.app.OnStart(iss.start)
 		iss.app.OnListening(iss.listening)
@@ -291,12 +293,29 @@ func (iss *Issuer) currentLine() *app.Line {
 	return iss.line
 }
 
+// newMemory is what a new line remembers.
+func newMemory() any { return newAccount() }
+
+// borrowLine returns the line, to be released, even after Cleanup: certmagic goes on with the
+// issuers of a configuration that failed to load. It is nil before the first SetConfig.
+func (iss *Issuer) borrowLine() *app.Line {
+	iss.mu.Lock()
+	key := iss.lineKey
+	iss.mu.Unlock()
+	if key == "" {
+		return nil
+	}
+	return app.Process.Line(key, newMemory)
+}
+
 func (iss *Issuer) siteOf(magic *certmagic.Config) *magicSite {
 	return &magicSite{magic: magic, issuerKey: iss.IssuerKey(), allows: func(name string) (bool, bool) { return iss.app.Allows(iss, name) }}
 }
 
-func (iss *Issuer) flow() *flow {
-	magic, line := iss.config(), iss.currentLine()
+func (iss *Issuer) flow() *flow { return iss.flowOn(iss.currentLine()) }
+
+func (iss *Issuer) flowOn(line *app.Line) *flow {
+	magic := iss.config()
 	account := line.Memory().(*account)
 	return &flow{
 		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules, prove: iss.prove,
@@ -421,10 +440,11 @@ func (iss *Issuer) Round(ctx context.Context, name string) (again time.Duration,
 
 // obtained notes that certmagic has stored certificates for names.
 func (iss *Issuer) obtained(names []string) {
-	line := iss.currentLine()
+	line := iss.borrowLine()
 	if line == nil {
 		return
 	}
+	defer line.Release()
 	for _, name := range names {
 		if line.Memory().(*account).stored(name) {
 			line.Wake(name)

@@ -198,3 +198,23 @@ func TestCancelledIssue(t *testing.T) {
 		t.Errorf("charges %d, cancel %d", len(s.ca.Charges()), s.ca.Calls("cancel"))
 	}
 }
+
+// TestFailedConfigIsAsked has certmagic ask the issuer of a configuration that failed to load,
+// as it does from then on. The running one does the work.
+func TestFailedConfigIsAsked(t *testing.T) {
+	noLeaks(t)
+	s := newSite(t, func(*sandboxca.Config) {})
+	_, unload := s.load(t)
+	defer unload()
+	running := s.magic
+	failed, unloadFailed := s.load(t)
+	defer unloadFailed()
+	if err := failed.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.issue(t.Context(), t, failed, "demo.localhost"); err != nil && !is[*PendingError](err) {
+		t.Errorf("error = %v", err)
+	}
+	s.magic = running
+	eventually(t, "it is paid for", func() bool { return len(s.ca.Charges()) == 1 })
+}

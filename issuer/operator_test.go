@@ -165,3 +165,27 @@ func TestResolveNoneWasWrong(t *testing.T) {
 		w.allKnown()
 	})
 }
+
+// What a person has settled is gone on with, even if a round of another name reads it first.
+func TestSettledWhileOthersRead(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 40 * day })
+		p := w.start(nil, quickly)
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2*time.Hour + time.Minute) // the ledger was looked over a moment ago
+		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
+			t.Fatal(err)
+		}
+		for range 15 {
+			time.Sleep(5 * time.Minute)
+			if err := p.ledger.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.wantCharges(2)
+	})
+}

@@ -33,8 +33,9 @@ const (
 func (f *flow) sweep(ctx context.Context, names func() []string, isFirst, busy func(name string) bool) {
 	tidied := time.Time{}
 	first := true // the proofs of this configuration have yet to be presented
+	// From sweep to sweep: any round may be the first to read what a person has settled.
+	flagged := f.account.ledger.Flagged()
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
-		flagged := f.account.ledger.Flagged()
 		err := f.ledger.Refresh(ctx)
 		if err == nil {
 			err = f.ledger.Recall(ctx)
@@ -53,6 +54,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst, busy f
 				}
 			}
 		}
+		flagged = f.account.ledger.Flagged()
 		for _, name := range f.needy(names(), isFirst) {
 			if first || !busy(name) {
 				f.wake(name)
