@@ -163,7 +163,13 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 			return progress{done: true}
 		}
 	}
-	if e := f.underway(name); e != nil {
+	e := f.underway(name)
+	if e != nil && e.State == ledger.Asked {
+		// Another server may have deleted it, without sending anything.
+		_, _ = f.ledger.Load(ctx, e.ID)
+		e = f.underway(name)
+	}
+	if e != nil {
 		// What this process knows will do to go on with an order: another server's changes
 		// show when this one wants to write.
 		if p := f.drive(ctx, name, w, e, nil); p.got != nil || p.done || p.err != nil && waits(p.err) || ctx.Err() != nil {

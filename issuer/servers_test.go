@@ -57,6 +57,14 @@ func (s slow) List(ctx context.Context, prefix string, recursive bool) ([]string
 	return s.Storage.List(ctx, prefix, recursive)
 }
 
+// slowToDelete lets others see for a while what is being deleted.
+type slowToDelete struct{ certmagic.Storage }
+
+func (s slowToDelete) Delete(ctx context.Context, key string) error {
+	time.Sleep(50 * time.Millisecond)
+	return s.Storage.Delete(ctx, key)
+}
+
 // lateLog are the writes to a storage that shows them late to others than their writer.
 type lateLog struct {
 	mu   sync.Mutex
@@ -156,6 +164,24 @@ func TestServersAtOnce(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Servers that have both withdrawn do not wait for each other's order, which was never sent.
+func TestServersWithdraw(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		var calls sync.WaitGroup
+		for range 2 {
+			p := w.start(nil, func(f *flow) { f.ledger.Storage = slowToDelete{f.ledger.Storage} })
+			calls.Go(func() {
+				time.Sleep(time.Minute) // the ledger was looked over before
+				_ = p.call("example.com")
+			})
+		}
+		w.until(5*time.Minute, "one of them buys", func() bool { return w.charges() == 1 })
+		calls.Wait()
+		w.wantCharges(1)
+	})
 }
 
 // The same for the names of a group, each of which another server begins with.
