@@ -15,7 +15,6 @@ require (
 	go.uber.org/zap v1.28.0
 	golang.org/x/net v0.60.0
 	golang.org/x/sync v0.23.0
-	pgregory.net/rapid v1.3.0
 )
 
 require (

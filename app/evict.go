@@ -62,15 +62,15 @@ func cachedFor(cache *certmagic.Cache, name string) []certmagic.Certificate {
 	return exact
 }
 
-// cachedOf returns the managed certificate of one of the issuers that is served, or could
+// cachedOf reports whether a managed certificate of one of the issuers is served, or could
 // be, for the very name.
-func cachedOf(cache *certmagic.Cache, name string, issuerKeys ...string) (certmagic.Certificate, bool) {
+func cachedOf(cache *certmagic.Cache, name string, issuerKeys ...string) bool {
 	for _, cert := range cachedFor(cache, name) {
 		if key, managed := managedBy(cert); managed && slices.Contains(issuerKeys, key) && valid(cert) {
-			return cert, true
+			return true
 		}
 	}
-	return certmagic.Certificate{}, false
+	return false
 }
 
 // valid reports whether a certificate's time has come and is not over.

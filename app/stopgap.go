@@ -58,7 +58,7 @@ func TakeStopgaps(ctx context.Context, magic *certmagic.Config, issuerKey string
 	var dark []string // or nearly so
 	for _, name := range names {
 		name = cacheName(name)
-		if _, ours := cachedOf(cache, name, issuerKey); ours {
+		if cachedOf(cache, name, issuerKey) {
 			DropStopgap(magic, name)
 			continue
 		}
@@ -123,7 +123,7 @@ func dropReplacedStopgaps(magic *certmagic.Config, names []string) {
 		keys = append(keys, issuer.IssuerKey())
 	}
 	for _, name := range names {
-		if _, ok := cachedOf(cache, name, keys...); ok {
+		if cachedOf(cache, name, keys...) {
 			DropStopgap(magic, name)
 		}
 	}

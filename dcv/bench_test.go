@@ -39,7 +39,7 @@ func BenchmarkHandlerHit(b *testing.B) {
 	if err := Live.Present(b.Context(), storage, ch); err != nil {
 		b.Fatal(err)
 	}
-	defer Live.CleanUp(b.Context(), storage, ch.ID, ch.Hosts)
+	defer func() { _ = Live.CleanUp(b.Context(), storage, ch.ID, ch.Hosts) }()
 	r := benchRequest(host, ch.Path)
 
 	b.Run("dcv", func(b *testing.B) {

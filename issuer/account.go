@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -107,10 +108,10 @@ func (w *want) tell(with answer) bool {
 }
 
 // tell ends the call of Issue that waits for the name, if there is one.
-func (a *account) tell(w *want, with answer) bool {
+func (a *account) tell(w *want, with answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return w.tell(with)
+	w.tell(with)
 }
 
 // asked reports whether certmagic has asked for the want in the given configuration.
@@ -225,7 +226,7 @@ type look struct {
 	unknown   int       // denials in a row of an order that was known
 	stale     int       // answers in a row that had the old certificate
 	presented []vendors.Challenge
-	present   bool          // presented holds what is
+	prover    proof.Prover  // who has presented them; nil if nobody has yet
 	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
 	lookUps   poll.Schedule // of a request whose answer is missing
@@ -254,10 +255,13 @@ func (a *account) look(reference string) *look {
 	return l
 }
 
-// presented notes that the proofs of an attempt are presented.
-func (a *account) presented(reference string, challenges []vendors.Challenge) {
+// presented notes that the proofs of an attempt are presented by the prover of one
+// configuration. The next one does it again: it has listeners of its own.
+func (a *account) presented(by proof.Prover, reference string, challenges []vendors.Challenge) {
 	l := a.look(reference)
-	l.present, l.presented = len(challenges) > 0, challenges
+	if len(challenges) > 0 {
+		l.prover, l.presented = by, challenges
+	}
 }
 
 func (a *account) forgetLook(reference string) {

@@ -315,7 +315,7 @@ func (iss *Issuer) checkSubjects(csr *x509.CertificateRequest) error {
 }
 
 func joinIPs(ips []net.IP) string {
-	var texts []string
+	texts := make([]string, 0, len(ips))
 	for _, ip := range ips {
 		texts = append(texts, ip.String())
 	}

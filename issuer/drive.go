@@ -172,12 +172,12 @@ func (f *flow) proofOf(e *ledger.Entry) proof.Proof {
 	return proof.Proof{ID: e.Attempt.Reference, Names: e.Names, Method: e.Method, Challenges: e.Attempt.Challenges}
 }
 
-// present presents the proofs of a request that was sent, once per process. If that
+// present presents the proofs of a request that was sent, once per configuration. If that
 // fails, the order is watched all the same: the CA may have seen them, or another server
 // may present them.
 func (f *flow) present(ctx context.Context, j *errand, e *ledger.Entry) {
 	l := f.account.look(e.Attempt.Reference)
-	if l.present && sameChallenges(l.presented, e.Attempt.Challenges) || len(e.Attempt.Challenges) == 0 {
+	if l.prover == f.prove && sameChallenges(l.presented, e.Attempt.Challenges) || len(e.Attempt.Challenges) == 0 {
 		return
 	}
 	p := f.proofOf(e)
@@ -190,7 +190,7 @@ func (f *flow) present(ctx context.Context, j *errand, e *ledger.Entry) {
 		j.log.Error("presenting the proofs of control of a pending order failed", zap.String("order_id", e.OrderID), zap.Error(err))
 		return
 	}
-	l.present, l.presented = true, e.Attempt.Challenges
+	l.prover, l.presented = f.prove, e.Attempt.Challenges
 	if e.Method == vendors.MethodDNS {
 		if err := f.prove.Wait(ctx, p); err != nil && ctx.Err() == nil {
 			j.log.Warn("a DNS record for validation cannot be seen yet", zap.Strings("identifiers", p.Names), zap.Error(err))
@@ -283,7 +283,7 @@ func (f *flow) due(c *ledger.Certificate) bool {
 }
 
 // fetch reads the latest certificate of an order from the vendor.
-func (f *flow) fetch(ctx context.Context, j *errand, e *ledger.Entry) (chain, error) {
+func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 	order, err := f.vendor.Status(ctx, e.OrderID)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the certificate of order %s: %w", e.OrderID, err)
@@ -303,7 +303,7 @@ func (f *flow) certificateOf(ctx context.Context, j *errand, e *ledger.Entry) (c
 	if got := f.account.chain(e.Certificate.Serial); got != nil {
 		return got, nil
 	}
-	return f.fetch(ctx, j, e)
+	return f.fetch(ctx, e)
 }
 
 // deliver stores the latest certificate of an order for the name and serves it.

@@ -89,7 +89,7 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 	patience := f.patience(ctx, w.name)
 	done, why, ours := f.account.ask(w)
 	if !ours {
-		if why == error(errDelivered) {
+		if errors.Is(why, errDelivered) {
 			return nil, nil, why
 		}
 		handshake.hold(ctx)
@@ -118,7 +118,7 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 	switch {
 	case !answered:
 		return nil, nil, f.stillPending(w, time.Since(started))
-	case with.err == error(errDelivered):
+	case errors.Is(with.err, errDelivered):
 		return nil, nil, with.err // whoever stores it waits for certmagic's lock, which this call holds
 	case with.err != nil:
 		handshake.hold(ctx)

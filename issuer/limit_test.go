@@ -160,7 +160,9 @@ func TestRefusedOrder(t *testing.T) {
 			if n := len(w.entries("example.com")); n > 0 {
 				t.Errorf("%d entries for orders that were refused", n)
 			}
-			w.ca.SetBalance(testToken, 1_000_000)
+			if err := w.ca.SetBalance(testToken, 1_000_000); err != nil {
+				t.Fatal(err)
+			}
 			p.untilServed(7*time.Hour, "example.com")
 			w.wantCharges(1)
 		})

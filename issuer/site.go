@@ -95,7 +95,7 @@ func (s *magicSite) Reload(ctx context.Context, name string) error {
 }
 
 func issuerKeysOf(magic *certmagic.Config) []string {
-	var list []string
+	list := make([]string, 0, len(magic.Issuers))
 	for _, other := range magic.Issuers {
 		list = append(list, other.IssuerKey())
 	}

@@ -28,9 +28,11 @@ const (
 	tidyEvery = 24 * time.Hour
 )
 
-// sweep looks over the names until ctx ends. Those that are busy have their own pace.
-func (f *flow) sweep(ctx context.Context, names func() []string, first, busy func(name string) bool) {
+// sweep looks over the names until ctx ends. Those that are busy have their own pace, but
+// for the first time. isFirst is described at needy.
+func (f *flow) sweep(ctx context.Context, names func() []string, isFirst, busy func(name string) bool) {
 	tidied := time.Time{}
+	first := true // the proofs of this configuration have yet to be presented
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
 		flagged := f.account.ledger.Flagged()
 		err := f.ledger.Refresh(ctx)
@@ -51,11 +53,12 @@ func (f *flow) sweep(ctx context.Context, names func() []string, first, busy fun
 				}
 			}
 		}
-		for _, name := range f.needy(names(), first) {
-			if !busy(name) {
+		for _, name := range f.needy(names(), isFirst) {
+			if first || !busy(name) {
 				f.wake(name)
 			}
 		}
+		first = false
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			f.tidy(ctx)

@@ -176,6 +176,7 @@ func (l *Ledger) Recall(ctx context.Context) error {
 // Load reads an entry. One that is not there is fs.ErrNotExist. Where the storage is
 // behind what this process knows, that is returned.
 func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {
+	begun := time.Now() // a slow storage answers with what was true then
 	e, err := l.read(ctx, l.key(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		l.Memory.drop(id)
@@ -186,7 +187,7 @@ func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {
 	if e.ID != id {
 		return nil, &DamagedEntryError{l.key(id), fmt.Errorf("it is entry %q", e.ID)}
 	}
-	return l.Memory.put(e), nil
+	return l.Memory.put(e, begun), nil
 }
 
 func (l *Ledger) read(ctx context.Context, key string) (*Entry, error) {
@@ -308,6 +309,7 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 func (l *Ledger) store(ctx context.Context, e *Entry) error {
+	begun := time.Now()
 	ctx, cancel := storageContext(ctx)
 	defer cancel()
 	e.Version, e.Updated = formatVersion, l.Time()
@@ -322,7 +324,7 @@ func (l *Ledger) store(ctx context.Context, e *Entry) error {
 	if err := l.Storage.Store(ctx, l.key(e.ID), data); err != nil {
 		return fmt.Errorf("writing ledger entry %s: %w", l.key(e.ID), err)
 	}
-	l.Memory.put(e)
+	l.Memory.put(e, begun)
 	return nil
 }
 

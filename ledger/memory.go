@@ -25,8 +25,8 @@ type known struct {
 	read time.Time // monotonic
 }
 
-// put remembers an entry and returns what is known of it now.
-func (m *Memory) put(e *Entry) *Entry {
+// put remembers an entry, as it was at a moment, and returns what is known of it now.
+func (m *Memory) put(e *Entry, read time.Time) *Entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if have, ok := m.entries[e.ID]; ok {
@@ -38,7 +38,7 @@ func (m *Memory) put(e *Entry) *Entry {
 	if m.entries == nil {
 		m.entries, m.byName = make(map[string]known), make(map[string][]string)
 	}
-	m.entries[e.ID] = known{e, time.Now()}
+	m.entries[e.ID] = known{e, read}
 	for _, name := range e.spokenNames() {
 		if ids := m.byName[name]; !slices.Contains(ids, e.ID) {
 			m.byName[name] = append(ids, e.ID)

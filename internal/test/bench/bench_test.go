@@ -123,7 +123,7 @@ func TestClient(t *testing.T) {
 	} {
 		server, conn := net.Pipe()
 		go func() {
-			defer server.Close() //nolint:errcheck // a pipe
+			defer server.Close()
 			if _, err := server.Read(make([]byte, 1024)); err != nil {
 				return
 			}

@@ -112,7 +112,7 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer ln.Close() //nolint:errcheck // nobody has connected
+		defer ln.Close()
 		addr, ok := ln.Addr().(*net.TCPAddr)
 		if !ok {
 			return nil, fmt.Errorf("listening at %s, which has no port", ln.Addr())

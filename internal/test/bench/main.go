@@ -129,7 +129,7 @@ func runOne(ctx context.Context, b bench, quick bool) (rows []row, err error) {
 }
 
 func names() []string {
-	var list []string
+	list := make([]string, 0, len(benches))
 	for _, b := range benches {
 		list = append(list, b.name)
 	}

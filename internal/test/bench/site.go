@@ -81,7 +81,7 @@ const siteIssuer = `commercial racent bench {
 // process happens to lie in memory.
 func benchSite(ctx context.Context, o options) (rows []row, err error) {
 	binary := filepath.Join(o.dir, "caddy")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/caddy-commercial/caddy-commercial/cmd/caddy")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/caddy-commercial/caddy-commercial/cmd/caddy") //nolint:gosec // a path of our own
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building caddy: %w\n%s", err, out)
 	}
@@ -183,7 +183,7 @@ func startSite(ctx context.Context, binary, home, issuerLine string) (*site, err
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	s.cmd = exec.CommandContext(ctx, binary, "run", "--config", config)
+	s.cmd = exec.CommandContext(ctx, binary, "run", "--config", config) //nolint:gosec // paths of our own
 	s.cmd.Dir = home
 	s.cmd.Env = []string{"HOME=" + home, "XDG_DATA_HOME=" + home, "XDG_CONFIG_HOME=" + home}
 	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output

@@ -49,7 +49,7 @@ func TestNoHTTPServer(t *testing.T) {
 			w.await("the port to be closed", func() error {
 				_, err := w.tryGet(w.node, name, "/")
 				if !errors.Is(err, syscall.ECONNREFUSED) {
-					return fmt.Errorf("asking there gives %v", err)
+					return fmt.Errorf("asking there gives %w", err)
 				}
 				return nil
 			})

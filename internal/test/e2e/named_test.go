@@ -102,7 +102,7 @@ func startNamed(t *testing.T) *nameServer {
 	t.Cleanup(func() {
 		// It may have ended already.
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = <-ended
 		if t.Failed() {
 			t.Logf("log of BIND:\n%s", log.String())
 		}

@@ -150,7 +150,7 @@ func (s *server) stop() {
 func (s *server) alive() error {
 	select {
 	case <-s.ended:
-		return finalError{fmt.Errorf("%s has ended: %v", s.name, s.err)}
+		return finalError{fmt.Errorf("%s has ended: %w", s.name, s.err)}
 	default:
 		return nil
 	}

@@ -100,7 +100,7 @@ func (c *Config) Start() error {
 // the function that does it.
 func (c *Config) Close() {
 	field := reflect.ValueOf(c.config).Elem().FieldByName("cancelFunc")
-	cancel := *(*context.CancelCauseFunc)(unsafe.Pointer(field.UnsafeAddr()))
+	cancel := *(*context.CancelCauseFunc)(unsafe.Pointer(field.UnsafeAddr())) //nolint:gosec // reads a function of this very type; a test fails if the field moves
 	cancel(errors.New("closed by the test"))
 }
 

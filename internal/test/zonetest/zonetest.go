@@ -37,7 +37,7 @@ type Zone struct {
 // be another one in each test, because certmagic remembers where zones begin.
 func Start(tb testing.TB, name string, records ...string) *Zone {
 	tb.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func (z *Zone) OnCall(f func(ctx context.Context, call string, list []libdns.Rec
 func (z *Zone) Records() []string {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	var lines []string
+	lines := make([]string, 0, len(z.records))
 	for _, rr := range z.records {
 		lines = append(lines, rr.Name+" "+rr.Type+" "+rr.Data)
 	}
