@@ -51,6 +51,14 @@ func (a *App) Allows(m Member, name string) (ours, exact bool) {
 	return true, exact
 }
 
+// Manages reports whether the config has a site, or something else, that needs a certificate
+// for the name, and has the issuer for it. Allows is also true for the names that nobody has
+// asked for, if the issuer is that of all names.
+func (a *App) Manages(m Member, name string) bool {
+	ours, exact := a.Allows(m, name)
+	return ours && (exact || slices.Contains(a.NamesOf(m), name) || slices.Contains(a.Written(m), name))
+}
+
 // First reports whether the issuer is the first one of the name's policy. If it is not, a
 // certificate of another one is as good.
 func (a *App) First(m Member, name string) bool {

@@ -53,6 +53,7 @@ type want struct {
 	csr    *x509.CertificateRequest
 	key    string        // see keyID
 	signer crypto.Signer // nil if the key is not known
+	config any           // the configuration that asked last
 
 	used bool        // an attempt has been made with the key
 	why  error       // what it waits for, or what went wrong last
@@ -84,6 +85,7 @@ func (a *account) ask(w *want) (done <-chan answer, why error, ours bool) {
 	}
 	if old := a.wants[w.name]; old != nil {
 		if old.used && old.key != w.key {
+			old.config = w.config
 			return nil, old.why, false
 		}
 		old.tell(answer{err: errSuperseded})
@@ -110,6 +112,16 @@ func (a *account) tell(w *want, with answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w.tell(with)
+}
+
+// asked reports whether certmagic has asked for the want in the given configuration.
+func (a *account) asked(w *want, config any) bool {
+	if w == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return w.config == config
 }
 
 // store lets a certificate be stored for the name: calls of Issue hold certmagic's lock of it,

@@ -54,7 +54,7 @@ type purchase struct {
 // rules allow it, and returns its entry, ready to be driven on. unsure is why it is not known
 // what there is.
 func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.Entry, unsure error) progress {
-	if err := f.mayBuy(name, about); err != nil {
+	if err := f.mayBuy(name, w, about); err != nil {
 		p := progress{err: err, stop: isFinal(err)}
 		if hold, ok := errors.AsType[*HoldError](err); ok {
 			p.wait = min(hold.Until.Sub(f.ledger.Time()), time.Hour)
@@ -94,13 +94,14 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 
 // mayBuy refuses a purchase that the rules do not allow, before anything else is done
 // about it.
-func (f *flow) mayBuy(name string, about []*ledger.Entry) error {
+func (f *flow) mayBuy(name string, w *want, about []*ledger.Entry) error {
 	if a, ok := f.adoptedFor(name); ok {
 		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up, and the option order forbids to place another one; "+
 			"give the ID of a new order, or remove the option", a.ID, name))
 	}
 	configured, onDemand := f.site.Allows(name)
-	if !configured {
+	// Where the issuer is that of all names, so is one that is in the config no more.
+	if !configured || !onDemand && !f.account.asked(w, f.config) && !f.site.Manages(name) {
 		return noRetry(fmt.Errorf("%s is not among the names that this configuration has certificates for, so nothing is bought for it", name))
 	}
 	if onDemand && !f.rules.allowOnDemand {

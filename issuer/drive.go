@@ -352,7 +352,7 @@ func (f *flow) wakeOthers(name string, e *ledger.Entry) {
 		if other == name {
 			continue
 		}
-		if configured, onDemand := f.site.Allows(other); configured && !onDemand {
+		if f.site.Manages(other) {
 			f.wake(other)
 		}
 	}

@@ -33,6 +33,7 @@ type flow struct {
 	account *account
 	site    site
 	wake    func(name string) // asks for a round soon
+	config  any               // tells configurations apart
 	logger  *zap.Logger
 }
 
@@ -42,6 +43,10 @@ type site interface {
 	// Allows reports whether today's configuration has certificates for the name from
 	// this issuer, and whether that takes a handshake of a stranger.
 	Allows(name string) (configured, onDemand bool)
+
+	// Manages reports whether today's configuration needs a certificate for the name from
+	// this issuer. Where the issuer is that of all names, more of them are allowed.
+	Manages(name string) bool
 
 	// Stored returns the certificate of this issuer that certmagic has stored for the
 	// name, with its key, or fs.ErrNotExist.

@@ -248,6 +248,8 @@ func (s *testSite) Allows(name string) (configured, onDemand bool) {
 	return !s.deny[name], s.strange[name]
 }
 
+func (s *testSite) Manages(name string) bool { return !s.deny[name] && !s.strange[name] }
+
 func pairKey(name string) string { return "certificates/test/" + name }
 
 func (s *testSite) load(ctx context.Context, name string) (chain, crypto.Signer, error) {

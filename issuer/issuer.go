@@ -309,7 +309,11 @@ func (iss *Issuer) borrowLine() *app.Line {
 }
 
 func (iss *Issuer) siteOf(magic *certmagic.Config) *magicSite {
-	return &magicSite{magic: magic, issuerKey: iss.IssuerKey(), allows: func(name string) (bool, bool) { return iss.app.Allows(iss, name) }}
+	return &magicSite{
+		magic: magic, issuerKey: iss.IssuerKey(),
+		allows:  func(name string) (bool, bool) { return iss.app.Allows(iss, name) },
+		manages: func(name string) bool { return iss.app.Manages(iss, name) },
+	}
 }
 
 func (iss *Issuer) flow() *flow { return iss.flowOn(iss.currentLine()) }
@@ -320,7 +324,7 @@ func (iss *Issuer) flowOn(line *app.Line) *flow {
 	return &flow{
 		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules, prove: iss.prove,
 		ledger:  &ledger.Ledger{Storage: magic.Storage, Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: &account.ledger},
-		account: account, site: iss.siteOf(magic), wake: line.Wake, logger: iss.logger,
+		account: account, site: iss.siteOf(magic), wake: line.Wake, config: magic, logger: iss.logger,
 	}
 }
 

@@ -239,6 +239,8 @@ func (m *modelSite) Allows(name string) (configured, onDemand bool) {
 	return m.cfg.OnDemand, true
 }
 
+func (m *modelSite) Manages(name string) bool { return slices.Contains(m.cfg.Names, name) }
+
 func (m *modelSite) pairKey(name string) string { return "certificates/" + m.key + "/" + name }
 
 func (m *modelSite) load(ctx context.Context, name string) (*tls.Certificate, error) {

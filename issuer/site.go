@@ -20,6 +20,7 @@ type magicSite struct {
 	magic     *certmagic.Config
 	issuerKey string
 	allows    func(name string) (configured, exact bool)
+	manages   func(name string) bool
 }
 
 // Allows implements site. A name that is not written out in the configuration, with
@@ -29,6 +30,9 @@ func (s *magicSite) Allows(name string) (configured, onDemand bool) {
 	configured, exact := s.allows(name)
 	return configured, configured && !exact && s.magic.OnDemand != nil
 }
+
+// Manages implements site.
+func (s *magicSite) Manages(name string) bool { return s.manages(name) }
 
 // Stored implements site.
 func (s *magicSite) Stored(ctx context.Context, name string) (*x509.Certificate, crypto.Signer, error) {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -70,6 +71,11 @@ func TestFileIsServed(t *testing.T) {
 					w.charges(2)
 				} else {
 					w.charges(1)
+				}
+				// The CA adds www by itself, but no site asks for it.
+				w.nothingForgotten()
+				if extra, err := filepath.Glob(filepath.Join(w.storage, "certificates", "*", "www.*")); err != nil || len(extra) > 0 {
+					t.Errorf("a certificate was stored for a name that is not in the config: %q, %v", extra, err)
 				}
 				for _, e := range s.errors() {
 					t.Errorf("the log has an error: %s", e.raw)
