@@ -358,7 +358,7 @@ func (m modelProver) Seen(proof.Proof) string                       { return "" 
 func TestModel(t *testing.T) {
 	n := 60
 	if raceEnabled {
-		n = 3
+		n = 1
 	}
 	model.Check(t, n, model.Kinds(modelParams(model.Quick())), newModelSystem)
 }
@@ -367,7 +367,7 @@ func TestModel(t *testing.T) {
 func TestModelBrief(t *testing.T) {
 	n := 200
 	if raceEnabled {
-		n = 10
+		n = 2
 	}
 	model.Check(t, n, model.Kinds(modelParams(model.Brief())), newModelSystem)
 }

@@ -1,3 +1,8 @@
+//go:build !race
+
+// These tests run thousands of operations to notice a thing, which the race detector makes
+// ten times as long.
+
 package model
 
 import (
