@@ -102,7 +102,7 @@ func startNamed(t *testing.T) *nameServer {
 	t.Cleanup(func() {
 		// It may have ended already.
 		_ = cmd.Process.Kill()
-		_ = <-ended
+		<-ended //nolint:errcheck // it was killed
 		if t.Failed() {
 			t.Logf("log of BIND:\n%s", log.String())
 		}
