@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
-	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -71,6 +70,7 @@ type answer struct {
 // has stored it.
 type handover struct {
 	reference string
+	at        time.Time
 	stored    bool
 }
 
@@ -189,7 +189,7 @@ func (a *account) give(w *want, with answer) bool {
 	if w == nil || w.done == nil {
 		return false
 	}
-	a.handed[w.name] = &handover{reference: with.entry.Attempt.Reference}
+	a.handed[w.name] = &handover{reference: with.entry.Attempt.Reference, at: time.Now()}
 	if a.wants[w.name] == w {
 		delete(a.wants, w.name)
 	}
@@ -208,15 +208,19 @@ func (a *account) stored(name string) bool {
 	return h != nil
 }
 
-// takeHandover returns and forgets what was handed over for the name.
+// takeHandover returns what was handed over for the name, and forgets it unless certmagic
+// may still be about to store it.
 func (a *account) takeHandover(name string) (h handover, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if have := a.handed[name]; have != nil {
-		delete(a.handed, name)
-		return *have, true
+	have := a.handed[name]
+	if have == nil {
+		return handover{}, false
 	}
-	return handover{}, false
+	if have.stored || time.Since(have.at) >= handoverPatience {
+		delete(a.handed, name)
+	}
+	return *have, true
 }
 
 // look is what this process has seen of an attempt.
@@ -226,7 +230,7 @@ type look struct {
 	unknown   int       // denials in a row of an order that was known
 	stale     int       // answers in a row that had the old certificate
 	presented []vendors.Challenge
-	prover    proof.Prover  // who has presented them; nil if nobody has yet
+	config    any           // under which they were presented; nil if they were not yet
 	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
 	lookUps   poll.Schedule // of a request whose answer is missing
@@ -255,12 +259,12 @@ func (a *account) look(reference string) *look {
 	return l
 }
 
-// presented notes that the proofs of an attempt are presented by the prover of one
-// configuration. The next one does it again: it has listeners of its own.
-func (a *account) presented(by proof.Prover, reference string, challenges []vendors.Challenge) {
+// presented notes that the proofs of an attempt are presented under a configuration. The
+// next one does it again: it has listeners of its own.
+func (a *account) presented(config any, reference string, challenges []vendors.Challenge) {
 	l := a.look(reference)
 	if len(challenges) > 0 {
-		l.prover, l.presented = by, challenges
+		l.config, l.presented = config, challenges
 	}
 }
 

@@ -404,7 +404,7 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	log := j.log.With(zap.String("reference", e.Attempt.Reference))
 	switch {
 	case err == nil && order.ID != "":
-		f.account.presented(f.prove, e.Attempt.Reference, e.Attempt.Challenges)
+		f.account.presented(f.config, e.Attempt.Reference, e.Attempt.Challenges)
 		log.Info("order placed", zap.String("order_id", order.ID), zap.String("ca_order_id", order.CAOrderID))
 		return f.placed(e, order)
 	case err != nil && vendors.VerdictOf(err) != vendors.Uncertain:

@@ -177,7 +177,7 @@ func (f *flow) proofOf(e *ledger.Entry) proof.Proof {
 // may present them.
 func (f *flow) present(ctx context.Context, j *errand, e *ledger.Entry) {
 	l := f.account.look(e.Attempt.Reference)
-	if l.prover == f.prove && sameChallenges(l.presented, e.Attempt.Challenges) || len(e.Attempt.Challenges) == 0 {
+	if l.config == f.config && sameChallenges(l.presented, e.Attempt.Challenges) || len(e.Attempt.Challenges) == 0 {
 		return
 	}
 	p := f.proofOf(e)
@@ -190,7 +190,7 @@ func (f *flow) present(ctx context.Context, j *errand, e *ledger.Entry) {
 		j.log.Error("presenting the proofs of control of a pending order failed", zap.String("order_id", e.OrderID), zap.Error(err))
 		return
 	}
-	l.prover, l.presented = f.prove, e.Attempt.Challenges
+	l.config, l.presented = f.config, e.Attempt.Challenges
 	if e.Method == vendors.MethodDNS {
 		if err := f.prove.Wait(ctx, p); err != nil && ctx.Err() == nil {
 			j.log.Warn("a DNS record for validation cannot be seen yet", zap.Strings("identifiers", p.Names), zap.Error(err))

@@ -162,11 +162,16 @@ const handoverPatience = 2 * time.Minute
 
 // pursue decides what the name needs, and does the next part of it.
 func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
-	if h, ok := f.account.takeHandover(name); ok && h.stored {
+	h, handed := f.account.takeHandover(name)
+	switch left := handoverPatience - time.Since(h.at); {
+	case handed && h.stored:
 		f.forgetKey(ctx, h.reference)
 		if w == nil {
 			return progress{done: true}
 		}
+	case handed && left > 0 && w == nil:
+		pending := &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "its certificate is being stored"}
+		return progress{err: pending, wait: left}
 	}
 	e := f.underway(name)
 	if e != nil && e.State == ledger.Asked {
