@@ -99,7 +99,7 @@ func evict(ctx context.Context, magic *certmagic.Config, name string, by certmag
 			if covers(by.Leaf, other) || served(cache, other, old.Hash()) {
 				continue
 			}
-			if err := putStopgap(ctx, magic, other, old.Certificate); err != nil {
+			if err := putStopgap(ctx, magic, other, old); err != nil {
 				magic.Logger.Warn("a name is not served any more: it is not in the certificate that replaces its own",
 					zap.String("identifier", other), zap.Error(err))
 			}

@@ -66,7 +66,7 @@ func TakeStopgaps(ctx context.Context, magic *certmagic.Config, issuerKey string
 		if have.Leaf != nil && time.Until(have.Leaf.NotAfter) > stopgapMargin {
 			continue
 		}
-		if cert := longest(name, cache.AllMatchingCertificates(name)); lasts(cert, have.Leaf) && exchange(ctx, magic, name, cert, have) {
+		if cert := longest(name, cache.AllMatchingCertificates(name)); lasts(cert.Certificate, have.Leaf) && exchange(ctx, magic, name, cert, have) {
 			taken++
 			have = stopgapOf(cache, name)
 		}
@@ -140,14 +140,14 @@ func stopgapOf(cache *certmagic.Cache, name string) certmagic.Certificate {
 }
 
 // longest returns the certificate that serves the name for longest, or a zero value.
-func longest(name string, choices []certmagic.Certificate) tls.Certificate {
-	var longest tls.Certificate
+func longest(name string, choices []certmagic.Certificate) certmagic.Certificate {
+	var longest certmagic.Certificate
 	for _, choice := range choices {
 		if choice.HasTag(stopgapTag) || !valid(choice) || !signs(choice.Certificate) || !covers(choice.Leaf, name) {
 			continue
 		}
 		if lasts(choice.Certificate, longest.Leaf) {
-			longest = choice.Certificate
+			longest = choice
 		}
 	}
 	return longest
@@ -174,7 +174,7 @@ func lasts(cert tls.Certificate, than *x509.Certificate) bool {
 }
 
 // exchange puts a stopgap in the place of the one before, if there is one.
-func exchange(ctx context.Context, magic *certmagic.Config, name string, cert tls.Certificate, before certmagic.Certificate) bool {
+func exchange(ctx context.Context, magic *certmagic.Config, name string, cert, before certmagic.Certificate) bool {
 	if err := putStopgap(ctx, magic, name, cert); err != nil {
 		magic.Logger.Warn("the certificate that served a name cannot serve it until the order is done",
 			zap.String("identifier", name), zap.Error(err))
@@ -186,8 +186,11 @@ func exchange(ctx context.Context, magic *certmagic.Config, name string, cert tl
 	return true
 }
 
-// putStopgap puts a copy of the certificate into the cache that serves the one name.
-func putStopgap(ctx context.Context, magic *certmagic.Config, name string, cert tls.Certificate) error {
+// putStopgap puts a copy of the certificate into the cache that serves the one name. It
+// has the certificate's tags, too: on a reload, Caddy does not wait for the handshakes of the
+// servers that it stops, and those of certificates that were loaded from files choose by tag.
+func putStopgap(ctx context.Context, magic *certmagic.Config, name string, served certmagic.Certificate) error {
+	cert, tags := served.Certificate, append(slices.Clone(served.Tags), stopgapTag)
 	if len(cert.Certificate) == 0 || cert.Leaf == nil {
 		return errors.New("the certificate is empty")
 	}
@@ -205,12 +208,12 @@ func putStopgap(ctx context.Context, magic *certmagic.Config, name string, cert 
 	// one does for the first name that it serves; further names need one of their own.
 	chain := slices.Clip(cert.Certificate)
 	cert.Certificate = append(chain, chain[len(chain)-1])
-	hash, err := one.CacheUnmanagedTLSCertificate(ctx, cert, []string{stopgapTag})
+	hash, err := one.CacheUnmanagedTLSCertificate(ctx, cert, tags)
 	if err == nil && !isCached(cacheOf(magic), name, hash) {
 		var marker []byte
 		if marker, err = stopgapMarker(name); err == nil {
 			cert.Certificate = append(chain, marker)
-			_, err = one.CacheUnmanagedTLSCertificate(ctx, cert, []string{stopgapTag})
+			_, err = one.CacheUnmanagedTLSCertificate(ctx, cert, tags)
 		}
 	}
 	if err != nil {

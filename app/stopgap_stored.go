@@ -53,7 +53,7 @@ func stopgapsFromStorage(ctx context.Context, magic *certmagic.Config, cache *ce
 	taken := 0
 	for i, name := range names {
 		have := stopgapOf(cache, name)
-		if lasts(found[i], have.Leaf) && exchange(ctx, magic, name, found[i], have) {
+		if lasts(found[i], have.Leaf) && exchange(ctx, magic, name, certmagic.Certificate{Certificate: found[i]}, have) {
 			taken++
 		}
 	}

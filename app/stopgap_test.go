@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 )
 
@@ -122,6 +123,32 @@ func TestStopgap(t *testing.T) {
 		deliver(t, magic, ca, "internal", "a.example.com", -time.Hour)
 		take(t, magic, 0, "a.example.com")
 	})
+}
+
+// The servers that Caddy stops on a reload may still be in a handshake when the certificates
+// that they were configured with are gone. They choose certificates from files by their tag.
+func TestStopgapForStoppedServers(t *testing.T) {
+	magic := ourMagic(t)
+	key := newKey(t)
+	chain := newCA(t, "before").sign(t, key.Public(), year, "a.example.com")
+	keyPEM, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := magic.CacheUnmanagedCertificatePEMBytes(t.Context(), chain, keyPEM, []string{"cert0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := *magic
+	stopped.CertSelection = &caddytls.CustomCertSelectionPolicy{AnyTag: []string{"cert0"}}
+	wantServed(t, &stopped, "a.example.com", chain)
+	take(t, magic, 1, "a.example.com")
+	cacheOf(magic).Remove([]string{hash})
+	wantServed(t, &stopped, "a.example.com", chain)
+	DropStopgap(magic, "a.example.com")
+	if _, err := handshake(&stopped, "a.example.com"); err == nil {
+		t.Error("the stopgap is still served")
+	}
 }
 
 // When certmagic itself puts our certificate into the cache, as at a reload, the stopgap
