@@ -72,6 +72,22 @@ func storedPair(ctx context.Context, storage certmagic.Storage, issuerKey, name 
 	return pair, chain, nil
 }
 
+// Served returns the certificates for the name in the config's cache, wildcards among them.
+// Unlike the function of the TLS app, it may be called when no config runs any more.
+func Served(magic *certmagic.Config, name string) []*x509.Certificate {
+	cache := cacheOf(magic)
+	if cache == nil {
+		return nil
+	}
+	var list []*x509.Certificate
+	for _, cert := range cache.AllMatchingCertificates(name) {
+		if cert.Leaf != nil {
+			list = append(list, cert.Leaf)
+		}
+	}
+	return list
+}
+
 // Deliver stores a certificate with its private key as certmagic would have, had its
 // issuer returned it in time: under certmagic's lock of the name, in its three files, with
 // its event cert_obtained. Then it is served at once in place of the certificates that it

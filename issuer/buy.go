@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -335,7 +336,11 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 	found := false
 	now := f.ledger.Time()
 	for _, other := range f.ledger.Memory.Others(e.Names, e.ID, &found) {
+		listed := other
 		other, err := f.ledger.Load(ctx, other.ID)
+		if errors.Is(err, fs.ErrNotExist) {
+			return f.pending(listed, "it was withdrawn meanwhile")
+		}
 		if err != nil {
 			return err
 		}
@@ -409,7 +414,8 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return f.placed(e, order)
 	case err != nil && vendors.VerdictOf(err) != vendors.Uncertain:
 		f.forgetKey(ctx, e.Attempt.Reference)
-		if renewal && ctx.Err() == nil {
+		final := vendors.VerdictOf(err) == vendors.Permanent && !errors.Is(err, vendors.ErrBalance)
+		if renewal && final && ctx.Err() == nil {
 			f.account.refuseRenewal(e.Attempt.PreviousID)
 			log.Warn("the vendor refuses to renew the order; a plain one is placed", zap.String("order_id", e.Attempt.PreviousID), zap.Error(err))
 			return move{remove: true, done: &progress{err: &PendingError{Vendor: f.about.Name, Names: e.Names, Detail: "a plain order follows a refused renewal"}, wait: time.Second}}

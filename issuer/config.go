@@ -164,7 +164,7 @@ func (iss *Issuer) checkAdopted() error {
 	for _, a := range iss.rules.adopted {
 		for _, name := range a.Names {
 			for _, e := range l.Memory.About(name) {
-				if e.RootID == a.ID || e.OrderID == a.ID || !e.Blocks(name, time.Duration(iss.RenewMargin), time.Now()) {
+				if e.RootID == a.ID || e.OrderID == a.ID || !e.Blocks(name, iss.rules.margin(e), time.Now()) {
 					continue
 				}
 				err := fmt.Errorf("order: %s is given for %s, which order %s of the ledger is for until %s (entry %s); "+

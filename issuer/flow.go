@@ -32,8 +32,9 @@ type flow struct {
 	prove   proof.Prover
 	account *account
 	site    site
-	wake    func(name string) // asks for a round soon
-	config  any               // tells configurations apart
+	wake    func(name string)      // asks for a round soon
+	busy    func(name string) bool // whether a round for the name is due or to come
+	config  any                    // tells configurations apart
 	logger  *zap.Logger
 }
 
@@ -105,6 +106,9 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	case p.got != nil && f.account.give(w, answer{got: p.got, entry: p.entry}):
 		f.account.resetPace(name)
 		return handoverPatience, true
+	case p.got != nil:
+		// The call has just ended. The next round stores it.
+		return 0, true
 	case p.done:
 		f.account.forget(w)
 		f.account.tell(w, answer{err: errDelivered})
@@ -312,9 +316,11 @@ func (f *flow) blocked(about []*ledger.Entry, name string, now time.Time) bool {
 
 // margin is how much of an order's term is given up in order to have the next one in
 // time: what is configured, or a twelfth of the term but at most 30 days.
-func (f *flow) margin(e *ledger.Entry) time.Duration {
-	if f.rules.renewMargin > 0 {
-		return f.rules.renewMargin
+func (f *flow) margin(e *ledger.Entry) time.Duration { return f.rules.margin(e) }
+
+func (r rules) margin(e *ledger.Entry) time.Duration {
+	if r.renewMargin > 0 {
+		return r.renewMargin
 	}
 	return min(ledger.EndOfTerm(e.Paid, e.Term).Sub(e.Paid)/12, 30*24*time.Hour)
 }

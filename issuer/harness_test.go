@@ -120,7 +120,7 @@ func (w *world) startVendor(f *fuse, vendor vendors.Vendor, change func(*flow)) 
 	p.flow = &flow{
 		vendor: vendor, about: vendor.Describe(),
 		ledger: &ledger.Ledger{Storage: storage, Prefix: ledger.Prefix("racent", "test"), Memory: &account.ledger},
-		prove:  &webProver{f, w.web}, account: account, site: p.site, wake: p.line.Wake, logger: w.logger,
+		prove:  &webProver{f, w.web}, account: account, site: p.site, wake: p.line.Wake, busy: func(name string) bool { _, busy := p.line.Due(name); return busy }, logger: w.logger,
 		order: vendors.OrderConfig{Product: "comodo-positivessl", Term: vendors.Term{Years: 1}, Method: vendors.MethodHTTP, Contact: testContact()},
 		rules: rules{
 			pollMin: 5 * time.Second, pollMax: 10 * time.Minute, maxWait: time.Hour, settle: time.Second,
@@ -141,10 +141,7 @@ func (p *process) attach() {
 	var sweeping sync.WaitGroup
 	f := p.flow
 	sweeping.Go(func() {
-		f.sweep(ctx, p.site.names, func(string) bool { return true }, func(name string) bool {
-			_, busy := p.line.Due(name)
-			return busy
-		})
+		f.sweep(ctx, p.site.names, func(string) bool { return true })
 	})
 	p.stop = sync.OnceFunc(func() {
 		cancel()

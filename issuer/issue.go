@@ -93,6 +93,9 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 		if errors.Is(why, errDelivered) {
 			return nil, nil, why
 		}
+		if !f.busy(w.name) {
+			f.wake(w.name) // a configuration without the name has dropped it
+		}
 		handshake.hold(ctx)
 		if why != nil {
 			return nil, nil, why

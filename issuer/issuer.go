@@ -324,7 +324,8 @@ func (iss *Issuer) flowOn(line *app.Line) *flow {
 	return &flow{
 		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules, prove: iss.prove,
 		ledger:  &ledger.Ledger{Storage: magic.Storage, Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: &account.ledger},
-		account: account, site: iss.siteOf(magic), wake: line.Wake, config: magic, logger: iss.logger,
+		account: account, site: iss.siteOf(magic), wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy },
+		config: magic, logger: iss.logger,
 	}
 }
 
@@ -403,8 +404,7 @@ func (iss *Issuer) start() {
 	background.Go(func() {
 		f.sweep(ctx,
 			func() []string { return iss.app.NamesOf(iss) },
-			func(name string) bool { return iss.app.First(iss, name) },
-			func(name string) bool { _, busy := line.Due(name); return busy })
+			func(name string) bool { return iss.app.First(iss, name) })
 	})
 	background.Go(func() {
 		for poll.Wait(ctx, stopgapEvery) == nil {

@@ -85,7 +85,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 	site := &modelSite{s: s, cfg: cfg, key: lineKey(cfg.Vendor, cfg.Account)}
 	f := &flow{
 		vendor: vendor, about: vendor.Describe(), ledger: l, account: line.Memory().(*account), site: site,
-		prove: modelProver{s.p}, wake: line.Wake, logger: s.p.Logger,
+		prove: modelProver{s.p}, wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy }, logger: s.p.Logger,
 		order: vendors.OrderConfig{Product: cfg.Product, Term: vendors.Term{Days: cfg.Term}, Method: vendors.Method(cfg.Method)},
 		rules: rules{
 			pollMin: time.Minute, pollMax: 20 * time.Minute, maxWait: s.p.Params.MaxWait, renewMargin: cfg.Margin, settle: s.p.Params.Settle,
@@ -104,10 +104,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 	detach := line.Attach(ctx, f)
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() {
-		f.sweep(ctx, func() []string { return cfg.Names }, func(string) bool { return true }, func(name string) bool {
-			_, busy := line.Due(name)
-			return busy
-		})
+		f.sweep(ctx, func() []string { return cfg.Names }, func(string) bool { return true })
 	})
 	s.mu.Lock()
 	before := s.stop

@@ -10,8 +10,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
-
 	"github.com/caddy-commercial/caddy-commercial/app"
 )
 
@@ -42,13 +40,7 @@ func (s *magicSite) Stored(ctx context.Context, name string) (*x509.Certificate,
 
 // Served implements site.
 func (s *magicSite) Served(name string) []*x509.Certificate {
-	var list []*x509.Certificate
-	for _, cert := range caddytls.AllMatchingCertificates(name) {
-		if cert.Leaf != nil {
-			list = append(list, cert.Leaf)
-		}
-	}
-	return list
+	return app.Served(s.magic, name)
 }
 
 // Due implements site, as certmagic sees it.

@@ -419,3 +419,30 @@ func TestLateOrderIsLeftAlone(t *testing.T) {
 		}
 	})
 }
+
+// nameless is a configuration that has none of the names.
+type nameless struct{}
+
+func (nameless) Round(context.Context, string) (time.Duration, bool) { return 0, false }
+
+// A name that was out of the configuration for a while after an attempt is worked on again when
+// it is asked for, even if nothing else looks after it.
+func TestNameComesBack(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.APICode, Code: -1, Errors: "no", Times: 1})
+		p := w.start(nil, all(quickly, func(f *flow) { f.rules.allowOnDemand = true }))
+		p.site.strange = map[string]bool{"example.com": true}
+		if _, err := p.attempt(t.Context(), "example.com"); err == nil {
+			t.Fatal("no error")
+		}
+		p.stop()
+		leave := p.line.Attach(w.ctx, nameless{})
+		time.Sleep(time.Hour)
+		leave()
+		p.attach()
+		_, _ = p.attempt(t.Context(), "example.com")
+		p.untilServed(10*time.Minute, "example.com")
+		w.wantCharges(1)
+	})
+}

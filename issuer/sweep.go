@@ -30,7 +30,7 @@ const (
 
 // sweep looks over the names until ctx ends. Those that are busy have their own pace, but
 // for the first time. isFirst is described at needy.
-func (f *flow) sweep(ctx context.Context, names func() []string, isFirst, busy func(name string) bool) {
+func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(name string) bool) {
 	tidied := time.Time{}
 	first := true // the proofs of this configuration have yet to be presented
 	// From sweep to sweep: any round may be the first to read what a person has settled.
@@ -56,7 +56,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst, busy f
 		}
 		flagged = f.account.ledger.Flagged()
 		for _, name := range f.needy(names(), isFirst) {
-			if first || !busy(name) {
+			if first || !f.busy(name) {
 				f.wake(name)
 			}
 		}

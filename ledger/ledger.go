@@ -112,16 +112,7 @@ func (l *Ledger) Refresh(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	if mine {
-		listCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
-		current.err = l.list(listCtx)
-		cancel()
-		m.mu.Lock()
-		if current.next == nil {
-			m.listing = nil
-		}
-		m.mu.Unlock()
-		close(current.done)
-		return current.err
+		return l.lead(ctx, current)
 	}
 	select {
 	case <-current.done:
@@ -131,8 +122,37 @@ func (l *Ledger) Refresh(ctx context.Context) error {
 	}
 }
 
-// listTimeout bounds a listing. The first one of a process reads all entries.
-const listTimeout = 5 * time.Minute
+const (
+	// listTimeout bounds a listing. The first one of a process reads all entries.
+	listTimeout = 5 * time.Minute
+
+	// listGrace is how long a listing may go on after its caller's configuration has ended,
+	// for others that wait for it. The end of the configuration waits for it, too.
+	listGrace = 10 * time.Second
+)
+
+// lead makes a listing for all that wait for it, who are let go whatever becomes of it.
+func (l *Ledger) lead(ctx context.Context, current *listing) error {
+	m := l.Memory
+	current.err = errors.New("listing the ledger broke off")
+	defer func() {
+		m.mu.Lock()
+		if current.next == nil {
+			m.listing = nil
+		}
+		m.mu.Unlock()
+		close(current.done)
+	}()
+	listCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		grace := time.AfterFunc(listGrace, cancel)
+		context.AfterFunc(listCtx, func() { grace.Stop() })
+	})
+	defer stop()
+	current.err = l.list(listCtx)
+	return current.err
+}
 
 func (l *Ledger) list(ctx context.Context) error {
 	folder := path.Join(l.Prefix, entries)
