@@ -80,14 +80,15 @@ func TestStorage(t *testing.T) {
 // the writer at once.
 func TestLateVisibility(t *testing.T) {
 	const visible = 30 * time.Second
-	late := 0
+	var late atomic.Int64
 	for seed := range uint64(40) {
-		var stored time.Time
+		var stored atomic.Pointer[time.Time]
 		play(t, SeedTape(seed), func(p *Params) { p.Visible = visible }, func(p *Process) {
 			ctx := p.Context()
 			if p.Server == 0 {
-				if stored.IsZero() && p.Storage.Store(ctx, "k", []byte("v")) == nil {
-					stored = time.Now()
+				if stored.Load() == nil && p.Storage.Store(ctx, "k", []byte("v")) == nil {
+					now := time.Now()
+					stored.Store(&now)
 					if _, err := p.Storage.Load(ctx, "k"); errors.Is(err, fs.ErrNotExist) {
 						t.Error("the writer does not see its own write")
 					}
@@ -96,14 +97,15 @@ func TestLateVisibility(t *testing.T) {
 			}
 			for range 1000 {
 				begun := time.Now()
-				known := !stored.IsZero() && begun.After(stored)
+				since := stored.Load()
+				known := since != nil && begun.After(*since)
 				_, err := p.Storage.Load(ctx, "k")
 				if err == nil {
 					return
 				}
 				if known && errors.Is(err, fs.ErrNotExist) {
-					late++
-					if d := begun.Sub(stored); d > visible {
+					late.Add(1)
+					if d := begun.Sub(*since); d > visible {
 						t.Errorf("a write is not visible after %s", d)
 					}
 				}
@@ -111,7 +113,7 @@ func TestLateVisibility(t *testing.T) {
 			}
 		})
 	}
-	if late == 0 {
+	if late.Load() == 0 {
 		t.Error("no write was ever late")
 	}
 }
