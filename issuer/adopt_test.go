@@ -77,6 +77,7 @@ func TestAdoptedNamesAreNeverBoughtFor(t *testing.T) {
 		w := newWorld(t, nil)
 		id := w.buyElsewhere("example.com")
 		p := w.start(nil, adopting(id, "example.com"))
+		synctest.Wait()
 		p.site.deny = map[string]bool{"www.example.com": true} // it would get an order of its own
 		p.mustObtain("example.com")
 		p.rest(355 * 24 * time.Hour) // within the margin, where a new order would be due

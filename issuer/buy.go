@@ -396,14 +396,14 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	defer stop()
 
 	since := j.since
-	paidCtx = vendorhttp.BeforeSending(paidCtx, func() error { return onTime(since) })
+	sendCtx := vendorhttp.BeforeSending(paidCtx, func() error { return onTime(since) })
 	order, err := vendors.Order{}, onTime(since)
 	renewal := e.Attempt.PreviousID != ""
 	if err == nil {
 		if r, ok := f.vendor.(vendors.Renewer); ok && renewal {
-			order, err = r.Renew(paidCtx, e.Attempt.PreviousID, f.request(e))
+			order, err = r.Renew(sendCtx, e.Attempt.PreviousID, f.request(e))
 		} else {
-			order, err = f.vendor.Place(paidCtx, f.request(e))
+			order, err = f.vendor.Place(sendCtx, f.request(e))
 		}
 	}
 	log := j.log.With(zap.String("reference", e.Attempt.Reference))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
@@ -81,6 +82,7 @@ func TestRenewalLeavesOutGoneNames(t *testing.T) {
 		p.mustObtain("example.com")
 		p.mustObtain("example.net")
 		time.Sleep(340 * day)
+		synctest.Wait()
 		p.site.deny = map[string]bool{"example.com": true}
 		p.mustObtain("example.net")
 		w.wantCharges(2)
@@ -199,6 +201,7 @@ func TestGroupWithLostName(t *testing.T) {
 		p.configure("example.com", "example.net")
 		time.Sleep(2 * day)
 		w.wantCharges(0)
+		synctest.Wait()
 		p.site.deny = map[string]bool{"example.net": true}
 		p.untilServed(7*time.Hour, "example.com")
 		w.wantCharges(1)

@@ -85,6 +85,7 @@ func testContact() vendors.Contact {
 // and memory, which ends with it, and certmagic's side as it really behaves.
 type process struct {
 	*flow
+	mu    sync.Mutex // guards flow against a reload during a call
 	w     *world
 	fuse  *fuse
 	site  *testSite
@@ -156,7 +157,9 @@ func (p *process) reload(change func(*flow)) {
 	old := p.stop
 	next := *p.flow
 	change(&next)
+	p.mu.Lock()
 	p.flow = &next
+	p.mu.Unlock()
 	p.attach()
 	old()
 }
@@ -184,15 +187,18 @@ func (p *process) attemptWith(ctx context.Context, name string, key *ecdsa.Priva
 	if p.fuse.burnt() {
 		return nil, errDied
 	}
-	got, _, err := p.issue(ctx, wantFor(p.w.tb, name, key))
+	p.mu.Lock()
+	f := p.flow
+	p.mu.Unlock()
+	got, _, err := f.issue(ctx, wantFor(p.w.tb, name, key))
 	if err != nil {
 		return nil, err
 	}
 	if err := p.site.save(ctx, name, key, got.pem()); err != nil {
 		return nil, err
 	}
-	if p.account.stored(name) {
-		p.wake(name)
+	if f.account.stored(name) {
+		f.wake(name)
 	}
 	return got, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -203,6 +204,7 @@ func TestLedgerIsNotReadAgain(t *testing.T) {
 		p = w.start(nil, func(f *flow) { f.ledger.Storage = counted })
 		p.configure(names...)
 		time.Sleep(day)
+		synctest.Wait()
 		// Each entry when the process begins, when its name is looked at, and every six hours.
 		if counted.loads > 6*len(names) || counted.lists > 200 {
 			t.Errorf("%d reads and %d listings in a day for %d names at rest", counted.loads, counted.lists, len(names))

@@ -248,7 +248,11 @@ func quickly(f *flow) { f.rules.maxWait = 3 * time.Second }
 func (w *world) until(patience time.Duration, what string, is func() bool) {
 	w.tb.Helper()
 	step := min(max(patience/2000, 10*time.Second), 6*time.Hour)
-	for start := time.Now(); !is(); time.Sleep(step) {
+	for start := time.Now(); ; time.Sleep(step) {
+		synctest.Wait()
+		if is() {
+			return
+		}
 		if time.Since(start) > patience {
 			w.tb.Fatalf("%s: not so after %s; charges %d", what, patience, w.charges())
 		}

@@ -3,6 +3,7 @@ package issuer
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
@@ -51,6 +52,7 @@ func TestHandshakesBuyNothing(t *testing.T) {
 	inBubble(t, "not configured", func(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.start(nil, nil)
+		synctest.Wait()
 		p.site.deny = map[string]bool{"example.com": true}
 		if _, err := p.attempt(t.Context(), "example.com"); !isFinal(err) {
 			t.Errorf("error = %v", err)

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -297,8 +299,10 @@ func TestOneDenialProvesNothing(t *testing.T) {
 		})
 		p.configure("example.com")
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		search.failing = false
 		p.untilServed(day, "example.com")
+		synctest.Wait()
 		if search.denials != 0 {
 			t.Error("it was never denied")
 		}
@@ -331,14 +335,14 @@ func TestLateRequestIsNotSent(t *testing.T) {
 func TestPaidCallIsBounded(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		var sent, given time.Time
+		var sent, given atomic.Pointer[time.Time]
 		p := w.start(nil, func(f *flow) {
 			f.rules.maxWait = time.Hour
 			f.vendor = &bounded{f.vendor, &sent, &given}
 		})
 		p.configure("example.com")
-		w.until(day, "the call was given up", func() bool { return !given.IsZero() })
-		if held, allowed := given.Sub(sent), p.about.AbsenceAge-sendBefore; held > allowed {
+		w.until(day, "the call was given up", func() bool { return given.Load() != nil })
+		if held, allowed := given.Load().Sub(*sent.Load()), p.about.AbsenceAge-sendBefore; held > allowed {
 			t.Errorf("given up after %s, absence is proven after %s", held, p.about.AbsenceAge)
 		}
 	})
@@ -347,13 +351,15 @@ func TestPaidCallIsBounded(t *testing.T) {
 // bounded is a vendor that does not answer an order until it is given up.
 type bounded struct {
 	vendors.Vendor
-	sent, given *time.Time
+	sent, given *atomic.Pointer[time.Time]
 }
 
 func (v *bounded) Place(ctx context.Context, _ vendors.OrderRequest) (vendors.Order, error) {
-	*v.sent = time.Now()
+	now := time.Now()
+	v.sent.Store(&now)
 	<-ctx.Done()
-	*v.given = time.Now()
+	later := time.Now()
+	v.given.Store(&later)
 	return vendors.Order{}, &vendors.Error{Verdict: vendors.Uncertain, Err: ctx.Err()}
 }
 
@@ -454,6 +460,7 @@ func TestLostEntryIsNotPaidFor(t *testing.T) {
 		if n := w.ca.Calls("validate"); n > 20 {
 			t.Errorf("%d preparations in vain in a day", n)
 		}
+		synctest.Wait()
 		storage.losing = false
 		p.untilServed(7*time.Hour, "example.com")
 		w.wantCharges(1)

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
@@ -129,6 +130,7 @@ func TestTwinOutlivesItsOrder(t *testing.T) {
 			p.mustObtain("www.example.com")
 			p.stop()
 			p = w.start(nil, nil)
+			synctest.Wait()
 			p.site.deny = map[string]bool{"example.com": true}
 			stop := p.maintain(false)
 			p.configure("www.example.com")
@@ -187,6 +189,7 @@ func TestTwinLeftBehind(t *testing.T) {
 				c.after(w)
 			}
 			p = w.start(nil, quickly)
+			synctest.Wait()
 			p.site.deny = map[string]bool{"example.com": true}
 			p.configure("www.example.com")
 			time.Sleep(26 * time.Hour)
