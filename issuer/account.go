@@ -25,9 +25,10 @@ type account struct {
 	storing map[string]struct{}  // names whose certificate is being stored
 	waiting int                  // calls of Issue
 
-	buying  int      // purchases under way
-	waiters []string // names that wait for one to end
-	queued  map[string]struct{}
+	buying    int      // purchases under way
+	preparing int      // those of them that are not in the ledger yet
+	waiters   []string // names that wait for one to end
+	queued    map[string]struct{}
 
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
@@ -322,12 +323,14 @@ func (a *account) resetPace(name string) {
 // process. Vendors advise few calls at once for a credential.
 const maxBuying = 8
 
-// admit lets a purchase begin, or queues the name.
-func (a *account) admit(name string) bool {
+// admit lets a purchase begin, or queues the name. room is how many more orders the spending
+// limit allows, with those that are not in the ledger yet.
+func (a *account) admit(name string, room int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.buying < maxBuying {
+	if a.buying < maxBuying && a.preparing < room {
 		a.buying++
+		a.preparing++
 		delete(a.queued, name)
 		return true
 	}
@@ -338,10 +341,20 @@ func (a *account) admit(name string) bool {
 	return false
 }
 
+// recorded notes that the order of a purchase is in the ledger, and counts there.
+func (a *account) recorded() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.preparing--
+}
+
 // leave ends a purchase and wakes the name that waits longest.
-func (a *account) leave(wake func(name string)) {
+func (a *account) leave(recorded bool, wake func(name string)) {
 	a.mu.Lock()
 	a.buying--
+	if !recorded {
+		a.preparing--
+	}
 	next := ""
 	for len(a.waiters) > 0 && next == "" {
 		if _, ok := a.queued[a.waiters[0]]; ok {

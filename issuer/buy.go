@@ -41,14 +41,15 @@ const (
 
 // purchase is an order that is being prepared.
 type purchase struct {
-	names  []string
-	csr    []byte
-	key    crypto.Signer // nil if it is not known
-	proof  proof.Proof
-	entry  *ledger.Entry
-	noted  bool // there is a draft
-	kept   bool // the key may be stored
-	stored bool // the entry is in the ledger, so that it is in charge of the proof
+	names    []string
+	csr      []byte
+	key      crypto.Signer // nil if it is not known
+	proof    proof.Proof
+	entry    *ledger.Entry
+	noted    bool // there is a draft
+	kept     bool // the key may be stored
+	stored   bool // the entry is in the ledger, so that it is in charge of the proof
+	recorded bool // it has been there, and is not counted as being prepared any more
 }
 
 // buy places an order for the name and the others of its group that need one, if the
@@ -68,10 +69,12 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if err := f.withinLimit(); err != nil {
 		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
 	}
-	if !f.account.admit(name) {
+	room := f.rules.spend.Orders - len(f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per))))
+	if !f.account.admit(name, room) {
 		return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
 	}
-	defer f.account.leave(f.wake)
+	b := new(purchase)
+	defer func() { f.account.leave(b.recorded, f.wake) }()
 	names, err := f.namesToBuy(ctx, name)
 	if err != nil {
 		return progress{err: err}
@@ -85,7 +88,7 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	}
 	defer release()
 	j := &errand{name: name, want: w, log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
-	b := &purchase{names: names}
+	b.names = names
 	defer func() { f.abandon(ctx, b) }()
 	if err := f.prepare(ctx, j, b, f.renewable(about, names)); err != nil {
 		return progress{err: err}
@@ -290,7 +293,8 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	stored := time.Now()
 	err := f.ledger.Create(ctx, e)
 	if err == nil {
-		b.stored = true
+		b.stored, b.recorded = true, true
+		f.account.recorded()
 		err = f.alone(ctx, e)
 	}
 	if err == nil {
