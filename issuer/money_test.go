@@ -307,6 +307,21 @@ func TestGivenOrderTakenAway(t *testing.T) {
 		w.wantCharges(2)
 		stop()
 	})
+	// What it bought is not known, so that a renewal, which would buy that again, is no way
+	// to what the configuration says.
+	inBubble(t, "its last month", func(t *testing.T) {
+		w := newWorld(t, nil)
+		id := w.orderElsewhere([]string{"example.com"}, nil)
+		p := w.start(nil, func(f *flow) { f.rules.adopted = []AdoptedOrder{{id, []string{"example.com"}}} })
+		p.mustObtain("example.com")
+		p.reload(func(f *flow) { f.rules.adopted = nil })
+		time.Sleep(340 * day)
+		p.mustObtain("example.com")
+		w.wantCharges(2)
+		if n := w.ca.Calls("renew"); n != 0 {
+			t.Errorf("renew %d", n)
+		}
+	})
 }
 
 // A margin as long as the term buys once per half of a term.
