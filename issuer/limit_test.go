@@ -123,6 +123,36 @@ func TestSpendLimitIsShared(t *testing.T) {
 	})
 }
 
+// The span of the limit may be longer than what is over stays in the ledger otherwise.
+func TestSpendLimitOverMonths(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 24 * time.Hour })
+		p := w.start(nil, func(f *flow) {
+			quickly(f)
+			f.rules.spend = SpendLimit{2, caddy.Duration(60 * day)}
+		})
+		p.configure("a.example", "b.example")
+		time.Sleep(time.Hour)
+		for _, o := range w.ca.Orders() {
+			if err := w.ca.SetStatus(o.ID, sandboxca.StatusCancelled); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		for _, name := range []string{"a.example", "b.example"} {
+			if _, err := ledger.Resolve(t.Context(), w.storage, name, ledger.Resolution{None: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(50 * day)
+		w.wantCharges(2)
+		time.Sleep(14 * day)
+		if w.charges() < 3 {
+			t.Error("nothing is bought once the limit allows it")
+		}
+	})
+}
+
 // What turned out to have bought nothing is held back for a while, and bought then, once.
 func TestHold(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {

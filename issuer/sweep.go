@@ -65,7 +65,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 			tidied = time.Now()
 			f.tidy(ctx)
 			f.tidyKeys(ctx)
-			if err := f.ledger.Sweep(ctx); err != nil {
+			if err := f.ledger.Sweep(ctx, time.Duration(f.rules.spend.Per)); err != nil {
 				f.logger.Warn("moving old ledger entries failed", zap.String("vendor", f.about.Name), zap.Error(err))
 			}
 		}

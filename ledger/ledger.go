@@ -364,13 +364,14 @@ func (l *Ledger) Delete(ctx context.Context, id string) error {
 const keepOver = 3 * 24 * time.Hour
 
 // Sweep moves entries that are over, or long gone, out of the way: their files stay for
-// people, in another folder.
-func (l *Ledger) Sweep(ctx context.Context) error {
+// people, in another folder. What was paid for within the last spend, the span of a
+// spending limit, stays: it counts.
+func (l *Ledger) Sweep(ctx context.Context, spend time.Duration) error {
 	now := l.Time()
 	var errs []error
 	for _, e := range l.Memory.All() {
 		old := e.Ends.Before(now.Add(-keepOver)) || e.State == Gone && e.Updated.Before(now.Add(-keepOver))
-		if !old {
+		if !old || e.Paid.After(now.Add(-spend)) {
 			continue
 		}
 		fresh, err := l.Load(ctx, e.ID)

@@ -356,11 +356,16 @@ func TestSweep(t *testing.T) {
 		return storage.Exists(t.Context(), l.key(e.ID)), storage.Exists(t.Context(), path.Join(l.Prefix, past, e.ID+".json"))
 	}
 	for _, step := range []struct {
-		after            time.Duration
+		after, spend     time.Duration
 		goneAway, isOver bool
-	}{{2 * 24 * time.Hour, false, false}, {25 * time.Hour, true, false}, {24 * time.Hour, true, true}} {
+	}{
+		{after: 2 * 24 * time.Hour},
+		{after: 25 * time.Hour, spend: 30 * 24 * time.Hour},
+		{goneAway: true},
+		{after: 24 * time.Hour, goneAway: true, isOver: true},
+	} {
 		now = now.Add(step.after)
-		if err := l.Sweep(t.Context()); err != nil {
+		if err := l.Sweep(t.Context(), step.spend); err != nil {
 			t.Fatal(err)
 		}
 		for e, away := range map[*Entry]bool{young: false, gone: step.goneAway, over: step.isOver} {
