@@ -20,7 +20,7 @@ const maxOperations = 12
 func TestOperations(t *testing.T) {
 	t.Parallel()
 	const name = "shop.localhost"
-	for range 5 {
+	for try := range 5 {
 		w := newWorld(t, nil)
 		journal := filepath.Join(w.dir, "operations")
 		config := strings.Replace(w.simple(w.node, name), w.hooks+"/point", w.hooks+"/point "+journal, 1)
@@ -36,12 +36,15 @@ func TestOperations(t *testing.T) {
 		if took := ours[len(ours)-1].at.Sub(ops[0].at); took > 2*time.Second {
 			// The names are looked over after three seconds, which is not part of it.
 			t.Logf("this machine is busy: it took %s", took)
-			s.stop()
-			continue
+			if try < 4 {
+				s.stop()
+				continue
+			}
+			ours = withoutSweep(ours)
 		}
 		certmagics := make(map[string]int)
 		for _, op := range ops {
-			if !slices.Contains(ours, op) {
+			if !strings.HasPrefix(op.key, "commercial") {
 				certmagics[op.what]++
 			}
 		}
@@ -50,13 +53,24 @@ func TestOperations(t *testing.T) {
 		for _, what := range slices.Sorted(maps.Keys(certmagics)) {
 			told = append(told, fmt.Sprintf("%d %s", certmagics[what], what))
 		}
-		t.Logf("of Caddy and certmagic, start included, %d: %s", len(ops)-len(ours), strings.Join(told, ", "))
+		t.Logf("of Caddy and certmagic, start included: %s", strings.Join(told, ", "))
 		if len(ours) > maxOperations {
 			t.Errorf("an issuance took %d operations of the storage, want at most %d", len(ours), maxOperations)
 		}
 		return
 	}
-	t.Skip("this machine is too busy to tell an issuance from what follows it")
+}
+
+// withoutSweep leaves out what looking over the names adds, which are listings: an issuance
+// has two, before and after its entry is stored.
+func withoutSweep(ops []operation) []operation {
+	lists := 0
+	return slices.DeleteFunc(ops, func(op operation) bool {
+		if op.what == "list" {
+			lists++
+		}
+		return op.what == "list" && lists > 2
+	})
 }
 
 // operation is one call of the storage.

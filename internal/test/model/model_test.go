@@ -12,11 +12,7 @@ import (
 
 // TestMini expects that a system which follows the rules passes.
 func TestMini(t *testing.T) {
-	n := 40
-	if testing.Short() {
-		n = 2
-	}
-	Check(t, n, Kinds(Quick()), newMini(rules{}))
+	Check(t, 40, Kinds(Quick()), newMini(rules{}))
 }
 
 // TestNaive expects that one which buys whenever it is asked is caught, soon.
@@ -33,9 +29,6 @@ func TestNaive(t *testing.T) {
 
 // TestMutants takes the rules away, one at a time, and expects that the model notices.
 func TestMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes many histories")
-	}
 	lockless := func(change func(*Params)) Kind {
 		p := Quick()
 		p.Locks = LocksNone

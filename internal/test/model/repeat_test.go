@@ -17,10 +17,7 @@ func TestRepeat(t *testing.T) {
 		r := History(t, tape, kind.Params, newMini(rules{}), func(line string) { h.Write([]byte(line + "\n")) })
 		return h.Sum64(), r.Choices
 	}
-	n := 8
-	if testing.Short() {
-		n = 1
-	}
+	const n = 8
 	for _, kind := range Kinds(Quick()) {
 		differ := 0
 		for seed := range uint64(n) {
