@@ -114,7 +114,9 @@ func (s *seller) judge(c *client, o *order) {
 				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d",
 					n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, c.p.Server)
 			}
-			known := x.status == vendors.StatusIssued && x.issued < now-w.toBeKnown() && x.issued > 0
+			// Of an order whose answer was lost no server may be able to know.
+			since := max(x.issued, x.root.asked)
+			known := x.status == vendors.StatusIssued && x.issued > 0 && x.root.asked > 0 && since < now-w.toBeKnown()
 			if known && !slices.Contains(x.names, n) && slices.Contains(s.covered(x), n) {
 				w.violate(BoughtThoughCovered, "%s by %s", n, x.id)
 			}

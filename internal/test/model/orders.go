@@ -59,6 +59,7 @@ type order struct {
 	paid, ends                time.Duration // of the paid term
 	term                      time.Duration
 	issued, expires           time.Duration
+	asked                     time.Duration // when a server that knew its ID first read it; of a root
 	cert                      []byte
 	dismissed                 bool // a person found that it is dead
 	ours                      bool // not bought elsewhere

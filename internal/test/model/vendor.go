@@ -294,6 +294,9 @@ func (c *client) Status(ctx context.Context, id string) (vendors.Order, error) {
 			return c.quick(), c.fail("status", vendors.Permanent, vendors.ErrNotFound)
 		}
 		s.look(o)
+		if o.root.asked == 0 {
+			o.root.asked = w.now()
+		}
 		out = vendors.Order{ID: id, Status: o.status, RawStatus: string(o.status)}
 		for _, n := range o.names {
 			out.Names = append(out.Names, vendors.NameStatus{Name: n, Verified: o.status == vendors.StatusIssued})
