@@ -238,7 +238,7 @@ func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) mov
 	c := e.Certificate
 	fresh := f.better(e, j.name, j.have)
 	if fresh && f.account.waitsFor(j.want, c.Key) {
-		got, err := f.certificateOf(ctx, j, e)
+		got, err := f.certificateOf(ctx, e)
 		if err != nil {
 			return ends(progress{err: err})
 		}
@@ -299,7 +299,7 @@ func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 }
 
 // certificateOf returns the latest certificate of an order.
-func (f *flow) certificateOf(ctx context.Context, j *errand, e *ledger.Entry) (chain, error) {
+func (f *flow) certificateOf(ctx context.Context, e *ledger.Entry) (chain, error) {
 	if got := f.account.chain(e.Certificate.Serial); got != nil {
 		return got, nil
 	}
@@ -308,7 +308,7 @@ func (f *flow) certificateOf(ctx context.Context, j *errand, e *ledger.Entry) (c
 
 // deliver stores the latest certificate of an order for the name and serves it.
 func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key crypto.Signer) move {
-	got, err := f.certificateOf(ctx, j, e)
+	got, err := f.certificateOf(ctx, e)
 	if err != nil {
 		return ends(progress{err: err})
 	}

@@ -252,7 +252,7 @@ func (s *site) load(ctx context.Context, length time.Duration) (float64, error) 
 	}
 	wg.Wait()
 	seconds := time.Since(started).Seconds()
-	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+	if err := errors.Join(errors.Join(errs...), ctx.Err()); err != nil {
 		return 0, fmt.Errorf("%w\n%s", err, s.output.String())
 	}
 	sum := 0
