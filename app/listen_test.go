@@ -243,12 +243,11 @@ func TestReloadsWhileListening(t *testing.T) {
 func TestACMEBesideUs(t *testing.T) {
 	s := newSite(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", s.http)
-	policies := object{"tls": tlsApp(nil, object{"subjects": []string{"shop.example.com"}, "issuers": []object{
-		{"module": "apptest"}, {"module": "acme", "ca": "https://127.0.0.1:1/directory"},
-	}})}
-	config := s.config(true, policies)
 	for _, reload := range []bool{false, true} { // the newest config knows
-		a := s.load(config)
+		token := fmt.Sprintf("token-%v", reload)
+		a := s.load(s.config(true, object{"tls": tlsApp(nil, object{"subjects": []string{"shop.example.com"}, "issuers": []object{
+			{"module": "apptest"}, {"module": "acme", "ca": "https://127.0.0.1:1/" + token},
+		}})}))
 		if !reload {
 			if _, err := a.Listen(t.Context(), []string{"127.0.0.1"}, s.http); err != nil {
 				t.Fatal(err)
@@ -256,7 +255,7 @@ func TestACMEBesideUs(t *testing.T) {
 		}
 		issuer := a.tlsApp().Automation.Policies[0].Issuers[1]
 		challenge, err := json.Marshal(acme.Challenge{
-			Type: acme.ChallengeTypeHTTP01, Token: "token", KeyAuthorization: "token.thumbprint",
+			Type: acme.ChallengeTypeHTTP01, Token: token, KeyAuthorization: token + ".thumbprint",
 			Identifier: acme.Identifier{Type: "dns", Value: "shop.example.com"},
 		})
 		if err != nil {
@@ -267,7 +266,7 @@ func TestACMEBesideUs(t *testing.T) {
 		if err := a.ctx.Storage().Store(t.Context(), key, challenge); err != nil {
 			t.Fatal(err)
 		}
-		if got := get(addr, "/.well-known/acme-challenge/token"); got != "200 token.thumbprint" {
+		if got := get(addr, "/.well-known/acme-challenge/"+token); got != "200 "+token+".thumbprint" {
 			t.Errorf("after a reload %v: %s", reload, got)
 		}
 		if got := get(addr, "/.well-known/acme-challenge/other"); got != "404 no such validation file" {

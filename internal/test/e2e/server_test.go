@@ -70,6 +70,17 @@ func (l *logLines) all() []logEntry {
 	return slices.Clone(l.entries)
 }
 
+// with returns up to fifty lines, JSON or not, from the first that has the text.
+func (l *logLines) with(text string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.raw, func(line string) bool { return strings.Contains(line, text) })
+	if i < 0 {
+		return nil
+	}
+	return slices.Clone(l.raw[i:min(i+50, len(l.raw))])
+}
+
 // start runs the world's server with a Caddyfile.
 func (w *world) start(caddyfile string) *server { return w.startAt(w.node, caddyfile) }
 
