@@ -393,13 +393,8 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if half := f.about.AbsenceAge / 2; half > 0 && half < timeout {
 		timeout = half
 	}
-	paidCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	paidCtx, cancel := poll.WithGrace(ctx, timeout, reloadGrace)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		grace := time.AfterFunc(reloadGrace, cancel)
-		context.AfterFunc(paidCtx, func() { grace.Stop() })
-	})
-	defer stop()
 
 	since := j.since
 	sendCtx := vendorhttp.BeforeSending(paidCtx, func() error { return onTime(since) })

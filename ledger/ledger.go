@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 )
 
 // ErrConflict says that another writer changed an entry since it was read.
@@ -143,14 +145,9 @@ func (l *Ledger) lead(ctx context.Context, current *listing) error {
 		m.mu.Unlock()
 		close(current.done)
 	}()
-	listCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
+	ctx, cancel := poll.WithGrace(ctx, listTimeout, listGrace)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		grace := time.AfterFunc(listGrace, cancel)
-		context.AfterFunc(listCtx, func() { grace.Stop() })
-	})
-	defer stop()
-	current.err = l.list(listCtx)
+	current.err = l.list(ctx)
 	return current.err
 }
 

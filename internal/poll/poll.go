@@ -1,6 +1,6 @@
 // Package poll says how long to wait between two looks at something that takes
-// its time, and waits. It uses the time package directly: tests run it under
-// testing/synctest.
+// its time, and waits, and how long to see a call through. It uses the time package
+// directly: tests run it under testing/synctest.
 package poll
 
 import (
@@ -47,5 +47,20 @@ func Wait(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	case <-timer.C:
 		return nil
+	}
+}
+
+// WithGrace returns a context for a call that should not break off the moment its caller
+// goes away: it is done after the timeout, and after the grace once ctx is done, whichever
+// comes first. Cancel must be called.
+func WithGrace(ctx context.Context, timeout, grace time.Duration) (lasting context.Context, cancel context.CancelFunc) {
+	lasting, end := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(grace, end)
+		context.AfterFunc(lasting, func() { timer.Stop() })
+	})
+	return lasting, func() {
+		stop()
+		end()
 	}
 }
