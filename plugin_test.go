@@ -171,6 +171,24 @@ func optionTables(t *testing.T) []optionTable {
 	if len(tables) < 5 {
 		t.Fatalf("found %d options tables; has their form changed?", len(tables))
 	}
+	return withAccounts(tables)
+}
+
+// withAccounts adds the options that all vendors share to the table of each vendor that
+// has them.
+func withAccounts(tables []optionTable) []optionTable {
+	shared := func(table optionTable) bool { return strings.HasPrefix(table.file, "vendors/internal/kit/") }
+	i := slices.IndexFunc(tables, shared)
+	if i < 0 {
+		return tables
+	}
+	names := tables[i].names
+	tables = slices.DeleteFunc(tables, shared)
+	for i, table := range tables {
+		if strings.HasPrefix(table.file, "vendors/") && table.block != "sandbox" && !slices.Contains(table.names, names[0]) {
+			tables[i].names = slices.Concat(table.names, names)
+		}
+	}
 	return tables
 }
 

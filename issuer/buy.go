@@ -17,7 +17,6 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -237,9 +236,11 @@ func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous str
 		}
 	}
 	if p, ok := f.vendor.(vendors.Preparer); ok {
-		if b.entry.Attempt.PreparedID, err = p.Prepare(ctx, f.request(b.entry)); err != nil {
+		prepared, err := p.Prepare(ctx, f.request(b.entry))
+		if err != nil {
 			return fmt.Errorf("preparing the order for %s: %w", b.names[0], err)
 		}
+		b.entry.Attempt.PreparedID, b.entry.Attempt.AnyKey = prepared.ID, prepared.Foreign
 	}
 	return nil
 }
@@ -397,7 +398,7 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	defer cancel()
 
 	since := j.since
-	sendCtx := vendorhttp.BeforeSending(paidCtx, func() error { return onTime(since) })
+	sendCtx := vendors.BeforeSending(paidCtx, func() error { return onTime(since) })
 	order, err := vendors.Order{}, onTime(since)
 	renewal := e.Attempt.PreviousID != ""
 	if err == nil {
@@ -433,10 +434,6 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 
 // placed is the vendor's word that there is an order.
 func (f *flow) placed(e *ledger.Entry, order vendors.Order) move {
-	anyKey := false
-	if v, ok := f.vendor.(vendors.ForeignPreparer); ok && v.ForeignCSR(e.Attempt.PreparedID) {
-		anyKey = true
-	}
 	asked := f.presentable(e, order.Challenges)
 	return move{answer: true, change: func(e *ledger.Entry) {
 		e.State, e.Flag, e.Problem = ledger.Open, nil, ""
@@ -447,7 +444,6 @@ func (f *flow) placed(e *ledger.Entry, order vendors.Order) move {
 		if !order.TermEnds.IsZero() {
 			e.Ends = order.TermEnds.UTC()
 		}
-		e.Attempt.AnyKey = e.Attempt.AnyKey || anyKey
 		if asked != nil {
 			e.Attempt.Challenges = asked
 		}

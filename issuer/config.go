@@ -264,27 +264,22 @@ func resolveOptional[T any](repl *caddy.Replacer, field string, v *T, resolve fu
 }
 
 func resolveContact(repl *caddy.Replacer, field string, c vendors.Contact) (vendors.Contact, error) {
-	return c, resolveAll(repl, field, map[string]*string{
-		"first_name": &c.FirstName, "last_name": &c.LastName, "email": &c.Email, "phone": &c.Phone,
-		"organization": &c.Organization, "job_title": &c.JobTitle, "address": &c.Address, "city": &c.City,
-		"state": &c.State, "postal_code": &c.PostalCode, "country": &c.Country,
-	})
+	err := resolveAll(repl, field, c.Fields())
+	return c, err
 }
 
 func resolveOrganization(repl *caddy.Replacer, field string, o vendors.Organization) (vendors.Organization, error) {
-	return o, resolveAll(repl, field, map[string]*string{
-		"name": &o.Name, "phone": &o.Phone, "address": &o.Address, "city": &o.City, "state": &o.State,
-		"postal_code": &o.PostalCode, "country": &o.Country, "registration_number": &o.RegistrationNumber,
-	})
+	err := resolveAll(repl, field, o.Fields())
+	return o, err
 }
 
-func resolveAll(repl *caddy.Replacer, field string, targets map[string]*string) error {
-	for name, target := range targets {
-		resolved, err := options.Resolve(repl, field+" "+name, *target)
+func resolveAll(repl *caddy.Replacer, block string, fields []vendors.Field) error {
+	for _, f := range fields {
+		resolved, err := options.Resolve(repl, block+" "+f.Name, *f.Value)
 		if err != nil {
 			return err
 		}
-		*target = resolved
+		*f.Value = resolved
 	}
 	return nil
 }

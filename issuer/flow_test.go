@@ -199,8 +199,8 @@ func TestLookUpUndecidable(t *testing.T) {
 // plainVendor hides the optional abilities of a vendor but for reissues.
 type plainVendor struct{ vendors.Vendor }
 
-func (p plainVendor) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
-	return p.Vendor.(vendors.Reissuer).Reissue(ctx, req)
+func (p plainVendor) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
+	return p.Vendor.(vendors.Reissuer).Reissue(ctx, oldOrderID, req)
 }
 
 func TestPendingOrderOutlivesReload(t *testing.T) {

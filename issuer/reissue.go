@@ -68,15 +68,7 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 	}
 	log := j.log.With(zap.String("order_id", e.OrderID), zap.String("reference", e.Attempt.Reference))
 	log.Info("reissuing certificate, free of charge", zap.Time("term_ends", e.Ends))
-	req := f.request(e)
-	order, err := f.vendor.(vendors.Reissuer).Reissue(ctx, vendors.ReissueRequest{
-		OrderConfig: req.OrderConfig,
-		OrderID:     e.OrderID,
-		Reference:   req.Reference,
-		Names:       req.Names,
-		CSR:         req.CSR,
-		Unique:      req.Unique,
-	})
+	order, err := f.vendor.(vendors.Reissuer).Reissue(ctx, e.OrderID, f.request(e))
 	switch {
 	case err == nil:
 		return f.reissued(e, order)

@@ -325,8 +325,8 @@ func TestResolvedOrderWithOtherKey(t *testing.T) {
 // noSearch is a vendor that cannot look orders up.
 type noSearch struct{ vendors.Vendor }
 
-func (v noSearch) Reissue(ctx context.Context, r vendors.ReissueRequest) (vendors.Order, error) {
-	return v.Vendor.(vendors.Reissuer).Reissue(ctx, r)
+func (v noSearch) Reissue(ctx context.Context, oldOrderID string, r vendors.OrderRequest) (vendors.Order, error) {
+	return v.Vendor.(vendors.Reissuer).Reissue(ctx, oldOrderID, r)
 }
 
 // The certificate of an order is revoked at the vendor while it is served, or between two

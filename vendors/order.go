@@ -66,20 +66,6 @@ type OrderRequest struct {
 	PreparedID string
 }
 
-// ReissueRequest asks for a new certificate on a paid order.
-type ReissueRequest struct {
-	OrderConfig
-
-	// OrderID is the order whose certificate is replaced.
-	OrderID string
-
-	// Reference, Names, CSR and Unique are as in OrderRequest.
-	Reference string
-	Names     []string
-	CSR       []byte
-	Unique    string
-}
-
 // Term is the paid term of an order. One of the fields is set.
 type Term struct {
 	Years int
@@ -233,6 +219,21 @@ type Contact struct {
 	Country string `json:"country,omitempty"`
 }
 
+// Fields lists the fields by the names that they have in a configuration.
+func (c *Contact) Fields() []Field {
+	return []Field{
+		{"first_name", &c.FirstName}, {"last_name", &c.LastName}, {"email", &c.Email}, {"phone", &c.Phone},
+		{"organization", &c.Organization}, {"job_title", &c.JobTitle}, {"address", &c.Address}, {"city", &c.City},
+		{"state", &c.State}, {"postal_code", &c.PostalCode}, {"country", &c.Country},
+	}
+}
+
+// Field is a field of a configuration block.
+type Field struct {
+	Name  string // in JSON and in the Caddyfile
+	Value *string
+}
+
 // Organization is the subject of an OV or EV certificate.
 type Organization struct {
 	// Registered name.
@@ -258,4 +259,12 @@ type Organization struct {
 
 	// Number in the company register.
 	RegistrationNumber string `json:"registration_number,omitempty"`
+}
+
+// Fields lists the fields by the names that they have in a configuration.
+func (o *Organization) Fields() []Field {
+	return []Field{
+		{"name", &o.Name}, {"phone", &o.Phone}, {"address", &o.Address}, {"city", &o.City}, {"state", &o.State},
+		{"postal_code", &o.PostalCode}, {"country", &o.Country}, {"registration_number", &o.RegistrationNumber},
+	}
 }

@@ -96,21 +96,25 @@ type Predictor interface {
 // yields an ID, and the payment. Place then carries the ID in
 // OrderRequest.PreparedID.
 type Preparer interface {
-	Prepare(ctx context.Context, req OrderRequest) (preparedID string, err error)
+	Prepare(ctx context.Context, req OrderRequest) (Prepared, error)
 }
 
-// ForeignPreparer is a Preparer whose preparations may have been made elsewhere, with a
-// CSR that is not the request's. Such an order is reissued once it is issued.
-type ForeignPreparer interface {
-	ForeignCSR(preparedID string) bool
+// Prepared is a preparation that can be paid for.
+type Prepared struct {
+	ID string
+
+	// Foreign is whether it was made elsewhere, with a CSR that is not the request's.
+	// Such an order is reissued once it is issued.
+	Foreign bool
 }
 
 // Reissuer is a vendor that replaces an issued certificate within the paid
 // term, free of charge, with one for a new CSR.
 type Reissuer interface {
 	// Reissue returns the order as it is to be followed from now on. Its ID may
-	// differ from the old one.
-	Reissue(ctx context.Context, req ReissueRequest) (Order, error)
+	// differ from the old one. Reference, names, CSR and unique value are the
+	// reissue's own.
+	Reissue(ctx context.Context, oldOrderID string, req OrderRequest) (Order, error)
 }
 
 // Renewer is a vendor where a new order can name the one it follows. Renew

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // try sends the request once.
@@ -98,7 +100,7 @@ func (c *Client) build(ctx context.Context, req Request, sent *atomic.Bool) (*ht
 		// connection.
 		body := &onceBody{Reader: bytes.NewReader(req.Body), sent: sent}
 		if req.Class != Read {
-			body.check = func() error { return lastCheck(ctx) }
+			body.check = func() error { return vendors.LastCheck(ctx) }
 		}
 		httpReq.Body = body
 		httpReq.ContentLength = int64(len(req.Body))
@@ -206,21 +208,4 @@ func retryAfter(h http.Header) time.Duration {
 		d = time.Until(at)
 	}
 	return max(0, min(d, MaxRetryAfter))
-}
-
-type guardKey struct{}
-
-// BeforeSending makes the Effect calls under the context ask check at the last moment,
-// when the connection stands and the request is about to be written to it. If check fails,
-// nothing is sent, and its error is the cause of the call's, which had no effect.
-func BeforeSending(ctx context.Context, check func() error) context.Context {
-	return context.WithValue(ctx, guardKey{}, check)
-}
-
-// lastCheck asks the check of BeforeSending, if there is one.
-func lastCheck(ctx context.Context) error {
-	if check, ok := ctx.Value(guardKey{}).(func() error); ok {
-		return check()
-	}
-	return nil
 }

@@ -55,7 +55,7 @@ const pauseWhenLimited = 5 * time.Second
 // The same status without such a list comes from something in front of the service, and
 // proves nothing.
 func (c *client) explained(endpoint string, err error) *vendors.Error {
-	e := vendors.TransportError(c.vendor, endpoint, err)
+	e := vendorhttp.TransportError(c.vendor, endpoint, err)
 	low, ok := errors.AsType[*vendorhttp.Error](err)
 	if !ok {
 		return e

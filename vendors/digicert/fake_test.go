@@ -110,11 +110,9 @@ func workedRequest() vendors.OrderRequest {
 	}
 }
 
-func workedReissue() vendors.ReissueRequest {
+func workedReissue() vendors.OrderRequest {
 	req := workedRequest()
-	return vendors.ReissueRequest{
-		OrderConfig: req.OrderConfig, OrderID: "123", Reference: req.Reference, Names: req.Names, CSR: req.CSR,
-	}
+	return vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: req.Reference, Names: req.Names, CSR: req.CSR}
 }
 
 // workedCSR is the CSR of the worked request inside JSON.

@@ -68,7 +68,7 @@ func FuzzVendorAnswer(f *testing.F) {
 		paid("order", order, err)
 		order, err = orders.Renew(ctx, "123", req)
 		paid("renewal", order, err)
-		if order, err = orders.Reissue(ctx, workedReissue()); err == nil && order.ID != "123" {
+		if order, err = orders.Reissue(ctx, "123", workedReissue()); err == nil && order.ID != "123" {
 			t.Errorf("reissue: %+v", order)
 		}
 		order, err = orders.Status(ctx, "123")

@@ -74,8 +74,8 @@ func TestYear(t *testing.T) {
 	}
 
 	reissue := func() vendors.Order {
-		return s.must(v.Reissue(t.Context(), vendors.ReissueRequest{
-			OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-r", Names: req.Names, CSR: newCSR(t, req.Names...),
+		return s.must(v.Reissue(t.Context(), order.ID, vendors.OrderRequest{
+			OrderConfig: req.OrderConfig, Reference: "ref-r", Names: req.Names, CSR: newCSR(t, req.Names...),
 		}))
 	}
 	s.pass(133 * day)
@@ -86,7 +86,7 @@ func TestYear(t *testing.T) {
 	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || got.RawStatus != "reissue_pending" || len(got.Certificates) > 0 {
 		t.Errorf("while the reissue is validated: %+v", got)
 	}
-	if _, err := v.Reissue(t.Context(), vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Names: req.Names, CSR: req.CSR}); !errors.Is(err, vendors.ErrWrongState) {
+	if _, err := v.Reissue(t.Context(), order.ID, vendors.OrderRequest{OrderConfig: req.OrderConfig, Names: req.Names, CSR: req.CSR}); !errors.Is(err, vendors.ErrWrongState) {
 		t.Errorf("second reissue meanwhile: %v", err)
 	}
 	second := s.issue(v, next)
@@ -343,13 +343,13 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 			fault.Phase, want = sandboxca.AfterEffect, []string{order.ID}
 		}
 		remove := s.ca.Inject(fault)
-		change := vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
-		if _, err := v.Reissue(t.Context(), change); vendors.VerdictOf(err) != vendors.Uncertain {
+		change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
+		if _, err := v.Reissue(t.Context(), order.ID, change); vendors.VerdictOf(err) != vendors.Uncertain {
 			t.Fatal(err)
 		}
 		remove()
 		ids, err := v.Find(t.Context(), vendors.Lookup{
-			Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: change.OrderID, Sent: s.now(),
+			Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: order.ID, Sent: s.now(),
 		})
 		if err != nil || !slices.Equal(ids, want) {
 			t.Errorf("carried out %v: %v, %v", carriedOut, ids, err)
@@ -388,8 +388,8 @@ func TestLostReissue(t *testing.T) {
 	order := s.must(v.Place(t.Context(), req))
 	s.issue(v, order)
 	remove := s.ca.Inject(sandboxca.Fault{Endpoint: "reissue", Phase: sandboxca.AfterEffect, Kind: sandboxca.CutOff})
-	change := vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
-	_, err := v.Reissue(t.Context(), change)
+	change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
+	_, err := v.Reissue(t.Context(), order.ID, change)
 	remove()
 	if vendors.VerdictOf(err) != vendors.Uncertain {
 		t.Fatal(err)
@@ -411,7 +411,7 @@ func TestCancelledReissueLeavesTheOrder(t *testing.T) {
 	req := s.request("a.example.com")
 	order := s.must(v.Place(t.Context(), req))
 	first := s.issue(v, order)
-	s.must(v.Reissue(t.Context(), vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: order.ID, Names: req.Names, CSR: newCSR(t, req.Names...)}))
+	s.must(v.Reissue(t.Context(), order.ID, vendors.OrderRequest{OrderConfig: req.OrderConfig, Names: req.Names, CSR: newCSR(t, req.Names...)}))
 	if err := v.Cancel(t.Context(), order.ID, ""); err != nil {
 		t.Fatal(err)
 	}

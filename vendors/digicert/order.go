@@ -136,8 +136,8 @@ func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.Order
 // Reissue implements vendors.Reissuer. The order keeps its ID. Its names are asked
 // for first: leaving one out would have the certificates in use revoked, and a new
 // one may cost money (both documented under "Reissue certificates").
-func (o *Orders) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
-	info, err := o.client.Info(ctx, req.OrderID)
+func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
+	info, err := o.client.Info(ctx, oldOrderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
@@ -151,14 +151,14 @@ func (o *Orders) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendo
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	p, err := o.client.Reissue(ctx, req.OrderID, orderBody{
+	p, err := o.client.Reissue(ctx, oldOrderID, orderBody{
 		Certificate:  certificateOf(names, req.CSR),
 		DCVMethod:    o.methodWord(req.Method),
 		SkipApproval: true,
 		Comments:     comment(req.Reference),
 	})
-	o.values.forget(req.OrderID)
-	return o.placed("reissue", req.OrderID, req.Method, p, err)
+	o.values.forget(oldOrderID)
+	return o.placed("reissue", oldOrderID, req.Method, p, err)
 }
 
 // reissueNames returns the names to reissue with: those that the order has, with

@@ -39,7 +39,7 @@ func wireCalls() []wireCall {
 			call: func(ctx context.Context, o *Orders) error { return first(o.Renew(ctx, "4300000001", workedRequest())) }},
 		{endpoint: "reissue", request: "POST /order/certificate/123/reissue", body: reissueJSON, good: placed, paid: true, effect: true,
 			prepare: func(f *fake) { f.expect("GET /order/certificate/123", "", 200, issuedInfo) },
-			call:    func(ctx context.Context, o *Orders) error { return first(o.Reissue(ctx, workedReissue())) }},
+			call:    func(ctx context.Context, o *Orders) error { return first(o.Reissue(ctx, "123", workedReissue())) }},
 		{endpoint: "info", request: "GET /order/certificate/123", good: `{"id":123,"status":"canceled"}`,
 			call: func(ctx context.Context, o *Orders) error { return first(o.Status(ctx, "123")) }},
 		{endpoint: "validation", request: "GET /order/certificate/123/validation", good: `{}`,
@@ -265,14 +265,14 @@ func TestReissueKeepsAllNames(t *testing.T) {
 	f.expect("POST /order/certificate/123/reissue", strings.Replace(reissueJSON, workedCertificate,
 		`{"common_name":"www.example.com","dns_names":["example.com","mail.example.com"],"csr":`+workedCSR+`,"signature_hash":"sha256","server_platform":{"id":-1}}`, 1),
 		201, `{"id":999,"requests":[{"id":1}],"certificate_id":78}`)
-	got, err := f.orders.Reissue(t.Context(), workedReissue())
+	got, err := f.orders.Reissue(t.Context(), "123", workedReissue())
 	if err != nil || got.ID != "123" || got.Status != vendors.StatusPending {
 		t.Errorf("%+v, %v", got, err)
 	}
 
 	req := workedReissue()
 	req.Names = append(req.Names, "new.example.com")
-	if _, err := f.orders.Reissue(t.Context(), req); vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(fmt.Sprint(err), "new.example.com could cost money") {
+	if _, err := f.orders.Reissue(t.Context(), "123", req); vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(fmt.Sprint(err), "new.example.com could cost money") {
 		t.Errorf("a name that is not on the order: %v", err)
 	}
 	if n := f.calls["POST /order/certificate/123/reissue"]; n != 1 {
@@ -284,7 +284,7 @@ func TestReissueOnlyWhatIsIssued(t *testing.T) {
 	for _, status := range []string{"pending", "needs_approval", "reissue_pending", "canceled", "revoked", "strange"} {
 		f := newFake(t)
 		f.expect("GET /order/certificate/123", "", 200, `{"id":123,"status":"`+status+`"}`)
-		_, err := f.orders.Reissue(t.Context(), workedReissue())
+		_, err := f.orders.Reissue(t.Context(), "123", workedReissue())
 		if vendors.VerdictOf(err) != vendors.Permanent || !errors.Is(err, vendors.ErrWrongState) {
 			t.Errorf("%s: %v", status, err)
 		}

@@ -67,23 +67,23 @@ func (ids checkIDs) find(names []string) (string, error) {
 
 // Prepare implements vendors.Preparer. It yields the check_id to pay for: one that
 // was created at HowSSL for these names, or else a new one.
-func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (string, error) {
+func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors.Prepared, error) {
 	id, err := o.checkIDs.find(req.Names)
 	if err != nil {
-		return "", o.local(createOrder, err)
+		return vendors.Prepared{}, o.local(createOrder, err)
 	}
 	if id != "" {
-		return id, o.unpaid(ctx, id)
+		return vendors.Prepared{ID: id, Foreign: true}, o.unpaid(ctx, id)
 	}
 	if o.fields["domains"] == "" {
-		return "", o.local(createOrder, errNoDomainField)
+		return vendors.Prepared{}, o.local(createOrder, errNoDomainField)
 	}
 	if len(req.Names) > 1 {
-		return "", o.local(createOrder, fmt.Errorf("how an order is given several names (%s) is not documented; "+
+		return vendors.Prepared{}, o.local(createOrder, fmt.Errorf("how an order is given several names (%s) is not documented; "+
 			"create it at HowSSL and give it as check_id", strings.Join(req.Names, ", ")))
 	}
 	if checkWays[req.Method] == "" {
-		return "", o.local(createOrder, fmt.Errorf("the method %q is not known", req.Method))
+		return vendors.Prepared{}, o.local(createOrder, fmt.Errorf("the method %q is not known", req.Method))
 	}
 	var created struct {
 		CheckID text `json:"check_id"`
@@ -93,9 +93,9 @@ func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (string,
 		err = o.client.unclear(createOrder, errors.New("answer has no check_id"))
 	}
 	if err != nil {
-		return "", o.free(err)
+		return vendors.Prepared{}, o.free(err)
 	}
-	return created.CheckID.Word(), nil
+	return vendors.Prepared{ID: created.CheckID.Word()}, nil
 }
 
 // free corrects the verdict of a failed createOrder: it was refused, or has left a

@@ -58,21 +58,23 @@ func TestOrderCreatedAtHowSSL(t *testing.T) {
 	}
 	o := s.open(s.url, testToken, CheckID{ID: id, Names: []string{"B.example.com", "a.example.com"}})
 	req, key := request(t, names...)
-	if req.PreparedID, err = o.Prepare(t.Context(), req); err != nil || req.PreparedID != id {
+	prepared, err := o.Prepare(t.Context(), req)
+	req.PreparedID = prepared.ID
+	if err != nil || req.PreparedID != id || !prepared.Foreign {
 		t.Fatalf("prepared %q, %v", req.PreparedID, err)
 	}
 	if n := s.Charges(); n != 0 {
 		t.Fatalf("charged %d times before the commit", n)
 	}
 	order, err := o.Place(t.Context(), req)
-	if err != nil || !o.ForeignCSR(id) || o.ForeignCSR("another") || len(order.Challenges) != 2 {
+	if err != nil || len(order.Challenges) != 2 {
 		t.Fatalf("%+v, %v", order, err)
 	}
 	if leaf := s.issue(o, order); key.PublicKey.Equal(leaf.PublicKey) {
 		t.Fatal("the first certificate is for our key")
 	}
-	next, err := o.Reissue(t.Context(), vendors.ReissueRequest{
-		OrderConfig: req.OrderConfig, OrderID: order.ID, Names: names, CSR: req.CSR,
+	next, err := o.Reissue(t.Context(), order.ID, vendors.OrderRequest{
+		OrderConfig: req.OrderConfig, Names: names, CSR: req.CSR,
 	})
 	if err != nil || next.ID != order.ID {
 		t.Fatalf("%+v, %v", next, err)
@@ -121,7 +123,9 @@ func TestCommitInAQueue(t *testing.T) {
 	o := s.open(s.url, testToken)
 	req, _ := request(t, "a.example.com")
 	var err error
-	if req.PreparedID, err = o.Prepare(t.Context(), req); err != nil {
+	prepared, err := o.Prepare(t.Context(), req)
+	req.PreparedID = prepared.ID
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := o.Place(t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain || err == nil {

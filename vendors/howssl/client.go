@@ -83,7 +83,7 @@ func (c *client) call(ctx context.Context, ep endpoint, fields ...field) (json.R
 		Endpoint: ep.name, Path: ep.path, Class: ep.class, ContentType: contentType, Body: body,
 	})
 	if err != nil {
-		return nil, vendors.TransportError(c.vendor, ep.name, err)
+		return nil, vendorhttp.TransportError(c.vendor, ep.name, err)
 	}
 	if resp.Status != http.StatusOK {
 		// Documented: the status is always 200, also for failures.

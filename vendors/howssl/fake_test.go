@@ -135,11 +135,9 @@ func workedRequest() vendors.OrderRequest {
 	}
 }
 
-func workedReissue() vendors.ReissueRequest {
+func workedReissue() vendors.OrderRequest {
 	req := workedRequest()
-	return vendors.ReissueRequest{
-		OrderConfig: req.OrderConfig, OrderID: "id", Reference: req.Reference, Names: req.Names, CSR: req.CSR,
-	}
+	return vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: req.Reference, Names: req.Names, CSR: req.CSR}
 }
 
 // workedChallenges are the proofs for the worked CSR.

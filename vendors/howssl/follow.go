@@ -177,19 +177,19 @@ var checkTypes = map[vendors.Method]string{vendors.MethodDNS: "1", vendors.Metho
 
 // Reissue implements vendors.Reissuer. The order keeps its ID. Documented: the order
 // must be completed, and have no reissue in progress. Assumed: it is free.
-func (o *Orders) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
-	info, err := o.known(ctx, req.OrderID)
+func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
+	info, err := o.known(ctx, oldOrderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	if info.order(req.OrderID).Status != vendors.StatusIssued {
+	if info.order(oldOrderID).Status != vendors.StatusIssued {
 		return vendors.Order{}, o.wrongState(reissueSubmit, info)
 	}
-	if order, err := o.submitted(ctx, req); order.ID != "" || err != nil {
+	if order, err := o.submitted(ctx, oldOrderID, req.CSR); order.ID != "" || err != nil {
 		return order, err
 	}
 	data, err := o.client.call(ctx, reissueSubmit,
-		field{"order_id", req.OrderID},
+		field{"order_id", oldOrderID},
 		field{"reissue_type", reissuePlain},
 		field{"csr_type", reissueOwn},
 		field{"csr_content", csrPEM(req.CSR)},
@@ -200,12 +200,12 @@ func (o *Orders) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendo
 	}
 	// The page's own example of a success has the status of a failure, so that the
 	// list decides whether a refusal is one.
-	order, listErr := o.submitted(ctx, req)
+	order, listErr := o.submitted(ctx, oldOrderID, req.CSR)
 	switch {
 	case order.ID != "":
 		return order, nil
 	case err == nil:
-		return o.reissued(req, reissue{CSR: text(csrPEM(req.CSR))}), nil
+		return o.reissued(oldOrderID, reissue{CSR: text(csrPEM(req.CSR))}), nil
 	}
 	var answered reissue
 	_ = json.Unmarshal(data, &answered)
@@ -217,14 +217,14 @@ func (o *Orders) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendo
 
 // submitted looks for the reissue with the request's CSR. Another one in progress is
 // an error: it has to end first.
-func (o *Orders) submitted(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
-	list, err := o.reissues(ctx, req.OrderID)
+func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (vendors.Order, error) {
+	list, err := o.reissues(ctx, orderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
 	for _, r := range list {
-		if bytes.Equal(r.csr(), req.CSR) {
-			return o.reissued(req, r), nil
+		if bytes.Equal(r.csr(), csr) {
+			return o.reissued(orderID, r), nil
 		}
 	}
 	if slices.ContainsFunc(list, reissue.open) {
@@ -235,6 +235,6 @@ func (o *Orders) submitted(ctx context.Context, req vendors.ReissueRequest) (ven
 	return vendors.Order{}, nil
 }
 
-func (o *Orders) reissued(req vendors.ReissueRequest, r reissue) vendors.Order {
-	return vendors.Order{ID: req.OrderID, Status: vendors.StatusPending, Challenges: r.challenges()}
+func (o *Orders) reissued(orderID string, r reissue) vendors.Order {
+	return vendors.Order{ID: orderID, Status: vendors.StatusPending, Challenges: r.challenges()}
 }

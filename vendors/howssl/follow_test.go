@@ -163,7 +163,7 @@ func TestReissue(t *testing.T) {
 				"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": workedCSR, "check_type": "2",
 			}, tt.submit)
 			f.after("Reissue/submit", func() { f.expect("Reissue/orderReissue", nil, tt.after) })
-			got, err := f.orders.Reissue(t.Context(), workedReissue())
+			got, err := f.orders.Reissue(t.Context(), "id", workedReissue())
 			if f.calls["Reissue/submit"] != tt.sent {
 				t.Errorf("sent %d times", f.calls["Reissue/submit"])
 			}
@@ -185,7 +185,7 @@ func TestReissueOfOrdersThatAreNotCompleted(t *testing.T) {
 	for _, status := range []string{"0", "11", "5", "9", "2"} {
 		f := newFake(t)
 		f.expect("Order/getOrderInfo", nil, infoOf(status))
-		if _, err := f.orders.Reissue(t.Context(), workedReissue()); !errors.Is(err, vendors.ErrWrongState) || vendors.VerdictOf(err) != vendors.Permanent {
+		if _, err := f.orders.Reissue(t.Context(), "id", workedReissue()); !errors.Is(err, vendors.ErrWrongState) || vendors.VerdictOf(err) != vendors.Permanent {
 			t.Errorf("order_status %s: %v", status, err)
 		}
 	}

@@ -59,14 +59,14 @@ func FuzzVendorAnswer(f *testing.F) {
 		if ids, err := orders.Find(ctx, vendors.Lookup{PreparedID: "c"}); err == nil && len(ids) != 1 {
 			t.Errorf("found %q", ids)
 		}
-		if id, err := orders.Prepare(ctx, req); (err == nil) != (id != "") {
-			t.Errorf("prepared %q, %v", id, err)
+		if prepared, err := orders.Prepare(ctx, req); (err == nil) != (prepared.ID != "") {
+			t.Errorf("prepared %q, %v", prepared.ID, err)
 		}
 		order, err = orders.Status(ctx, "id")
 		if err == nil && (order.ID != "id" || order.Status == vendors.StatusIssued && len(order.Certificates) == 0) {
 			t.Errorf("status: %+v", order)
 		}
-		order, err = orders.Reissue(ctx, workedReissue())
+		order, err = orders.Reissue(ctx, "id", workedReissue())
 		if err == nil && order.ID != "id" {
 			t.Errorf("reissue: %+v", order)
 		}

@@ -132,10 +132,6 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 	}, nil
 }
 
-// ForeignCSR implements vendors.ForeignPreparer: the order of a check_id from the
-// config has another CSR than the request's.
-func (o *Orders) ForeignCSR(preparedID string) bool { return o.checkIDs[preparedID] != nil }
-
 // claim reserves a check_id for the one commitOrder that may be sent for it. The
 // ledger sees to that across restarts; this is the second lock on the same door.
 func (o *Orders) claim(checkID string) bool {
@@ -283,15 +279,14 @@ func csrPEM(der []byte) string {
 
 // Interface guards
 var (
-	_ vendors.Vendor          = (*Orders)(nil)
-	_ vendors.ConfigChecker   = (*Orders)(nil)
-	_ vendors.Preparer        = (*Orders)(nil)
-	_ vendors.ForeignPreparer = (*Orders)(nil)
-	_ vendors.Finder          = (*Orders)(nil)
-	_ vendors.Predictor       = (*Orders)(nil)
-	_ vendors.Reissuer        = (*Orders)(nil)
-	_ vendors.Rechecker       = (*Orders)(nil)
-	_ vendors.Canceler        = (*Orders)(nil)
-	_ vendors.ProductLister   = (*Orders)(nil)
-	_ vendors.CAAIdentifier   = (*Orders)(nil)
+	_ vendors.Vendor        = (*Orders)(nil)
+	_ vendors.ConfigChecker = (*Orders)(nil)
+	_ vendors.Preparer      = (*Orders)(nil)
+	_ vendors.Finder        = (*Orders)(nil)
+	_ vendors.Predictor     = (*Orders)(nil)
+	_ vendors.Reissuer      = (*Orders)(nil)
+	_ vendors.Rechecker     = (*Orders)(nil)
+	_ vendors.Canceler      = (*Orders)(nil)
+	_ vendors.ProductLister = (*Orders)(nil)
+	_ vendors.CAAIdentifier = (*Orders)(nil)
 )

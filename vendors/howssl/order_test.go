@@ -195,20 +195,20 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 	o := s.open(s.url, testToken)
 	req := workedRequest()
 	req.PreparedID = ""
-	id, err := o.Prepare(t.Context(), req)
+	prepared, err := o.Prepare(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, _, err := o.lookUp(t.Context(), id)
+	before, _, err := o.lookUp(t.Context(), prepared.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.PreparedID = id
+	req.PreparedID = prepared.ID
 	order, err := o.Place(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := o.Find(t.Context(), vendors.Lookup{PreparedID: id})
+	found, err := o.Find(t.Context(), vendors.Lookup{PreparedID: prepared.ID})
 	if err != nil || len(found) != 1 || found[0] != order.ID || before == order.ID {
 		t.Errorf("found %v, %v; placed %s, before %s", found, err, order.ID, before)
 	}
@@ -230,9 +230,9 @@ func TestPrepareRefusals(t *testing.T) {
 			"check_id chk-2 is for one.example, two.example, but the order to be placed is for one.example"},
 	} {
 		f := newFake(t, CheckID{ID: "chk-2", Names: []string{"two.example", "one.example"}})
-		id, err := f.orders.Prepare(t.Context(), tt.req)
-		if id != "" || err == nil || vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %q, %v", name, id, err)
+		prepared, err := f.orders.Prepare(t.Context(), tt.req)
+		if prepared.ID != "" || err == nil || vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %q, %v", name, prepared.ID, err)
 		}
 	}
 	f := newFake(t, CheckID{ID: "chk-2", Names: []string{"two.example"}})
@@ -245,8 +245,8 @@ func TestPrepareRefusals(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.expect("Order/createOrder", nil, body)
-		if id, err := f.orders.Prepare(t.Context(), workedRequest()); id != "" || err == nil || vendors.VerdictOf(err) != want {
-			t.Errorf("%s: %q, %v", body, id, err)
+		if prepared, err := f.orders.Prepare(t.Context(), workedRequest()); prepared.ID != "" || err == nil || vendors.VerdictOf(err) != want {
+			t.Errorf("%s: %q, %v", body, prepared.ID, err)
 		}
 	}
 }

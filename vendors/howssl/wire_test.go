@@ -166,7 +166,7 @@ func TestFormOfAnOrderWithPeople(t *testing.T) {
 		"company_name": "Analytical Engines", "company_phone": "+44.1", "company_address": "1 Dorset Street",
 		"company_city": "London", "company_province": "Greater London",
 	}, data(`{"check_id":12345678901234567890}`))
-	if id, err := f.orders.Prepare(t.Context(), req); err != nil || id != "12345678901234567890" {
-		t.Errorf("%q, %v", id, err)
+	if prepared, err := f.orders.Prepare(t.Context(), req); err != nil || prepared.ID != "12345678901234567890" {
+		t.Errorf("%q, %v", prepared.ID, err)
 	}
 }

@@ -167,7 +167,7 @@ func (c *client) call(ctx context.Context, endpoint string, class vendorhttp.Cla
 // reports its own errors with HTTP 200. Should it use a 4xx status with one of
 // its codes for "refused" in the body, that is as good an answer.
 func (c *client) explained(endpoint string, err error) (answer, error) {
-	failed := vendors.TransportError(c.vendor, endpoint, err)
+	failed := vendorhttp.TransportError(c.vendor, endpoint, err)
 	low, ok := errors.AsType[*vendorhttp.Error](err)
 	if !ok || low.Status < 400 || low.Status > 499 {
 		return answer{}, failed

@@ -223,10 +223,10 @@ func TestLostReplacement(t *testing.T) {
 				fault.Phase = sandboxca.AfterEffect
 			}
 			remove := s.ca.Inject(fault)
-			change := vendors.ReissueRequest{
-				OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: "ref-2", Names: req.Names, CSR: newCSR(t), Unique: "u2",
+			change := vendors.OrderRequest{
+				OrderConfig: req.OrderConfig, Reference: "ref-2", Names: req.Names, CSR: newCSR(t), Unique: "u2",
 			}
-			if _, err := v.Reissue(t.Context(), change); vendors.VerdictOf(err) != vendors.Uncertain {
+			if _, err := v.Reissue(t.Context(), order.ID, change); vendors.VerdictOf(err) != vendors.Uncertain {
 				t.Fatal(err)
 			}
 			remove()

@@ -62,7 +62,7 @@ func FuzzVendorAnswer(f *testing.F) {
 		paid("place", order, err)
 		order, err = orders.Renew(ctx, "old", req)
 		paid("renew", order, err)
-		order, err = orders.Reissue(ctx, vendors.ReissueRequest{OrderConfig: req.OrderConfig, OrderID: "old", Names: req.Names, CSR: req.CSR})
+		order, err = orders.Reissue(ctx, "old", vendors.OrderRequest{OrderConfig: req.OrderConfig, Names: req.Names, CSR: req.CSR})
 		paid("replace", order, err)
 
 		order, err = orders.Status(ctx, "id")

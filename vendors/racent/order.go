@@ -114,13 +114,13 @@ func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.Order
 
 // Reissue implements vendors.Reissuer. The vendor's own reissue would use the old
 // CSR again, so it is its replace that takes the new one. The order gets a new ID.
-func (o *Orders) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
+func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	p := orderParams{
 		CSR:         csrPEM(req.CSR),
 		UniqueValue: uniqueFor(req.Product, req.Unique),
 		DomainInfo:  domains(req.Names, req.Method),
 	}
-	a, err := o.client.Replace(ctx, req.OrderID, req.Reference, p)
+	a, err := o.client.Replace(ctx, oldOrderID, req.Reference, p)
 	return o.placed("replace", req.Method, a, err)
 }
 

@@ -62,8 +62,8 @@ func calls() map[string]struct {
 			placed,
 			func(ctx context.Context, o *Orders) error {
 				req := workedRequest()
-				_, err := o.Reissue(ctx, vendors.ReissueRequest{
-					OrderConfig: req.OrderConfig, OrderID: "old", Reference: req.Reference,
+				_, err := o.Reissue(ctx, "old", vendors.OrderRequest{
+					OrderConfig: req.OrderConfig, Reference: req.Reference,
 					Names: req.Names, CSR: req.CSR, Unique: req.Unique,
 				})
 				return err

@@ -222,9 +222,9 @@ func (s *Sandbox) Status(ctx context.Context, orderID string) (vendors.Order, er
 }
 
 // Reissue implements vendors.Reissuer.
-func (s *Sandbox) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
+func (s *Sandbox) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	s.setPorts()
-	return s.Orders.Reissue(ctx, req)
+	return s.Orders.Reissue(ctx, oldOrderID, req)
 }
 
 // Renew implements vendors.Renewer.

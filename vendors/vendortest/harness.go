@@ -150,22 +150,22 @@ func (s suite) prepared(req vendors.OrderRequest) vendors.OrderRequest {
 	if !ok || req.PreparedID != "" {
 		return req
 	}
-	id, err := p.Prepare(s.ctx(), req)
-	if err != nil || id == "" {
-		s.t.Fatalf("preparing order: %q, %v", id, err)
+	prepared, err := p.Prepare(s.ctx(), req)
+	if err != nil || prepared.ID == "" || prepared.Foreign {
+		s.t.Fatalf("preparing order: %+v, %v", prepared, err)
 	}
-	req.PreparedID = id
+	req.PreparedID = prepared.ID
 	return req
 }
 
 // buy makes both steps of an order, as the issuer does.
 func (s suite) buy(v vendors.Vendor, req vendors.OrderRequest) error {
 	if p, ok := v.(vendors.Preparer); ok {
-		id, err := p.Prepare(s.ctx(), req)
+		prepared, err := p.Prepare(s.ctx(), req)
 		if err != nil {
 			return err
 		}
-		req.PreparedID = id
+		req.PreparedID = prepared.ID
 	}
 	_, err := v.Place(s.ctx(), req)
 	return err

@@ -135,17 +135,17 @@ func reissues(s suite) {
 	req := s.request()
 	order := s.place(req)
 	again := s.request()
-	change := vendors.ReissueRequest{
-		OrderConfig: req.OrderConfig, OrderID: order.ID, Reference: again.Reference,
+	change := vendors.OrderRequest{
+		OrderConfig: req.OrderConfig, Reference: again.Reference,
 		Names: req.Names, CSR: newCSR(s.t, req.Names), Unique: again.Unique,
 	}
-	_, err := reissuer.Reissue(s.ctx(), change)
+	_, err := reissuer.Reissue(s.ctx(), order.ID, change)
 	if s.failed(err, vendors.Permanent); !errors.Is(err, vendors.ErrWrongState) {
 		s.t.Errorf("reissue before issue does not match ErrWrongState: %v", err)
 	}
 	first := s.issue(order, req.CSR, req.Names)
 
-	next, err := reissuer.Reissue(s.ctx(), change)
+	next, err := reissuer.Reissue(s.ctx(), order.ID, change)
 	if err != nil {
 		s.t.Fatalf("reissuing: %v", err)
 	}
@@ -156,8 +156,8 @@ func reissues(s suite) {
 	// A vendor that knows requests by what was prepared has no mark of a reissue.
 	_, prepares := s.Vendor.(vendors.Preparer)
 	if finder, ok := s.Vendor.(vendors.Finder); ok && !prepares {
-		asked := lookup(vendors.OrderRequest{Reference: change.Reference, Names: change.Names, CSR: change.CSR})
-		asked.OrderID = change.OrderID
+		asked := lookup(change)
+		asked.OrderID = order.ID
 		if ids, err := finder.Find(s.ctx(), asked); err != nil || len(ids) != 1 || ids[0] != next.ID {
 			s.t.Errorf("found %v, %v for the reissue", ids, err)
 		}

@@ -107,14 +107,14 @@ func TestVendor(t *testing.T) {
 			}
 			wait(ctx, 2*time.Minute)
 			req := request(p, "2", nameA)
-			reissue := vendors.ReissueRequest{OrderID: o.ID, Reference: "2", Names: req.Names, CSR: req.CSR}
-			if _, err := v.(vendors.Reissuer).Reissue(ctx, reissue); err == nil {
+			reissue := vendors.OrderRequest{Reference: "2", Names: req.Names, CSR: req.CSR}
+			if _, err := v.(vendors.Reissuer).Reissue(ctx, o.ID, reissue); err == nil {
 				t.Error("an order was reissued that nobody saw issued") // Status is what lets time take effect
 			}
 			if got, err := v.Status(ctx, o.ID); err != nil || got.Status != vendors.StatusIssued || got.TermEnds.IsZero() {
 				t.Errorf("status: %+v %v", got, err)
 			}
-			again, err := v.(vendors.Reissuer).Reissue(ctx, reissue)
+			again, err := v.(vendors.Reissuer).Reissue(ctx, o.ID, reissue)
 			if err != nil {
 				t.Error(err)
 				return

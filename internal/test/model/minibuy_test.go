@@ -113,9 +113,11 @@ func (l *line) buy(ctx context.Context, cfg Config, name string) time.Duration {
 		return 0
 	}
 	if v, ok := l.vendor.(vendors.Preparer); ok {
-		if req.PreparedID, err = v.Prepare(ctx, req); err != nil {
+		prepared, err := v.Prepare(ctx, req)
+		if err != nil {
 			return 0
 		}
+		req.PreparedID = prepared.ID
 	}
 	if ctx.Err() != nil {
 		return time.Minute

@@ -221,7 +221,7 @@ func (l *line) reissue(ctx context.Context, e *entry) bool {
 	if err != nil || now == nil || now.Ref != ref {
 		return false
 	}
-	o, err := l.vendor.(vendors.Reissuer).Reissue(ctx, vendors.ReissueRequest{OrderID: prev, Reference: ref, Names: e.Names, CSR: csr(e.Names)})
+	o, err := l.vendor.(vendors.Reissuer).Reissue(ctx, prev, vendors.OrderRequest{Reference: ref, Names: e.Names, CSR: csr(e.Names)})
 	switch {
 	case err == nil:
 		l.answer(ctx, e, func(e *entry) { e.State, e.Order = open, o.ID })

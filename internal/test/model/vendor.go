@@ -207,14 +207,14 @@ func (c *client) pay(ctx context.Context, kind string, req vendors.OrderRequest,
 }
 
 // Reissue replaces a certificate within the paid term.
-func (c *client) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendors.Order, error) {
+func (c *client) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	w, s := c.s.w, c.s
 	csr, err := x509.ParseCertificateRequest(req.CSR)
 	if err != nil {
 		return vendors.Order{}, c.fail("reissue", vendors.Permanent, err)
 	}
 	var out vendors.Order
-	err = c.call(ctx, "reissue", req.OrderID, always, func() (time.Duration, error) {
+	err = c.call(ctx, "reissue", oldOrderID, always, func() (time.Duration, error) {
 		w.result.Reissues++
 		quick := c.quick()
 		r := 0
@@ -227,7 +227,7 @@ func (c *client) Reissue(ctx context.Context, req vendors.ReissueRequest) (vendo
 		case 10:
 			return quick, c.fail("reissue", vendors.Uncertain, errLost)
 		}
-		o := s.orders[req.OrderID]
+		o := s.orders[oldOrderID]
 		if o == nil || o.account != c.account || o.status != vendors.StatusIssued || w.now() > o.ends {
 			return quick, c.fail("reissue", vendors.Permanent, vendors.ErrWrongState)
 		}
@@ -316,7 +316,7 @@ func (c *client) Status(ctx context.Context, id string) (vendors.Order, error) {
 }
 
 // Prepare is the free preparation of an order.
-func (f preparer) Prepare(ctx context.Context, req vendors.OrderRequest) (string, error) {
+func (f preparer) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors.Prepared, error) {
 	c := f.c
 	var id string
 	err := c.call(ctx, "prepare", req.Reference, always, func() (time.Duration, error) {
@@ -327,7 +327,7 @@ func (f preparer) Prepare(ctx context.Context, req vendors.OrderRequest) (string
 		c.s.prepared[id] = true
 		return c.quick(), nil
 	})
-	return id, err
+	return vendors.Prepared{ID: id}, err
 }
 
 // Predict tells the challenges before the order.

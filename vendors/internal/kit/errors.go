@@ -1,0 +1,94 @@
+package kit
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// Fail is the error about an answer of a call that refuses, or that cannot be used: code
+// and message are the vendor's own words, err is what callers decide on, or a short text
+// of ours. Each may be empty. No secret passes, and no text of the vendor is longer than
+// MaxMessage.
+//
+// The verdict is that of the call's class: a Read is Retryable, anything else Uncertain.
+// Where a vendor is known to have done nothing, the caller makes it Permanent.
+func (c *Client) Fail(call Call, code, message string, err error) *vendors.Error {
+	e := &vendors.Error{
+		Vendor: c.vendor, Endpoint: call.Name, Verdict: vendors.Uncertain,
+		Code: c.Text(code), Message: c.Text(message), Err: err,
+	}
+	if call.Class == Read {
+		e.Verdict = vendors.Retryable
+	}
+	return e
+}
+
+// Refuse is the error about a call that is not made, and will not be, because of err.
+func (c *Client) Refuse(call Call, err error) *vendors.Error {
+	e := c.Fail(call, "", "", err)
+	e.Verdict = vendors.Permanent
+	return e
+}
+
+const (
+	// MaxMessage bounds a text of the vendor in an error, in bytes.
+	MaxMessage = 400
+
+	// maxSearched is far more than is told, and far less than what is slow to search.
+	maxSearched = 16 << 10
+)
+
+// Text is a text of the vendor for people: in one line, of bounded length, and without
+// secrets.
+func (c *Client) Text(s string) string {
+	if len(s) > maxSearched {
+		s = c.secrets.scrubCut(s[:maxSearched])
+	} else {
+		s = c.secrets.scrub(s)
+	}
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > MaxMessage {
+		s = strings.ToValidUTF8(s[:MaxMessage], "") + "…"
+	}
+	return s
+}
+
+// failure is a request that brought no usable answer.
+type failure struct {
+	// status is the HTTP status, 0 when no answer came back.
+	status int
+
+	// noEffect is whether the request certainly changed nothing at the vendor.
+	noEffect bool
+
+	// retryAfter is the vendor's wish, at most MaxRetryAfter. Zero if none.
+	retryAfter time.Duration
+
+	// err is the cause.
+	err error
+
+	// again is whether a Read is worth another attempt.
+	again bool
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+
+// error turns a failure into the error of its call.
+func (c *Client) error(req Request, f *failure) *vendors.Error {
+	e := c.Fail(req.Call, "", "", c.secrets.scrubError(f.err))
+	e.HTTPStatus, e.RetryAfter = f.status, f.retryAfter
+	if f.noEffect {
+		e.Verdict = vendors.Retryable
+	}
+	return e
+}
+
+// errTimeout is our own limit on one attempt.
+var errTimeout = errors.New("no complete answer within the time limit")
+
+// joinCause puts the reason of a broken answer behind its description.
+func joinCause(what, why error) error { return fmt.Errorf("%w: %w", what, why) }

@@ -1,0 +1,36 @@
+package kit
+
+import (
+	"bytes"
+	"encoding/json"
+	"mime/multipart"
+)
+
+// Field is one field of a form.
+type Field struct{ Name, Value string }
+
+// Form returns the body of a multipart form with the fields in their order, blanks left
+// out, and its content type.
+func Form(fields ...Field) (body []byte, contentType string) {
+	var buf bytes.Buffer // writing to it does not fail
+	form := multipart.NewWriter(&buf)
+	for _, f := range fields {
+		if f.Value != "" {
+			_ = form.WriteField(f.Name, f.Value)
+		}
+	}
+	_ = form.Close()
+	return buf.Bytes(), form.FormDataContentType()
+}
+
+// JSON encodes a value as vendors write it themselves: without escapes for HTML. It
+// panics for what JSON has no form of, which no type of a request is.
+func JSON(v any) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSpace(buf.Bytes())
+}

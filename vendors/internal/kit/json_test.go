@@ -1,0 +1,125 @@
+package kit
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"testing"
+)
+
+type inner struct {
+	Value string `json:"value" kit:"exact"`
+	List  []string
+}
+
+type embedded struct {
+	Shared string `json:"shared"`
+}
+
+// strict refuses everything but 1.
+type strict struct{ ok bool }
+
+func (s *strict) UnmarshalJSON(b []byte) error {
+	if s.ok = string(b) == "1"; !s.ok {
+		return errors.New("not 1")
+	}
+	return nil
+}
+
+type outer struct {
+	embedded
+	Text    string            `json:"text"`
+	Flag    bool              `json:"flag"`
+	Count   int64             `json:"count"`
+	Price   float64           `json:"price"`
+	Inner   inner             `json:"inner"`
+	Pointer *inner            `json:"pointer"`
+	Inners  []inner           `json:"inners"`
+	ByName  map[string]inner  `json:"by_name"`
+	Words   map[string]string `json:"words"`
+	Raw     json.RawMessage   `json:"raw"`
+	Strict  strict            `json:"strict"`
+	Ignored string            `json:"-"`
+}
+
+func TestUnmarshal(t *testing.T) {
+	for text, want := range map[string]outer{
+		`{}`: {},
+		`{"text":" a\n","flag":true,"count":7,"price":1.5,"shared":"s"}`:                  {Text: "a", Flag: true, Count: 7, Price: 1.5, embedded: embedded{"s"}},
+		`{"text":12345678901234567890,"flag":"true","count":"7","price":" 1.5 "}`:         {Text: "12345678901234567890", Flag: true, Count: 7, Price: 1.5},
+		`{"text":false,"flag":"yes","count":1.5,"price":"dear"}`:                          {Text: "false"},
+		`{"text":null,"flag":null,"count":null,"inner":null,"inners":null,"raw":null}`:    {Raw: json.RawMessage("null")},
+		`{"text":{},"flag":[],"count":{},"price":[],"inner":[],"by_name":[],"inners":{}}`: {},
+		`{"inner":{"value":" x\n","list":["a",1,null,["b"]]}}`:                            {Inner: inner{" x\n", []string{"a", "1", "", ""}}},
+		`{"inner":"{\"value\":\"x\"}","inners":"[{\"value\":1}]"}`:                        {Inner: inner{Value: "x"}, Inners: []inner{{Value: "1"}}},
+		`{"inner":"{\"value\":","inners":"nothing","by_name":"[]"}`:                       {},
+		`{"pointer":{"value":"x"}}`:                                                       {Pointer: &inner{Value: "x"}},
+		`{"pointer":[]}`:                                                                  {},
+		`{"inners":[{"value":"a"},[],"b",{"value":"c"}]}`:                                 {Inners: []inner{{Value: "a"}, {}, {}, {Value: "c"}}},
+		`{"by_name":{"a":{"value":"x"},"b":1},"words":{"a":1,"b":" c ","d":{}}}`:          {ByName: map[string]inner{"a": {Value: "x"}, "b": {}}, Words: map[string]string{"a": "1", "b": "c", "d": ""}},
+		`{"TEXT":"upper","Text":"mixed"}`:                                                 {Text: "upper"},
+		`{"Text":"mixed","text":"exact"}`:                                                 {Text: "exact"},
+		`{"strict":1,"raw":[1, 2]}`:                                                       {Strict: strict{true}, Raw: json.RawMessage("[1, 2]")},
+		`{"strict":2,"-":"x","ignored":"x","hidden":"x","count":"99999999999999999999"}`:  {},
+	} {
+		got := outer{Text: "before", Inner: inner{Value: "before"}}
+		if err := Unmarshal([]byte(text), &got); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v, %v\nwant %+v", text, got, err, want)
+		}
+	}
+}
+
+func TestUnmarshalOfAnotherKind(t *testing.T) {
+	var object outer
+	var list []outer
+	var text string
+	for _, c := range []struct {
+		data   string
+		target any
+		want   string
+	}{
+		{`[]`, &object, "answer is not an object"},
+		{`null`, &object, "answer is not an object"},
+		{`"x"`, &object, "answer is not an object"},
+		{`{}`, &list, "answer is not a list"},
+		{`null`, &list, "answer is not a list"},
+		{`{}`, &text, "answer is not a string"},
+		{`{`, &object, "answer is not JSON"},
+		{``, &list, "answer is not JSON"},
+		{`2`, new(strict), "not 1"},
+	} {
+		if err := Unmarshal([]byte(c.data), c.target); err == nil || err.Error() != c.want {
+			t.Errorf("%s into a %T: %v", c.data, c.target, err)
+		}
+	}
+	if err := Unmarshal([]byte(` [{"text":"a"},{}] `), &list); err != nil || len(list) != 2 || list[0].Text != "a" {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// FuzzUnmarshal: whatever encoding/json can decode is decoded alike, and nothing panics.
+func FuzzUnmarshal(f *testing.F) {
+	for _, seed := range []string{
+		`{"value":"x","List":["a"]}`, `{"value":1,"list":[1]}`, `{"VALUE":"x","Value":"y"}`, `{"value":"\u0000\ud800"}`, `[]`, `null`, ` {} `, `{"list":"[\"a\"]"}`, `{"value":`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var got, want inner
+		err := Unmarshal(data, &got)
+		var members map[string]json.RawMessage
+		if json.Unmarshal(data, &members) != nil || members == nil {
+			return
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", data, err)
+		}
+		if len(members) == 1 && json.Unmarshal(data, &want) == nil && want.Value != "" && got.Value != want.Value {
+			t.Errorf("%q: got %q, want %q", data, got.Value, want.Value)
+		}
+		var all outer
+		if err := Unmarshal(data, &all); err != nil {
+			t.Errorf("%q: %v", data, err)
+		}
+	})
+}

@@ -1,0 +1,14 @@
+// Package kit is what all vendors share, so that a vendor reads as what it is: its
+// endpoints, its wire types, its words.
+//
+//   - [Account] is the part of the configuration that every vendor has.
+//   - [Client] is the one way in which vendors speak HTTP. Every call has a class: a
+//     [Read] may be repeated and is, a few times; an [Effect] may cost money and is sent
+//     at most once. Answers are judged before anyone decodes them: status, size,
+//     completeness, and whether they are JSON at all. All errors are *vendors.Error, and
+//     no secret is in one; neither headers nor bodies are ever logged.
+//   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from
+//     what the vendor's documents say.
+//   - [Form] and [JSON] make the bodies of requests, [CSR], [ReadCSR] and [Chain] read and
+//     write PEM, and SectigoProofs is what resellers of Sectigo have in common.
+package kit

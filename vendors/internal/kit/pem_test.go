@@ -1,0 +1,76 @@
+package kit
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+	"testing"
+)
+
+func testPEM(contents ...string) string {
+	var b bytes.Buffer
+	for _, c := range contents {
+		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: []byte(c)})
+	}
+	return b.String()
+}
+
+func TestCertificates(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want int // -1 means an error
+	}{
+		{"", 0},
+		{" \r\n", 0},
+		{testPEM("a"), 1},
+		{testPEM("a", "b", "c"), 3},
+		{strings.ReplaceAll(testPEM("a", "b"), "\n", "\r\n"), 2},
+		{testPEM("a") + "\n\n \t" + testPEM("b"), 2},
+		{"subject=CN\n" + testPEM("a"), -1},
+		{testPEM("a") + "trailer", -1},
+		{testPEM("a")[:40], -1},
+		{strings.ReplaceAll(testPEM("a"), "CERTIFICATE", "PRIVATE KEY"), -1},
+		{"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", -1},
+	} {
+		got, err := Certificates(tt.text)
+		if (err != nil) != (tt.want < 0) || err == nil && len(got) != tt.want {
+			t.Errorf("%q: %d certificates, %v", tt.text, len(got), err)
+		}
+	}
+}
+
+func TestRequest(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"example.com"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	good := encode("CERTIFICATE REQUEST", der)
+	for name, text := range map[string]string{
+		"plain": good, "CRLF": strings.ReplaceAll(good, "\n", "\r\n"), "in one line": strings.ReplaceAll(good, "\n", ""),
+		"escaped": strings.ReplaceAll(good, "\n", `\n`), "escaped CRLF": strings.ReplaceAll(good, "\n", `\r\n`),
+		"old type": encode("NEW CERTIFICATE REQUEST", der), "space around": "\n " + good + " \n",
+	} {
+		if got := ReadCSR(text); !bytes.Equal(got, der) {
+			t.Errorf("%s: %x", name, got)
+		}
+	}
+	for name, text := range map[string]string{
+		"nothing": "", "shortened": "-----BEGIN CERTIFICATE REQUEST-----\nMIIB…", "cut off": encode("CERTIFICATE REQUEST", der[:len(der)-3]),
+		"another type": encode("CERTIFICATE", der), "two": good + good, "no base64": strings.ReplaceAll(good, "M", "!"),
+	} {
+		if got := ReadCSR(text); got != nil {
+			t.Errorf("%s: %x", name, got)
+		}
+	}
+}
