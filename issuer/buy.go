@@ -83,7 +83,7 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	}
 	release, ok := f.ledger.Memory.Claim(names)
 	if !ok {
-		return progress{err: &PendingError{Vendor: f.about.Name, Names: names, Detail: "an order for it is being prepared"}, wait: f.rules.pollMin}
+		return progress{err: &PendingError{Vendor: f.about.Name, Names: names, Detail: "an order for it is being prepared"}, wait: f.rules.pace.Min}
 	}
 	defer release()
 	j := &errand{name: name, want: w, log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
@@ -314,7 +314,7 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 		}
 		p := progress{err: err}
 		if waits(err) {
-			p.wait = f.rules.pollMin + time.Duration(4*f.jitter()*float64(f.rules.pollMin))
+			p.wait = f.rules.pace.Min + time.Duration(4*f.jitter()*float64(f.rules.pace.Min))
 		}
 		return p
 	}
@@ -429,7 +429,7 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	}
 	log.Warn("the answer to a paid order was lost; looking the order up by its reference", zap.Error(err))
 	problem := err.Error()
-	return move{change: func(e *ledger.Entry) { e.Problem = problem }, done: &progress{err: f.pending(e, problem), wait: f.rules.pollMin}}
+	return move{change: func(e *ledger.Entry) { e.Problem = problem }, done: &progress{err: f.pending(e, problem), wait: f.rules.pace.Min}}
 }
 
 // placed is the vendor's word that there is an order.

@@ -18,10 +18,10 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "commercial",
-		Usage: "resolve <name> (--order <id> | --none) [--vendor <name>] [--entry <id>] [--config <path>] [--adapter <name>]",
+		Usage: "(resolve <name> (--order <id> | --none) | products [--search <words>]) [--vendor <name>] [--config <path>] [--adapter <name>]",
 		Short: "Manages orders of commercial certificates",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(resolveCommand())
+			cmd.AddCommand(resolveCommand(), productsCommand())
 		},
 	})
 }

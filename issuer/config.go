@@ -25,8 +25,6 @@ import (
 // Defaults of the rules.
 const (
 	defaultMaxWait = 10 * time.Minute
-	defaultPollMin = 5 * time.Second
-	defaultPollMax = 10 * time.Minute
 	defaultTerm    = "1y"
 
 	// defaultSettle is how late a storage may show a write. That of a file system or of
@@ -69,8 +67,7 @@ func (iss *Issuer) provisionOrder(repl *caddy.Replacer) error {
 // provisionRules fills in the bounds that were not configured.
 func (iss *Issuer) provisionRules() error {
 	iss.rules = rules{
-		pollMin:       orDefault(iss.PollMin, defaultPollMin),
-		pollMax:       orDefault(iss.PollMax, defaultPollMax),
+		pace:          iss.pace(),
 		maxWait:       orDefault(iss.MaxWait, defaultMaxWait),
 		renewMargin:   time.Duration(iss.RenewMargin),
 		settle:        defaultSettle,
@@ -83,9 +80,6 @@ func (iss *Issuer) provisionRules() error {
 		iss.rules.settle = time.Duration(*iss.Settle)
 	case iss.about.AnyName:
 		iss.rules.settle = 0 // nothing is at stake at a test service
-	}
-	if iss.PollMax == 0 {
-		iss.rules.pollMax = max(iss.rules.pollMax, iss.rules.pollMin)
 	}
 	if l := iss.SpendLimit; l != nil {
 		if l.Orders != 0 {
@@ -185,8 +179,8 @@ const adoptedPatience = 10 * time.Second
 
 // check judges the rules.
 func (r rules) check(method vendors.Method) error {
-	if r.pollMin <= 0 || r.pollMax < r.pollMin {
-		return fmt.Errorf("poll: the longest wait (%s) must not be shorter than the shortest (%s)", r.pollMax, r.pollMin)
+	if r.pace.Min <= 0 || r.pace.Max < r.pace.Min {
+		return fmt.Errorf("poll: the longest wait (%s) must not be shorter than the shortest (%s)", r.pace.Max, r.pace.Min)
 	}
 	if r.maxWait < 0 || r.renewMargin < 0 || r.settle < 0 || r.spend.Per < 0 || r.spend.Orders < 0 {
 		return fmt.Errorf("durations and numbers must not be negative")
@@ -253,6 +247,27 @@ func parseTerm(text string) (vendors.Term, error) {
 		return vendors.Term{Days: n}, nil
 	}
 	return vendors.Term{}, fail
+}
+
+// defaultPace is that of any vendor. Most orders for domain validation are issued within
+// minutes; those that are not wait for people, or for somebody to mend a site. Sectigo asks
+// clients of its own API for three hours between two looks (docs.sectigo.com, "Collect
+// SSL"); resellers tell no number.
+var defaultPace = vendors.Pace{Min: 5 * time.Second, Max: 10 * time.Minute, Fresh: 2 * time.Hour, Slow: time.Hour}
+
+// pace is what is configured, or else the vendor's, or else the default.
+func (iss *Issuer) pace() vendors.Pace {
+	of := iss.about.Pace
+	p := vendors.Pace{
+		Min:   cmp.Or(time.Duration(iss.PollMin), of.Min, defaultPace.Min),
+		Max:   cmp.Or(time.Duration(iss.PollMax), of.Max, defaultPace.Max),
+		Fresh: cmp.Or(of.Fresh, defaultPace.Fresh),
+		Slow:  cmp.Or(time.Duration(iss.PollMax), of.Slow, defaultPace.Slow),
+	}
+	if iss.PollMax == 0 {
+		p.Max, p.Slow = max(p.Max, p.Min), max(p.Slow, p.Max, p.Min)
+	}
+	return p
 }
 
 func resolveOptional[T any](repl *caddy.Replacer, field string, v *T, resolve func(*caddy.Replacer, string, T) (T, error)) (*T, error) {

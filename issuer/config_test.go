@@ -224,7 +224,7 @@ func provisioned(t *testing.T, block string) *Issuer {
 func TestDefaults(t *testing.T) {
 	iss := provisioned(t, goodBlock)
 	r := iss.rules
-	if r.pollMin != 5*time.Second || r.pollMax != 10*time.Minute || r.maxWait != 10*time.Minute || r.renewMargin != 0 {
+	if r.pace != defaultPace || r.maxWait != 10*time.Minute || r.renewMargin != 0 {
 		t.Errorf("waits: %+v", r)
 	}
 	if r.spend.Orders != 20 || time.Duration(r.spend.Per) != 24*time.Hour || r.allowOnDemand || r.probe != proof.ModeDefault {
@@ -249,10 +249,30 @@ func TestPlaceholdersAreResolved(t *testing.T) {
 	}
 }
 
+// A vendor may be slower than others, and the configuration knows best.
+func TestPaceOfVendor(t *testing.T) {
+	iss := provisioned(t, goodBlock)
+	iss.about.Pace = vendors.Pace{Min: time.Minute, Slow: 3 * time.Hour}
+	for _, c := range []struct {
+		least, most time.Duration
+		want        vendors.Pace
+	}{
+		{0, 0, vendors.Pace{Min: time.Minute, Max: 10 * time.Minute, Fresh: 2 * time.Hour, Slow: 3 * time.Hour}},
+		{time.Second, 0, vendors.Pace{Min: time.Second, Max: 10 * time.Minute, Fresh: 2 * time.Hour, Slow: 3 * time.Hour}},
+		{time.Second, 5 * time.Minute, vendors.Pace{Min: time.Second, Max: 5 * time.Minute, Fresh: 2 * time.Hour, Slow: 5 * time.Minute}},
+		{4 * time.Hour, 0, vendors.Pace{Min: 4 * time.Hour, Max: 4 * time.Hour, Fresh: 2 * time.Hour, Slow: 4 * time.Hour}},
+	} {
+		iss.PollMin, iss.PollMax = caddy.Duration(c.least), caddy.Duration(c.most)
+		if got := iss.pace(); got != c.want {
+			t.Errorf("poll %s %s: %+v, want %+v", c.least, c.most, got, c.want)
+		}
+	}
+}
+
 func TestPollMaxFollowsPollMin(t *testing.T) {
 	r := provisioned(t, goodBlock+"poll 1h\n").rules
-	if r.pollMin != time.Hour || r.pollMax != time.Hour {
-		t.Errorf("poll %s to %s, want 1h to 1h", r.pollMin, r.pollMax)
+	if r.pace.Min != time.Hour || r.pace.Max != time.Hour || r.pace.Slow != time.Hour {
+		t.Errorf("%+v, want 1h", r.pace)
 	}
 }
 

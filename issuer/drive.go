@@ -51,7 +51,7 @@ func (f *flow) drive(ctx context.Context, name string, w *want, e *ledger.Entry,
 	j := &errand{name: name, want: w, have: have, log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
 	release, ok := f.account.drive(e.ID)
 	if !ok {
-		return progress{err: f.pending(e, "another name's turn"), wait: f.rules.pollMin}
+		return progress{err: f.pending(e, "another name's turn"), wait: f.rules.pace.Min}
 	}
 	defer release()
 	return f.steps(ctx, j, e)
@@ -71,7 +71,7 @@ func (f *flow) steps(ctx context.Context, j *errand, e *ledger.Entry) progress {
 			fallthrough
 		case err != nil:
 			if errors.Is(err, ledger.ErrConflict) {
-				return progress{err: f.pending(e, "another server works on it"), wait: f.rules.pollMin}
+				return progress{err: f.pending(e, "another server works on it"), wait: f.rules.pace.Min}
 			}
 			return progress{err: err}
 		case next != e:
@@ -97,7 +97,7 @@ func (f *flow) steps(ctx context.Context, j *errand, e *ledger.Entry) progress {
 		}
 		e = next
 	}
-	return progress{err: f.pending(e, "it goes on in a moment"), wait: f.rules.pollMin}
+	return progress{err: f.pending(e, "it goes on in a moment"), wait: f.rules.pace.Min}
 }
 
 func (f *flow) write(ctx context.Context, e *ledger.Entry, m move) (*ledger.Entry, error) {

@@ -75,15 +75,15 @@ type site interface {
 
 // rules are the operator's bounds on what a flow may do.
 type rules struct {
-	pollMin, pollMax time.Duration
-	maxWait          time.Duration // of a call of Issue; zero: none
-	renewMargin      time.Duration // zero: see flow.margin
-	settle           time.Duration // how late the storage may show a write
-	spend            SpendLimit
-	allowOnDemand    bool
-	groups           [][]string // names that share one order
-	adopted          []AdoptedOrder
-	probe            proof.Mode
+	pace          vendors.Pace
+	maxWait       time.Duration // of a call of Issue; zero: none
+	renewMargin   time.Duration // zero: see flow.margin
+	settle        time.Duration // how late the storage may show a write
+	spend         SpendLimit
+	allowOnDemand bool
+	groups        [][]string // names that share one order
+	adopted       []AdoptedOrder
+	probe         proof.Mode
 }
 
 // progress is what a round came to.
@@ -127,7 +127,7 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	if waits(err) {
 		f.account.note(w, err)
 		if wait == 0 {
-			wait = f.rules.pollMin
+			wait = f.rules.pace.Min
 		}
 		log.Debug("certificate not ready yet", zap.Error(err), zap.Duration("wait", wait))
 		return wait, true

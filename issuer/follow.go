@@ -28,16 +28,19 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 	look := f.account.look(e.Attempt.Reference)
 	fresh := look.schedule.Min == 0
 	if fresh {
-		look.schedule = f.schedule(f.rules.pollMin, f.rules.pollMax)
-		look.nudge = nudges{every: nudgeAfter * f.rules.pollMin, last: time.Now()}
+		look.schedule = f.schedule(f.rules.pace.Min, f.rules.pace.Max)
+		look.nudge = nudges{every: nudgeAfter * f.rules.pace.Min, last: time.Now()}
 		if !f.predicts(e) {
 			// The proofs were presented only after the order, so the CA cannot have
 			// found them by itself.
 			look.nudge.every = 0
 		}
 	}
+	if time.Since(e.Attempt.Started) > f.rules.pace.Fresh {
+		look.schedule.Max = f.rules.pace.Slow
+	}
 	if left := time.Until(look.next); left > 0 && look.by != j.name {
-		return ends(progress{err: f.pending(e, look.by+" waits for it, too"), wait: left + f.rules.pollMin})
+		return ends(progress{err: f.pending(e, look.by+" waits for it, too"), wait: left + f.rules.pace.Min})
 	}
 	f.present(ctx, j, e)
 	order, err := f.vendor.Status(ctx, e.OrderID)
@@ -76,7 +79,7 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
 	wait := look.schedule.Next()
 	if v, ok := errors.AsType[*vendors.Error](err); ok {
-		wait = min(max(wait, v.RetryAfter), max(f.rules.pollMax, retryMin))
+		wait = min(max(wait, v.RetryAfter), max(f.rules.pace.Max, retryMin))
 		if v.Verdict == vendors.Permanent && !errors.Is(err, vendors.ErrNotFound) {
 			// It looks final, but may be a moment's fault of an account that is paid.
 			if look.slow.Min == 0 {
@@ -299,7 +302,7 @@ func (f *flow) recheck(ctx context.Context, j *errand, e *ledger.Entry, look *lo
 	if len(open) == 0 {
 		open = e.Names
 	}
-	n.last, n.every = time.Now(), min(max(2*n.every, nudgeAfter*f.rules.pollMin), maxNudge)
+	n.last, n.every = time.Now(), min(max(2*n.every, nudgeAfter*f.rules.pace.Min), maxNudge)
 	err := r.Recheck(ctx, e.OrderID, open, e.Method)
 	if err != nil && !errors.Is(err, vendors.ErrStillIssuing) {
 		j.log.Warn("asking the vendor to check the proofs of control again failed", zap.String("order_id", e.OrderID), zap.Error(err))

@@ -124,7 +124,7 @@ func (w *world) startVendor(f *fuse, vendor vendors.Vendor, change func(*flow)) 
 		prove:  &webProver{f, w.web}, account: account, site: p.site, wake: p.line.Wake, busy: func(name string) bool { _, busy := p.line.Due(name); return busy }, logger: w.logger,
 		order: vendors.OrderConfig{Product: "comodo-positivessl", Term: vendors.Term{Years: 1}, Method: vendors.MethodHTTP, Contact: testContact()},
 		rules: rules{
-			pollMin: 5 * time.Second, pollMax: 10 * time.Minute, maxWait: time.Hour, settle: time.Second,
+			pace: defaultPace, maxWait: time.Hour, settle: time.Second,
 			spend: SpendLimit{defaultSpendOrders, caddy.Duration(defaultSpendPer)},
 		},
 	}

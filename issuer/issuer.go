@@ -72,10 +72,11 @@ type Issuer struct {
 	MaxWait caddy.Duration `json:"max_wait,omitempty"`
 
 	// The shortest wait between two looks at a pending order, with which
-	// waiting begins. Default: 5s
+	// waiting begins. Default: the vendor's, usually 5s
 	PollMin caddy.Duration `json:"poll_min,omitempty"`
 
-	// The longest wait between two looks at a pending order. Default: 10m
+	// The longest wait between two looks at a pending order. Default: the vendor's,
+	// usually 10m in the first two hours and 1h from then on
 	PollMax caddy.Duration `json:"poll_max,omitempty"`
 
 	// How long before the end of the paid term a renewal places a new order

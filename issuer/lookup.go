@@ -94,13 +94,13 @@ func (f *flow) unknownYet(e *ledger.Entry, look *look, why error) move {
 		return f.flag(e, why.Error())
 	}
 	if look.lookUps.Min == 0 {
-		look.lookUps = f.schedule(f.rules.pollMin, max(f.rules.pollMax, lookUpWait))
+		look.lookUps = f.schedule(f.rules.pace.Min, max(f.rules.pace.Max, lookUpWait))
 	}
 	wait := look.lookUps.Next()
 	if left := f.about.AbsenceAge - time.Since(look.first); left > 0 {
-		wait = max(min(wait, left), f.rules.pollMin)
+		wait = max(min(wait, left), f.rules.pace.Min)
 	} else if look.absences == 1 {
-		wait = f.rules.pollMin
+		wait = f.rules.pace.Min
 	}
 	return ends(progress{err: f.pending(e, why.Error()), wait: wait})
 }

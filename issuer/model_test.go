@@ -88,7 +88,8 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 		prove: modelProver{s.p}, wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy }, logger: s.p.Logger,
 		order: vendors.OrderConfig{Product: cfg.Product, Term: vendors.Term{Days: cfg.Term}, Method: vendors.Method(cfg.Method)},
 		rules: rules{
-			pollMin: time.Minute, pollMax: 20 * time.Minute, maxWait: s.p.Params.MaxWait, renewMargin: cfg.Margin, settle: s.p.Params.Settle,
+			pace:    vendors.Pace{Min: time.Minute, Max: 20 * time.Minute, Fresh: 2 * time.Hour, Slow: 20 * time.Minute},
+			maxWait: s.p.Params.MaxWait, renewMargin: cfg.Margin, settle: s.p.Params.Settle,
 			spend:         SpendLimit{s.p.Params.Limit, caddy.Duration(24 * time.Hour)},
 			allowOnDemand: cfg.OnDemand, groups: cfg.Groups,
 		},

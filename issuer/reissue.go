@@ -63,7 +63,7 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 			return ends(progress{err: err})
 		}
 		if now.Attempt.Reference != e.Attempt.Reference {
-			return ends(progress{err: f.pending(now, "another server reissues it"), wait: f.rules.pollMin})
+			return ends(progress{err: f.pending(now, "another server reissues it"), wait: f.rules.pace.Min})
 		}
 	}
 	log := j.log.With(zap.String("order_id", e.OrderID), zap.String("reference", e.Attempt.Reference))
@@ -75,7 +75,7 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 	case vendors.VerdictOf(err) == vendors.Uncertain:
 		log.Warn("the answer to a reissue was lost; looking it up by its reference", zap.Error(err))
 		problem := err.Error()
-		return move{change: func(e *ledger.Entry) { e.Problem = problem }, done: &progress{err: f.pending(e, problem), wait: f.rules.pollMin}}
+		return move{change: func(e *ledger.Entry) { e.Problem = problem }, done: &progress{err: f.pending(e, problem), wait: f.rules.pace.Min}}
 	case errors.Is(err, vendors.ErrWrongState):
 		// The order is not what the ledger says. Look, then decide.
 		return f.reconcileReissue(ctx, j, e, err)

@@ -201,6 +201,9 @@ type Description struct {
 	// where they are known only once an order is paid. Empty means TXT.
 	RecordType string
 
+	// Pace is how often it makes sense to look at a pending order.
+	Pace Pace
+
 	// RenewWindow is how long before the end of the paid term Renew is allowed.
 	RenewWindow time.Duration
 
@@ -208,6 +211,18 @@ type Description struct {
 	// whatever the request's product, names and term say. Such a renewal is right only
 	// where none of them has changed; otherwise the issuer calls Place instead.
 	RenewKeepsProduct bool
+}
+
+// Pace bounds the waits between two looks at a pending order, which grow from Min. Zero
+// values mean what the issuer has for any vendor, and the configuration overrides all.
+type Pace struct {
+	// Min is the first wait, Max the longest while a proof is fresh, so that the CA is
+	// expected to see it soon.
+	Min, Max time.Duration
+
+	// Fresh is how long after the request that is. Slow is the longest wait from then on:
+	// people look at the order, or at why it is not validated.
+	Fresh, Slow time.Duration
 }
 
 // Supports reports whether the method is one of the vendor's.

@@ -1,0 +1,46 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestProducts: all vendors of a config tell what they sell, whether or not it is running,
+// and nothing is ordered.
+func TestProducts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	config := w.localGlobals(w.node)
+	for _, s := range sellers {
+		config += site(s.name+".localhost", w.issuerOf(s, "")) + site("more."+s.name+".localhost", w.issuerOf(s, ""))
+	}
+	file := filepath.Join(w.node.home, "Caddyfile")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list := func(args ...string) (string, error) {
+		return w.run(w.node, append([]string{"commercial", "products", "--config", file}, args...)...)
+	}
+	all, err := list()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, all)
+	}
+	for _, part := range []string{"racent (", "digicert (", "howssl (", "comodo-positivessl ", "ssl_dv_rapidssl ", "12: "} {
+		if !strings.Contains(all, part) {
+			t.Errorf("%q is not in\n%s", part, all)
+		}
+	}
+	if n := strings.Count(all, "racent ("); n != 1 {
+		t.Errorf("the account is listed %d times", n)
+	}
+	some, err := list("--vendor", "racent", "--search", "POSITIVESSL wildcard")
+	if err != nil || !strings.Contains(some, "wildcard") || strings.Contains(some, "rapidssl") || strings.Contains(some, "comodo-positivessl ") {
+		t.Errorf("%v\n%s", err, some)
+	}
+	if none, err := list("--vendor", "nobody"); err == nil || !strings.Contains(none, "no commercial issuer with such a vendor") {
+		t.Errorf("%v\n%s", err, none)
+	}
+	w.charges(0)
+}
