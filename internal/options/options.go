@@ -28,8 +28,9 @@ type Table map[string]Option
 // Option says how one option is parsed. Make one with a constructor of this
 // package; the zero value is not usable.
 type Option struct {
-	parse  func(d *caddyfile.Dispenser) error
-	repeat bool
+	parse   func(d *caddyfile.Dispenser) error
+	repeat  bool
+	refused bool
 }
 
 // Repeatable returns the option as one that may be given several times.
@@ -69,8 +70,8 @@ func (t Table) parseOption(d *caddyfile.Dispenser, seen map[string]bool) error {
 	name := d.Val()
 	option, ok := t[name]
 	if !ok {
-		known := strings.Join(slices.Sorted(maps.Keys(t)), ", ")
-		return d.Errf("unrecognized option '%s', known options are: %s", name, known)
+		known := slices.DeleteFunc(slices.Sorted(maps.Keys(t)), func(name string) bool { return t[name].refused })
+		return d.Errf("unrecognized option '%s', known options are: %s", name, strings.Join(known, ", "))
 	}
 	if seen[name] && !option.repeat {
 		return d.Errf("option '%s' is given twice", name)

@@ -48,6 +48,7 @@ func (c *config) table() Table {
 			return nil
 		}).Repeatable(),
 		"module": Module("options.test", "name", &c.Module),
+		"colour": Refused(errors.New("everything is grey")),
 	}
 }
 
@@ -123,7 +124,8 @@ func TestParseAcceptsNoBlockAndEmptyBlocks(t *testing.T) {
 func TestParseErrorsNameOptionAndLine(t *testing.T) {
 	for _, tt := range []struct{ input, want string }{
 		{"thing stray", "unexpected argument 'stray', at Testfile:1"},
-		{"thing {\n colour red\n}", "unrecognized option 'colour', known options are: inner, letter, list"},
+		{"thing {\n color red\n}", "unrecognized option 'color', known options are: inner, letter, list"},
+		{"thing {\n colour red\n}", "option 'colour': everything is grey"},
 		{"thing {\n text a\n text b\n}", "option 'text' is given twice, at Testfile:3"},
 		{"thing {\n on\n on\n}", "option 'on' is given twice"},
 		{"thing {\n inner {\n text a\n}\n inner {\n}\n}", "option 'inner' is given twice"},

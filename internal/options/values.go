@@ -15,6 +15,13 @@ func Func(parse func(d *caddyfile.Dispenser) error) Option {
 	return Option{parse: parse}
 }
 
+// Refused is an option that could be expected, but does not exist, and why.
+func Refused(why error) Option {
+	option := Func(func(d *caddyfile.Dispenser) error { return d.Errf("option '%s': %w", d.Val(), why) })
+	option.refused = true
+	return option
+}
+
 // Value is an option with exactly one argument, which must not be empty. An
 // error of set is told with the option's name; it must not repeat secrets.
 func Value(set func(arg string) error) Option {
