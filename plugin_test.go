@@ -250,7 +250,7 @@ func TestEveryOptionIsDocumented(t *testing.T) {
 				t.Errorf("%s: the comment of UnmarshalCaddyfile does not show %q", table.file, name)
 			}
 			if !documented[table.block+" "+name] {
-				t.Errorf("README.md: no Caddyfile shows option %q of %q", name, table.block)
+				t.Errorf("no Caddyfile of README.md or docs shows option %q of %q", name, table.block)
 			}
 			if !strings.Contains(failing, "option '"+name+"'") {
 				t.Errorf("no golden file shows how option %q of %q fails", name, table.block)
@@ -285,12 +285,14 @@ func optionsIn(caddyfile string) []string {
 	return found
 }
 
-// fences returns the fenced blocks of a language in the README.
+// fences returns the fenced blocks of a language in the README and in docs.
 func fences(t *testing.T, language string) []string {
 	t.Helper()
 	var list []string
-	for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, "README.md"), -1) {
-		list = append(list, match[1])
+	for _, file := range append(glob(t, filepath.Join("docs", "*.md")), "README.md") {
+		for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, file), -1) {
+			list = append(list, match[1])
+		}
 	}
 	if len(list) == 0 {
 		t.Fatalf("the README has no %s", language)
@@ -312,6 +314,9 @@ func TestReadmeConfigsLoad(t *testing.T) {
 	}
 	dir := t.TempDir()
 	t.Chdir(dir)
+	if err := os.WriteFile("licence.pdf", []byte("%PDF-"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, variable := range []string{"RACENT_TOKEN", "NICSRS_TOKEN", "DIGICERT_KEY", "HOWSSL_TOKEN", "CLOUDFLARE_API_TOKEN"} {
 		t.Setenv(variable, "token")
 	}

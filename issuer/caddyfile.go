@@ -30,6 +30,7 @@ import (
 //			postal_code <code>
 //			country <code>
 //			registration_number <number>
+//			id_type <word>
 //		}
 //		dcv http|https
 //		dcv dns [<provider> [<args...>] { <options of the provider> }]
@@ -64,6 +65,8 @@ import (
 //	state <text>
 //	postal_code <code>
 //	country <code>
+//	id_type <word>
+//	id_number <number>
 //
 // The vendor is given either in the first line or in the block.
 func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -212,6 +215,8 @@ func contactOption(target **vendors.Contact) options.Option {
 			"state":        options.String(&c.State),
 			"postal_code":  options.String(&c.PostalCode),
 			"country":      options.String(&c.Country),
+			"id_type":      options.String(&c.IDType),
+			"id_number":    options.String(&c.IDNumber),
 		})
 	})
 }
@@ -229,6 +234,7 @@ func organizationOption(target **vendors.Organization) options.Option {
 			"postal_code":         options.String(&o.PostalCode),
 			"country":             options.String(&o.Country),
 			"registration_number": options.String(&o.RegistrationNumber),
+			"id_type":             options.String(&o.IDType),
 		})
 	})
 }

@@ -101,10 +101,10 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 		Name: "racent", Account: "test", Portal: "https://portal.example",
 		AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, RenewKeepsProduct: true,
 	}
-	client, err := racent.New(racent.Settings{
-		Token: testToken, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
+	client, err := racent.New(racent.Config{
+		Secret: testToken, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
 		Transport: fusedTransport{f, w.ca.Transport()}, Description: about,
-	})
+	}, racent.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

@@ -276,10 +276,10 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 			} else {
 				w.until(day, "it is paid", func() bool { return w.charges() == 1 })
 			}
-			client, err := racent.New(racent.Settings{
-				Token: other, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
+			client, err := racent.New(racent.Config{
+				Secret: other, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
 				Transport: w.ca.Transport(), Description: p.about,
-			})
+			}, racent.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

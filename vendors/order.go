@@ -217,6 +217,13 @@ type Contact struct {
 
 	// Two-letter country code (ISO 3166-1 alpha-2).
 	Country string `json:"country,omitempty"`
+
+	// Kind of the paper that identifies the person, in the vendor's words. Only few CAs
+	// ask for one.
+	IDType string `json:"id_type,omitempty"`
+
+	// Number of that paper.
+	IDNumber string `json:"id_number,omitempty"`
 }
 
 // Fields lists the fields by the names that they have in a configuration.
@@ -225,6 +232,7 @@ func (c *Contact) Fields() []Field {
 		{"first_name", &c.FirstName}, {"last_name", &c.LastName}, {"email", &c.Email}, {"phone", &c.Phone},
 		{"organization", &c.Organization}, {"job_title", &c.JobTitle}, {"address", &c.Address}, {"city", &c.City},
 		{"state", &c.State}, {"postal_code", &c.PostalCode}, {"country", &c.Country},
+		{"id_type", &c.IDType}, {"id_number", &c.IDNumber},
 	}
 }
 
@@ -259,6 +267,10 @@ type Organization struct {
 
 	// Number in the company register.
 	RegistrationNumber string `json:"registration_number,omitempty"`
+
+	// Kind of the register or the paper that the number is from, in the vendor's words.
+	// Only few CAs ask for one.
+	IDType string `json:"id_type,omitempty"`
 }
 
 // Fields lists the fields by the names that they have in a configuration.
@@ -266,5 +278,6 @@ func (o *Organization) Fields() []Field {
 	return []Field{
 		{"name", &o.Name}, {"phone", &o.Phone}, {"address", &o.Address}, {"city", &o.City}, {"state", &o.State},
 		{"postal_code", &o.PostalCode}, {"country", &o.Country}, {"registration_number", &o.RegistrationNumber},
+		{"id_type", &o.IDType},
 	}
 }

@@ -3,14 +3,55 @@ package racent
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// maxYears is the longest term of the documentation ("1–6"); products have lower
-// limits of their own.
-const maxYears = 6
+const (
+	maxYears    = 6       // documented as "1–6"; products have lower limits of their own
+	maxDocument = 2 << 20 // documented on help.racent.com (2.1) as "2M"
+)
+
+var (
+	documentKinds = strings.Fields("jpg jpeg png gif bmp rar zip pdf") // documented there, too
+
+	// Documented on www.camerontech.cn/help/details/62, a mirror of page 10. Capitals are
+	// refused (observed).
+	servers = strings.Fields(`other apache2 apacheraven apachessl c2net cisco citrix cobaltseries domino ensim
+		hsphere ibmhttp iis4 iis6 iis7 iplanet javawebserv netscape nginx novel oracle plesk redhatsap tomcat
+		website webstar whmcpane zeusv3`)
+
+	// What the service insists on, for all products (observed).
+	contactFields      = strings.Fields("first_name last_name email phone organization job_title address city state postal_code country")
+	organizationFields = strings.Fields("name phone address city postal_code country")
+
+	// The papers by which CFCA identifies people and organizations (documented).
+	personPapers       = []string{"SFZ", "HZ"}
+	organizationPapers = []string{"TYDMZ", "OTHERS"}
+)
+
+// Options are the options of the vendor beside its account.
+type Options struct {
+	Server               string // empty means other
+	VerificationDocument string // path of a file, or empty
+}
+
+// check judges the options and reads the document, if there is one.
+func (o Options) check() (document kit.Field, err error) {
+	if o.Server != "" && !slices.Contains(servers, o.Server) {
+		return document, fmt.Errorf("server: must be one of %s, got %q", strings.Join(servers, ", "), o.Server)
+	}
+	if o.VerificationDocument != "" {
+		document, err = kit.FileField("verificationPic", o.VerificationDocument, maxDocument, documentKinds...)
+		if err != nil {
+			err = fmt.Errorf("verification_document: %w", err)
+		}
+	}
+	return document, err
+}
 
 // CheckConfig implements vendors.ConfigChecker. It names everything that is
 // wrong at once, in the words of the Caddyfile.
@@ -19,71 +60,50 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	if cfg.Product == "" {
 		problems = append(problems, errors.New("product: missing, for example comodo-positivessl"))
 	}
-	problems = append(problems, checkTerm(cfg.Term))
+	_, err := kit.Years(cfg.Term, maxYears)
+	problems = append(problems, err)
 	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
 		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
 	}
-	problems = append(problems, checkContact("contact", cfg.Contact))
-	if cfg.Tech != nil {
-		problems = append(problems, checkContact("tech_contact", *cfg.Tech))
+	if cfg.Organization == nil && o.document.Value != "" {
+		problems = append(problems, errors.New("verification_document: speaks for an organization, and there is no block organization"))
 	}
-	if cfg.Billing != nil {
-		problems = append(problems, checkContact("billing_contact", *cfg.Billing))
-	}
-	if cfg.Organization != nil {
-		problems = append(problems, checkOrganization(*cfg.Organization))
-	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, checkContact("contact", &cfg.Contact, cfg.Product),
+		checkContact("tech_contact", cfg.Tech, cfg.Product), checkContact("billing_contact", cfg.Billing, cfg.Product),
+		checkOrganization("organization", cfg.Organization, cfg.Product))...)
 }
 
-// checkTerm accepts whole years; 365 days count as one.
-func checkTerm(t vendors.Term) error {
-	if t.Years != 0 && t.Days != 0 || t.Days%365 != 0 {
-		return fmt.Errorf("term: must be whole years, 1y to %dy, got %dy %dd", maxYears, t.Years, t.Days)
+func checkContact(block string, c *vendors.Contact, product string) error {
+	if c == nil {
+		return nil
 	}
-	if n := years(t); n < 1 || n > maxYears {
-		return fmt.Errorf("term: must be 1y to %dy, got %dy", maxYears, n)
+	return errors.Join(kit.Missing(block, c.Fields(), contactFields...), kit.Country(block, c.Country),
+		checkPaper(block, product, c.IDType, personPapers, "id_number", c.IDNumber))
+}
+
+func checkOrganization(block string, org *vendors.Organization, product string) error {
+	if org == nil {
+		return nil
+	}
+	number := org.RegistrationNumber
+	if org.IDType == "" {
+		number = "" // that of any CA's organization
+	}
+	return errors.Join(kit.Missing(block, org.Fields(), organizationFields...), kit.Country(block, org.Country),
+		checkPaper(block, product, org.IDType, organizationPapers, "registration_number", number))
+}
+
+// checkPaper judges the kind and the number of a paper. They are for CFCA only, and nobody's
+// number is to be told to another CA by mistake.
+func checkPaper(block, product, kind string, kinds []string, numberField, number string) error {
+	switch {
+	case kind == "" && number == "":
+	case kit.IsSectigo(product):
+		return fmt.Errorf("%s: a paper of identity is for products of CFCA, which %s is not", block, product)
+	case !slices.Contains(kinds, kind):
+		return fmt.Errorf("%s: id_type must be %s, got %q", block, strings.Join(kinds, " or "), kind)
+	case number == "":
+		return fmt.Errorf("%s: id_type %s needs a %s", block, kind, numberField)
 	}
 	return nil
-}
-
-// checkContact insists on all fields: the service does, even for products that
-// do not use them.
-func checkContact(block string, c vendors.Contact) error {
-	return checkFields(block, c.Country, []named{
-		{"first_name", c.FirstName}, {"last_name", c.LastName}, {"email", c.Email}, {"phone", c.Phone},
-		{"organization", c.Organization}, {"job_title", c.JobTitle}, {"address", c.Address}, {"city", c.City},
-		{"state", c.State}, {"postal_code", c.PostalCode}, {"country", c.Country},
-	})
-}
-
-// checkOrganization insists on the six fields that the service does.
-func checkOrganization(org vendors.Organization) error {
-	return checkFields("organization", org.Country, []named{
-		{"name", org.Name}, {"phone", org.Phone}, {"address", org.Address}, {"city", org.City},
-		{"postal_code", org.PostalCode}, {"country", org.Country},
-	})
-}
-
-type named struct{ name, value string }
-
-func checkFields(block, country string, fields []named) error {
-	var missing []string
-	for _, f := range fields {
-		if strings.TrimSpace(f.value) == "" {
-			missing = append(missing, f.name)
-		}
-	}
-	var problems []error
-	if len(missing) > 0 {
-		problems = append(problems, fmt.Errorf("%s: missing %s", block, strings.Join(missing, ", ")))
-	}
-	if country != "" && !isCountry(country) {
-		problems = append(problems, fmt.Errorf("%s: country must be a two-letter code such as DE", block))
-	}
-	return errors.Join(problems...)
-}
-
-func isCountry(s string) bool {
-	return len(s) == 2 && strings.Trim(strings.ToUpper(s), "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }

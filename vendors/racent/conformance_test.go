@@ -44,10 +44,10 @@ func openHarness(t *testing.T) *vendortest.Harness {
 	t.Cleanup(func() { ca.Close(); srv.Close() })
 
 	open := func(base, token string) vendors.Vendor {
-		v, err := New(Settings{
-			Token: token, Endpoint: base + "/ssl", Logger: logger,
+		v, err := New(Config{
+			Secret: token, Endpoint: base + "/ssl", Logger: logger,
 			Description: vendors.Description{Name: "racent", Account: "portal.example", Portal: "https://portal.example"},
-		})
+		}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

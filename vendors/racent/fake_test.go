@@ -2,6 +2,7 @@ package racent
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -16,18 +17,18 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // fake is a strict service: it fails the test on any request that is not exactly
-// the expected one, down to each form field.
+// the expected one, down to each form field and file.
 type fake struct {
 	t       *testing.T
 	orders  *Orders
 	logs    *observer.ObservedLogs
 	path    string
 	form    map[string]string
+	sent    map[string]string // the latest form
 	respond http.HandlerFunc
 	calls   int
 	also    map[string]string // answers of other calls by endpoint, with forms that are not compared
@@ -42,10 +43,10 @@ func newFake(t testing.TB) *fake {
 	core, logs := observer.New(zap.DebugLevel)
 	f.logs = logs
 	var err error
-	f.orders, err = New(Settings{
-		Token: testToken, Endpoint: srv.URL + "/ssl", Logger: zap.New(core),
+	f.orders, err = New(Config{
+		Secret: testToken, Endpoint: srv.URL + "/ssl", Logger: zap.New(core),
 		Description: vendors.Description{Name: "racent"},
-	})
+	}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,14 +87,38 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		got[name] = values[0]
 	}
+	for name, files := range r.MultipartForm.File {
+		file, err := files[0].Open()
+		if err != nil || len(files) != 1 {
+			f.t.Fatalf("%s: %d files, %v", name, len(files), err)
+		}
+		content, err := io.ReadAll(file)
+		if err != nil {
+			f.t.Errorf("%s: %v", name, err)
+		}
+		got[name] = files[0].Filename + ": " + string(content)
+	}
+	f.sent = got
 	if f.form != nil {
 		want := maps.Clone(f.form)
 		want["api_token"] = testToken
+		got, want["params"] = maps.Clone(got), canonical(want["params"])
+		got["params"] = canonical(got["params"])
 		if !reflect.DeepEqual(got, want) {
 			f.t.Errorf("%s:\ngot  %q\nwant %q", r.URL, got, want)
 		}
 	}
 	f.respond(w, r)
+}
+
+// canonical is JSON whose objects have their members in order.
+func canonical(text string) string {
+	var v any
+	if json.Unmarshal([]byte(text), &v) != nil {
+		return text
+	}
+	out, _ := json.Marshal(v)
+	return string(out)
 }
 
 // workedCSR is a request for shop.example.com. The values derived from it were
@@ -136,13 +161,4 @@ func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 
 func response(status int, body []byte) *http.Response {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))}
-}
-
-func mustHTTP(t testing.TB, transport http.RoundTripper) *vendorhttp.Client {
-	t.Helper()
-	c, err := vendorhttp.New(vendorhttp.Config{Vendor: "racent", BaseURL: "https://127.0.0.1", Secrets: []string{testToken}, Transport: transport})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }

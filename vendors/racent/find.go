@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // Find implements vendors.Finder.
@@ -22,23 +22,16 @@ import (
 // the look-up itself is refused. So a refusal has to be confirmed by the list of orders,
 // the second witness; and where that shows an order that could be the one, by its CSR.
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
-	a, err := o.client.CertIDByRefID(ctx, req.Reference)
-	if err != nil {
-		return nil, err
-	}
-	switch a.Code {
-	case codeOK:
+	a, err := o.call(ctx, certIDByRefID, field("refId", req.Reference))
+	switch {
+	case err == nil:
 		ids := foundIDs(a.Data)
-		if len(ids) == 0 && !isEmpty(a.Data) {
-			return nil, &vendors.Error{
-				Vendor: o.about.Name, Endpoint: "certIdByrefId", Verdict: vendors.Retryable,
-				Err: errors.New("answer has data, but no certId"),
-			}
+		if len(ids) == 0 && !kit.IsEmpty(a.Data) {
+			return nil, o.http.Fail(certIDByRefID, "", "", errors.New("answer has data, but no certId"))
 		}
 		return ids, nil
-	case codeInput, codeOrder, codeCert:
-	default:
-		return nil, o.client.failure("certIdByrefId", vendorhttp.Read, a)
+	case a.Code != codeInput && a.Code != codeOrder && a.Code != codeCert:
+		return nil, err
 	}
 	ids, doubt, err := o.findInList(ctx, req)
 	if err == nil && len(ids) == 0 && doubt != "" && req.OrderID != "" {
@@ -47,40 +40,29 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	if err != nil || len(ids) > 0 || doubt == "" {
 		return ids, err
 	}
-	return nil, &vendors.Error{
-		Vendor: o.about.Name, Endpoint: "list", Verdict: vendors.Retryable,
-		Message: o.client.http.Scrub(fmt.Sprintf("the reference %s is answered with code %s, which proves nothing, and %s",
-			req.Reference, a.Code.Word(), doubt)),
-		Err: vendors.ErrUndecidable,
-	}
+	return nil, o.http.Fail(list, "", fmt.Sprintf("the reference %s is answered with code %s, which proves nothing, and %s",
+		req.Reference, a.Code, doubt), vendors.ErrUndecidable)
 }
 
 // foundIDs reads an object with certId or a list of such objects.
 func foundIDs(raw json.RawMessage) []string {
-	var list loose[[]orderData]
-	_ = json.Unmarshal(raw, &list)
-	if len(list.V) == 0 {
-		list.V = []orderData{answer{Data: raw}.order()}
+	var rows []orderData
+	if kit.Unmarshal(raw, &rows) != nil || len(rows) == 0 {
+		rows = []orderData{answer{Data: raw}.order()}
 	}
 	var ids []string
-	for _, d := range list.V {
-		if id := d.CertID.Word(); id != "" {
-			ids = append(ids, id)
+	for _, row := range rows {
+		if row.CertID != "" {
+			ids = append(ids, row.CertID)
 		}
 	}
 	return ids
 }
 
 const (
-	// clockSkew is how far the dates of a list may be off. They have no zone, and that
-	// they are China's is assumed.
-	clockSkew = 26 * time.Hour
-
-	// maxCandidates bounds how many orders are looked at one by one.
-	maxCandidates = 10
-
-	// pageSize divides the usual sizes of pages.
-	pageSize = 10
+	clockSkew     = 26 * time.Hour // of the dates of a list, which have no zone; China's is assumed
+	maxCandidates = 10             // orders that are looked at one by one
+	pageSize      = 10             // divides the usual sizes of pages
 )
 
 // findInList is the second witness: paid orders are listed within seconds, unpaid ones
@@ -88,44 +70,37 @@ const (
 // may have been made since is told by its CSR. Doubt is why it is not known whether there
 // is an order; without any there is none, or else the returned ones.
 func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []string, doubt string, err error) {
-	a, err := o.client.List(ctx)
+	a, err := o.call(ctx, list)
 	switch {
+	case err == nil:
 	case isMissing(err):
 		return nil, "there is no list of orders", nil
-	case err != nil:
+	case a.Code == "" || a.Code == codeDenied:
 		return nil, "", err
-	case a.Code == codeDenied:
-		return nil, "", o.client.failure("list", vendorhttp.Read, a)
-	case a.Code != codeOK:
-		return nil, "the list of orders is refused with code " + a.Code.Word(), nil
+	default:
+		return nil, "the list of orders is refused with code " + a.Code, nil
 	}
 	var rows []listedOrder
-	if json.Unmarshal(a.Data, &rows) != nil || rows == nil {
-		return nil, "the list of orders is not understood", nil //nolint:nilerr // it is the doubt that counts
+	// A list within a text is none here: nobody has seen one, and no rows are a proof.
+	if kit.Unmarshal(a.Data, &rows) != nil || !bytes.HasPrefix(bytes.TrimSpace(a.Data), []byte("[")) {
+		return nil, "the list of orders is not understood", nil
 	}
 	if isCut(rows) {
 		doubt = "the list of orders may end before the newest"
 	}
 	var unclear []string
-	asked := 0
-	for _, row := range rows {
-		if !row.couldBe(req) {
-			continue
+	for i, row := range slices.DeleteFunc(rows, func(r listedOrder) bool { return !r.couldBe(req) }) {
+		var csr []byte
+		if row.CertID != "" && len(req.CSR) > 0 && i < maxCandidates {
+			if csr, err = o.csr(ctx, row.CertID); err != nil {
+				return nil, "", err
+			}
 		}
-		id := row.CertID.Word()
-		if id == "" || len(req.CSR) == 0 || asked == maxCandidates {
-			unclear = append(unclear, id)
-			continue
-		}
-		asked++
-		csr, err := o.csr(ctx, id)
 		switch {
-		case err != nil:
-			return nil, "", err
-		case bytes.Equal(csr, req.CSR):
-			ids = append(ids, id)
 		case csr == nil:
-			unclear = append(unclear, id)
+			unclear = append(unclear, row.CertID)
+		case bytes.Equal(csr, req.CSR):
+			ids = append(ids, row.CertID)
 		}
 	}
 	if len(unclear) > 0 {
@@ -148,15 +123,15 @@ func isCut(rows []listedOrder) bool {
 // couldBe reports whether a listed order may be what the request has made. Whatever is
 // not told speaks for it.
 func (r listedOrder) couldBe(req vendors.Lookup) bool {
-	if since := r.since(); !since.IsZero() && since.Before(req.Sent.Add(-clockSkew)) || r.CertID.Word() == req.OrderID && req.OrderID != "" {
+	if since := r.since(); !since.IsZero() && since.Before(req.Sent.Add(-clockSkew)) || r.CertID == req.OrderID && req.OrderID != "" {
 		return false
 	}
-	names := r.Domains.V
-	if r.CommonName.Word() != "" {
+	names := r.Domains
+	if r.CommonName != "" {
 		names = append(names, r.CommonName)
 	}
-	return len(names) == 0 || len(req.Names) == 0 || slices.ContainsFunc(names, func(n text) bool {
-		return slices.Contains(req.Names, strings.ToLower(n.Word()))
+	return len(names) == 0 || len(req.Names) == 0 || slices.ContainsFunc(names, func(name string) bool {
+		return name == "" || slices.Contains(req.Names, strings.ToLower(name))
 	})
 }
 
@@ -170,14 +145,14 @@ func (r listedOrder) since() time.Time {
 
 // csr returns the CSR of an order, nil if it is not told.
 func (o *Orders) csr(ctx context.Context, id string) ([]byte, error) {
-	a, err := o.client.Collect(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if a.Code != codeOK && a.Code != codeIssuing {
+	a, err := o.call(ctx, collect, field("certId", id))
+	switch {
+	case err == nil || a.Code == codeIssuing:
+		return kit.ReadCSR(a.order().ApplyParams.CSR), nil
+	case a.Code != "":
 		return nil, nil
 	}
-	return a.order().csr(), nil
+	return nil, err
 }
 
 // reissued returns why it is not known whether an order was replaced. Only an issued one

@@ -27,13 +27,16 @@ func FuzzVendorAnswer(f *testing.F) {
 	}
 	var status int
 	var body []byte
-	fake := newFake(f)
-	orders := fake.orders
 	answer := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		io.Copy(io.Discard, r.Body)
 		return response(status, body), nil
 	})
-	orders.client.http = mustHTTP(f, answer)
+	orders, err := New(Config{
+		Secret: testToken, Endpoint: "https://127.0.0.1", Description: vendors.Description{Name: "racent"}, Transport: answer,
+	}, Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
 	refusedCodes := map[string]bool{"-1": true, "-3": true, "-4": true, "400": true}
 
 	f.Fuzz(func(t *testing.T, httpStatus int, answerBody []byte) {

@@ -92,8 +92,8 @@ func TestProvision(t *testing.T) {
 		if got := r.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
 		}
-		if r.client.token != tt.token {
-			t.Errorf("%s: token %q", tt.config, r.client.token)
+		if r.token != tt.token {
+			t.Errorf("%s: token %q", tt.config, r.token)
 		}
 	}
 	for config, want := range map[string]string{
@@ -164,14 +164,19 @@ func TestCheckConfig(t *testing.T) {
 	}
 }
 
-func TestOrganizationOmitsBlanks(t *testing.T) {
-	req := workedRequest()
-	req.Organization = &vendors.Organization{
-		Name: "n", Phone: "p", Address: "a", City: "c", PostalCode: "1", Country: "de", RegistrationNumber: "HRB 1",
+// Numbers of papers and the register go out for CFCA, and blanks do not.
+func TestOptionalFieldsOfPeopleAndOrganizations(t *testing.T) {
+	full := vendors.Organization{
+		Name: "n", Phone: "p", Address: "a", City: "c", State: " ", PostalCode: "1", Country: "de", RegistrationNumber: "HRB 1", IDType: "TYDMZ",
 	}
-	got, err := json.Marshal(params(req).Organization)
-	want := `{"organizationName":"n","organizationAddress":"a","organizationCity":"c","organizationCountry":"DE","organizationPostCode":"1","organizationMobile":"p"}`
-	if err != nil || string(got) != want {
+	want := `{"idType":"TYDMZ","organizationAddress":"a","organizationCity":"c","organizationCountry":"DE",` +
+		`"organizationMobile":"p","organizationName":"n","organizationPostCode":"1","organizationRegNumber":"HRB 1"}`
+	if got, err := json.Marshal(organization(full)); err != nil || string(got) != want {
+		t.Errorf("got  %s, %v\nwant %s", got, err, want)
+	}
+	want = `{"country":"CN","firstName":"a","idNumber":"110101","idType":"SFZ"}`
+	person := vendors.Contact{FirstName: "a", Country: "cn", IDType: "SFZ", IDNumber: "110101"}
+	if got, err := json.Marshal(contact(person)); err != nil || string(got) != want {
 		t.Errorf("got  %s, %v\nwant %s", got, err, want)
 	}
 }

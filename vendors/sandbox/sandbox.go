@@ -119,8 +119,8 @@ func (s *Sandbox) Provision(ctx caddy.Context) error {
 	// The root tells the CA of this directory from one that was started anew
 	// after the directory was wiped, and that knows none of the orders.
 	root := sha256.Sum256(block.Bytes)
-	s.Orders, err = racent.New(racent.Settings{
-		Token:    token,
+	s.Orders, err = racent.New(racent.Config{
+		Secret:   token,
 		Endpoint: s.front.url() + "/ssl",
 		Logger:   ctx.Logger(),
 		Description: vendors.Description{
@@ -133,7 +133,7 @@ func (s *Sandbox) Provision(ctx caddy.Context) error {
 			HTTPPort:    s.HTTPPort,
 			HTTPSPort:   s.HTTPSPort,
 		},
-	})
+	}, racent.Options{})
 	if err != nil {
 		return err
 	}

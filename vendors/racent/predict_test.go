@@ -42,7 +42,7 @@ func TestOnlySectigoFamilyIsPredictable(t *testing.T) {
 		if err != nil || (len(got) == 1) != want {
 			t.Errorf("%s: %v, %v", product, got, err)
 		}
-		if sent := params(req).UniqueValue; (sent != "") != want {
+		if sent := certParams(req)["uniqueValue"]; (sent != nil) != want {
 			t.Errorf("%s: unique value %q", product, sent)
 		}
 	}

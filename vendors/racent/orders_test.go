@@ -14,11 +14,11 @@ import (
 
 const contactJSON = `{"job":"Engineer","firstName":"Ada","lastName":"Lovelace","email":"ada@example.com",` +
 	`"mobile":"+44.2012345678","country":"GB","state":"London","city":"London","address":"1 Dorset Street",` +
-	`"postCode":"W1U 4EG","organation":"Analytical Engines","organization":"Analytical Engines"}`
+	`"postCode":"W1U 4EG","organation":"Analytical Engines"}`
 
 func orderParamsJSON() string {
 	return `{"csr":` + quotedCSR() + `,"server":"other","uniqueValue":"cn20250101a",` +
-		`"domainInfo":[{"domainName":"shop.example.com","dcvMethod":"HTTP_CSR_HASH"}],` +
+		`"dcvMethod":"HTTP_CSR_HASH","domainInfo":[{"domainName":"shop.example.com","dcvMethod":"HTTP_CSR_HASH"}],` +
 		`"Administrator":` + contactJSON + `,"finance":` + contactJSON + `,"tech":` + contactJSON + `}`
 }
 
@@ -69,14 +69,6 @@ func calls() map[string]struct {
 				return err
 			}, true,
 		},
-		"reissue": {
-			map[string]string{"certId": "old", "reason": "key lost", "uniqueValue": "u1", "refId": "ref-1"},
-			placed,
-			func(ctx context.Context, o *Orders) error {
-				_, err := o.client.Reissue(ctx, "old", "ref-1", "key lost", "u1")
-				return err
-			}, true,
-		},
 		"collect": {
 			map[string]string{"certId": "id"}, `{"code":1,"status":"PENDING","data":{}}`,
 			func(ctx context.Context, o *Orders) error { _, err := o.Status(ctx, "id"); return err }, false,
@@ -90,17 +82,13 @@ func calls() map[string]struct {
 		},
 		"list": {
 			map[string]string{}, `{"code":1,"data":[]}`,
-			func(ctx context.Context, o *Orders) error { _, err := o.client.List(ctx); return err }, false,
+			func(ctx context.Context, o *Orders) error { _, err := o.call(ctx, list); return err }, false,
 		},
 		"updateDCV": {
 			map[string]string{"certId": "id", "domainName": "a.example", "dcvMethod": "CNAME_CSR_HASH"}, `{"code":1}`,
 			func(ctx context.Context, o *Orders) error {
 				return o.Recheck(ctx, "id", []string{"a.example"}, vendors.MethodDNS)
 			}, false,
-		},
-		"batchUpdateDCV": {
-			map[string]string{"certId": "id"}, `{"code":1}`,
-			func(ctx context.Context, o *Orders) error { _, err := o.client.BatchUpdateDCV(ctx, "id"); return err }, false,
 		},
 		"cancel": {
 			map[string]string{"certId": "id", "reason": "requested by the operator"}, `{"code":1}`,
