@@ -51,6 +51,7 @@ var racentEndpoints = map[string]racentEndpoint{
 	"place": {
 		required: []string{"productCode", "years", "params"},
 		optional: []string{"refId"},
+		files:    []string{"verificationPic"},
 		call:     (*racent).place,
 	},
 	"renew": {

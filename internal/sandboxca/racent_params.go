@@ -33,7 +33,10 @@ var (
 	organizationFields = strings.Fields(`organizationName organizationAddress organizationCity
 		organizationCountry organizationPostCode organizationMobile`)
 
-	organizationExtras = strings.Fields("organizationState organizationDuns organizationDivision")
+	organizationExtras = strings.Fields("organizationState organizationDuns organizationDivision organizationRegNumber idType")
+
+	// Kinds of papers that CFCA identifies people and organizations by.
+	personPapers, organizationPapers = []string{"SFZ", "HZ"}, []string{"TYDMZ", "OTHERS"}
 
 	mailboxes = strings.Fields("admin administrator postmaster webmaster hostmaster")
 
@@ -231,7 +234,8 @@ func checkContact(role string, raw json.RawMessage, required bool, errs fieldErr
 		return
 	}
 	fields := readObject(role, raw, errs)
-	refuseUnknown(role+".", fields, errs, append([]string{"organization"}, contactFields...)...)
+	refuseUnknown(role+".", fields, errs, append([]string{"organization", "idType", "idNumber"}, contactFields...)...)
+	checkPaper(role, fields, "idNumber", personPapers, errs)
 	for _, field := range contactFields {
 		path := role + "." + field
 		value := readString(field, fields, errs)
@@ -260,6 +264,7 @@ func checkOrganization(raw json.RawMessage, required bool, errs fieldErrors) {
 		return
 	}
 	refuseUnknown("organizationInfo.", fields, errs, append(organizationExtras, organizationFields...)...)
+	checkPaper("organizationInfo", fields, "organizationRegNumber", organizationPapers, errs)
 	for _, field := range organizationFields {
 		if readString(field, fields, errs) == "" {
 			errs.add("organizationInfo."+field, field+" is required")
@@ -272,6 +277,18 @@ func checkOrganization(raw json.RawMessage, required bool, errs fieldErrors) {
 	}
 	if country := readString("organizationCountry", fields, errs); country != "" && !countryCode.MatchString(country) {
 		errs.add("organizationInfo.organizationCountry", "organizationCountry must be a two-letter code")
+	}
+}
+
+// checkPaper checks the kind of a paper and that its number is there, if there is a kind.
+func checkPaper(path string, fields map[string]json.RawMessage, number string, kinds []string, errs fieldErrors) {
+	kind := readString("idType", fields, errs)
+	switch {
+	case kind == "":
+	case !slices.Contains(kinds, kind):
+		errs.add(path+".idType", "idType is not one of the known kinds")
+	case readString(number, fields, errs) == "":
+		errs.add(path+"."+number, number+" is required")
 	}
 }
 
