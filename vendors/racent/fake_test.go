@@ -36,6 +36,11 @@ type fake struct {
 
 func newFake(t testing.TB) *fake {
 	t.Helper()
+	return newFakeWith(t, Options{})
+}
+
+func newFakeWith(t testing.TB, opts Options) *fake {
+	t.Helper()
 	f := new(fake)
 	f.t, _ = t.(*testing.T)
 	srv := httptest.NewServer(f)
@@ -46,7 +51,7 @@ func newFake(t testing.TB) *fake {
 	f.orders, err = New(Config{
 		Secret: testToken, Endpoint: srv.URL + "/ssl", Logger: zap.New(core),
 		Description: vendors.Description{Name: "racent"},
-	}, Options{})
+	}, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

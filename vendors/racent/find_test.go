@@ -105,6 +105,8 @@ func TestSecondWitness(t *testing.T) {
 		"order without an ID":    {"[" + row("", at(time.Minute), ours) + "]", ``, nil, true},
 		"not a list":             {`{}`, ``, nil, true},
 		"nothing":                {`null`, ``, nil, true},
+		"a list within a text":   {`"[]"`, ``, nil, true},
+		"names of another kind":  {`[{"certId":"a","created":"` + at(time.Minute) + `","commonName":"","domains":[{"domainName":"example.com"}]}]`, echo(csr), []string{"a"}, false},
 		"not orders":             {`["a"]`, ``, nil, true},
 		"page of the oldest":     {many(20, hours(1)), ``, nil, true},
 		"page of the newest":     {many(20, hours(-1)), ``, nil, false},

@@ -236,7 +236,7 @@ func (o *Orders) params(req vendors.OrderRequest) string {
 // certParams is what makes a certificate: the CSR, and how its names are proven. A unique
 // value is for Sectigo only (documented).
 func certParams(req vendors.OrderRequest) map[string]any {
-	var names []texts
+	names := make([]texts, 0, len(req.Names))
 	for _, name := range req.Names {
 		names = append(names, texts{"domainName": name, "dcvMethod": methodWords[req.Method]})
 	}

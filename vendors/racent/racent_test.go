@@ -23,7 +23,8 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"racent tok":                        `{"api_token":"tok"}`,
 		"racent {env.X}":                    `{"api_token":"{env.X}"}`,
 		"racent {\n api_token {file./x}\n}": `{"api_token":"{file./x}"}`,
-		"racent tok {\n endpoint https://e/s\n timeout 90s\n account shop\n}": `{"api_token":"tok","endpoint":"https://e/s","timeout":90000000000,"account":"shop"}`,
+		"racent tok {\n endpoint https://e/s\n timeout 90s\n account shop\n}":                  `{"api_token":"tok","endpoint":"https://e/s","timeout":90000000000,"account":"shop"}`,
+		"racent tok {\n server iis7\n verification_document {env.DIR}/a.pdf\n test_service\n}": `{"api_token":"tok","test_service":true,"server":"iis7","verification_document":"{env.DIR}/a.pdf"}`,
 	} {
 		var r Racent
 		if err := r.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)); err != nil {
@@ -42,6 +43,10 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"racent {\n account a b\n}":          "unexpected argument 'b'",
 		"racent {\n token x\n}":              "unrecognized option 'token'",
 		"racent {\n endpoint a {\n b\n }\n}": "takes no block",
+
+		"racent tok {\n domain_verification_document a.pdf\n}": "VERIFY_DOCUMENT",
+		"racent tok {\n dcv_email admin@example.com\n}":        "Caddy has no inbox",
+		"racent tok {\n private_key a.pem\n}":                  "they do not leave it",
 	} {
 		err := new(Racent).UnmarshalCaddyfile(caddyfile.NewTestDispenser(input))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Testfile:") {
@@ -105,6 +110,11 @@ func TestProvision(t *testing.T) {
 		`{"api_token":"x","endpoint":"{env.RACENT_TEST_UNSET}"}`:  "endpoint: placeholder",
 		`{"api_token":"x","test_service":true}`:                   "test_service: portal.racent.com is not on this machine",
 		`{"api_token":"x","timeout":-1}`:                          "timeout: must not be negative",
+
+		`{"api_token":"x","server":"caddy"}`:                                  "server: must be one of",
+		`{"api_token":"x","verification_document":"{env.RACENT_TEST_UNSET}"}`: "verification_document: placeholder",
+		`{"api_token":"x","verification_document":"/none.pdf"}`:               "verification_document: ",
+		`{"api_token":"x","domain_verification_document":"/none.pdf"}`:        "unknown field",
 	} {
 		if _, err := provision(t, config); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", config, err, want)
@@ -124,9 +134,12 @@ func TestCheckConfig(t *testing.T) {
 		change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 730} }),
 		change(func(c *vendors.OrderConfig) { c.Term.Years = 6 }),
 		change(func(c *vendors.OrderConfig) { c.Tech = &c.Contact; c.Billing = &c.Contact }),
-		change(func(c *vendors.OrderConfig) {
-			c.Organization = &vendors.Organization{Name: "n", Phone: "p", Address: "a", City: "c", PostalCode: "1", Country: "de"}
-		}),
+		change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("", "") }),
+		change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("", "HRB 1") }),
+		change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("TYDMZ", "9131") }),
+		change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("OTHERS", "9131") }),
+		change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType, c.Contact.IDNumber = "cfca", "SFZ", "1" }),
+		change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType, c.Contact.IDNumber = "cfca", "HZ", "1" }),
 	} {
 		if err := o.CheckConfig(cfg); err != nil {
 			t.Errorf("%+v: %v", cfg, err)
@@ -148,6 +161,13 @@ func TestCheckConfig(t *testing.T) {
 		{change(func(c *vendors.OrderConfig) { c.Contact.City = " "; c.Contact.Email = "" }), []string{"contact: missing email, city"}},
 		{change(func(c *vendors.OrderConfig) { c.Tech = new(vendors.Contact) }), []string{"tech_contact: " + all}},
 		{change(func(c *vendors.OrderConfig) { c.Billing = new(vendors.Contact) }), []string{"billing_contact: " + all}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType = "cfca", "SFZ" }), []string{"contact: id_type SFZ needs a id_number"}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDNumber = "cfca", "1" }), []string{`contact: id_type must be SFZ or HZ, got ""`}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType, c.Contact.IDNumber = "cfca", "sfz", "1" }), []string{`contact: id_type must be SFZ or HZ, got "sfz"`}},
+		{change(func(c *vendors.OrderConfig) { c.Contact.IDType, c.Contact.IDNumber = "SFZ", "1" }), []string{"contact: a paper of identity is for products of CFCA, which comodo-positivessl is not"}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("SFZ", "1") }), []string{`organization: id_type must be TYDMZ or OTHERS, got "SFZ"`}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("OTHERS", "") }), []string{"organization: id_type OTHERS needs a registration_number"}},
+		{change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("OTHERS", "1") }), []string{"organization: a paper of identity"}},
 		{change(func(c *vendors.OrderConfig) { c.Organization = new(vendors.Organization) }),
 			[]string{"organization: missing name, phone, address, city, postal_code, country"}},
 	} {
@@ -161,6 +181,25 @@ func TestCheckConfig(t *testing.T) {
 				t.Errorf("got %q, want %q", err, want)
 			}
 		}
+	}
+}
+
+func organizationOf(idType, number string) *vendors.Organization {
+	return &vendors.Organization{
+		Name: "n", Phone: "p", Address: "a", City: "c", PostalCode: "1", Country: "de", RegistrationNumber: number, IDType: idType,
+	}
+}
+
+// Evidence is for the organization, so there must be one.
+func TestDocumentNeedsAnOrganization(t *testing.T) {
+	o := newFakeWith(t, Options{VerificationDocument: writeFile(t, "a.pdf", "x")}).orders
+	cfg := goodConfig()
+	if err := o.CheckConfig(cfg); err == nil || !strings.Contains(err.Error(), "verification_document: speaks for an organization") {
+		t.Error(err)
+	}
+	cfg.Organization = organizationOf("", "")
+	if err := o.CheckConfig(cfg); err != nil {
+		t.Error(err)
 	}
 }
 
