@@ -157,7 +157,11 @@ func optionTables(t *testing.T) []optionTable {
 				}
 				table := optionTable{file: file, block: blockOf(file, fn.Name.Name), syntax: syntax}
 				for _, element := range lit.Elts {
-					name, err := strconv.Unquote(element.(*ast.KeyValueExpr).Key.(*ast.BasicLit).Value)
+					pair := element.(*ast.KeyValueExpr)
+					if isRefused(pair.Value) {
+						continue
+					}
+					name, err := strconv.Unquote(pair.Key.(*ast.BasicLit).Value)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -172,6 +176,16 @@ func optionTables(t *testing.T) []optionTable {
 		t.Fatalf("found %d options tables; has their form changed?", len(tables))
 	}
 	return withAccounts(tables)
+}
+
+// isRefused reports whether an option exists only to say why there is none.
+func isRefused(option ast.Expr) bool {
+	call, ok := option.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && sel.Sel.Name == "Refused"
 }
 
 // withAccounts adds the options that all vendors share to the table of each vendor that

@@ -73,7 +73,7 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	a, err := o.call(ctx, list)
 	switch {
 	case err == nil:
-	case isMissing(err):
+	case kit.IsMissing(err):
 		return nil, "there is no list of orders", nil
 	case a.Code == "" || a.Code == codeDenied:
 		return nil, "", err
@@ -93,7 +93,11 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	for i, row := range slices.DeleteFunc(rows, func(r listedOrder) bool { return !r.couldBe(req) }) {
 		var csr []byte
 		if row.CertID != "" && len(req.CSR) > 0 && i < maxCandidates {
-			if csr, err = o.csr(ctx, row.CertID); err != nil {
+			a, err := o.call(ctx, collect, field("certId", row.CertID))
+			switch {
+			case err == nil || a.Code == codeIssuing:
+				csr = kit.ReadCSR(a.order().ApplyParams.CSR)
+			case a.Code == "":
 				return nil, "", err
 			}
 		}
@@ -142,18 +146,6 @@ func (r listedOrder) since() time.Time {
 		return at
 	}
 	return parseDate(r.BeginDate)
-}
-
-// csr returns the CSR of an order, nil if it is not told.
-func (o *Orders) csr(ctx context.Context, id string) ([]byte, error) {
-	a, err := o.call(ctx, collect, field("certId", id))
-	switch {
-	case err == nil || a.Code == codeIssuing:
-		return kit.ReadCSR(a.order().ApplyParams.CSR), nil
-	case a.Code != "":
-		return nil, nil
-	}
-	return nil, err
 }
 
 // reissued returns why it is not known whether an order was replaced. Only an issued one

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -60,17 +59,11 @@ func (o *Orders) Describe() vendors.Description { return o.about }
 // Any other failure is a reason not to order now.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	a, err := o.order(ctx, validate, req, field("productCode", req.Product), o.document)
-	if a.Code == codeInput || isMissing(err) {
+	if a.Code == codeInput || kit.IsMissing(err) {
 		o.logger.Warn("vendor's dry run is of no use; ordering without it", zap.Error(err))
 		return nil
 	}
 	return err
-}
-
-// isMissing reports whether a call failed because the service does not have it.
-func isMissing(err error) bool {
-	e, ok := errors.AsType[*vendors.Error](err)
-	return ok && (e.HTTPStatus == http.StatusNotFound || e.HTTPStatus == http.StatusMethodNotAllowed)
 }
 
 // Place implements vendors.Vendor. It buys.

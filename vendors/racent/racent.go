@@ -96,14 +96,6 @@ func (r *Racent) Cleanup() error {
 	return nil
 }
 
-// refusals are parameters of the API that have no option, and why.
-var refusals = map[string]error{
-	"domain_verification_document": errors.New("not supported: people at CFCA decide on a document (VERIFY_DOCUMENT), " +
-		"and no proof of control can be presented or tried before the order; use dcv http, https or dns"),
-	"dcv_email":   errors.New("not supported: Caddy has no inbox, and CAs end validation by e-mail in 2028; use dcv http, https or dns"),
-	"private_key": errors.New("not supported: Caddy makes the keys, and they do not leave it"),
-}
-
 // UnmarshalCaddyfile sets up the vendor from Caddyfile tokens.
 //
 //	racent [<api_token>] {
@@ -116,15 +108,17 @@ var refusals = map[string]error{
 //	    verification_document <file>
 //	}
 func (r *Racent) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	own := options.Table{
+	return r.Unmarshal(d, tokenOption, &r.APIToken, options.Table{
 		"api_token":             options.String(&r.APIToken),
 		"server":                options.String(&r.Server),
 		"verification_document": options.String(&r.VerificationDocument),
-	}
-	for name, why := range refusals {
-		own[name] = options.Refused(why)
-	}
-	return r.Unmarshal(d, tokenOption, &r.APIToken, own)
+
+		// Parameters of the API that there is no option for.
+		"private_key": options.Refused(errors.New("not supported: Caddy makes the keys, and they do not leave it")),
+		"dcv_email":   options.Refused(errors.New("not supported: Caddy has no inbox, and CAs end validation by e-mail in 2028; use dcv http, https or dns")),
+		"domain_verification_document": options.Refused(errors.New("not supported: people at CFCA decide on a document (VERIFY_DOCUMENT), " +
+			"and no proof of control can be presented or tried before the order; use dcv http, https or dns")),
+	})
 }
 
 // Interface guards
