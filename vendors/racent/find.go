@@ -3,7 +3,6 @@ package racent
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,7 +24,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	a, err := o.call(ctx, certIDByRefID, field("refId", req.Reference))
 	switch {
 	case err == nil:
-		ids := foundIDs(a.Data)
+		ids := foundIDs(a)
 		if len(ids) == 0 && !kit.IsEmpty(a.Data) {
 			return nil, o.http.Fail(certIDByRefID, "", "", errors.New("answer has data, but no certId"))
 		}
@@ -45,13 +44,10 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 }
 
 // foundIDs reads an object with certId or a list of such objects.
-func foundIDs(raw json.RawMessage) []string {
+func foundIDs(a answer) (ids []string) {
 	var rows []orderData
-	if kit.Unmarshal(raw, &rows) != nil || len(rows) == 0 {
-		rows = []orderData{answer{Data: raw}.order()}
-	}
-	var ids []string
-	for _, row := range rows {
+	_ = kit.Unmarshal(a.Data, &rows)
+	for _, row := range append(rows, a.order()) {
 		if row.CertID != "" {
 			ids = append(ids, row.CertID)
 		}

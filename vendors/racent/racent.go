@@ -55,21 +55,15 @@ const (
 
 	// absenceAge is how long after its entry an order may stay invisible: 1 min until it
 	// is sent, 1 min for a pause just before, 2 min for the call, 2 min until a request
-	// that has left is carried out, the CA's answer included, 4 min until it can be
-	// looked up. The last two are assumed: no page tells, and one client saw orders
-	// "within seconds".
-	absenceAge = 10 * time.Minute
-
-	// renewWindow is documented on www.nicsrs.com/help-detail/18.
-	renewWindow = 90 * 24 * time.Hour
+	// that has left is carried out, 4 min until it can be looked up. The last two are
+	// assumed: no page tells, and one client saw orders "within seconds".
+	absenceAge  = 10 * time.Minute
+	renewWindow = 90 * 24 * time.Hour // documented on www.nicsrs.com/help-detail/18
 )
 
 // CaddyModule returns the Caddy module information.
 func (*Racent) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  vendors.Namespace + "." + moduleName,
-		New: func() caddy.Module { return new(Racent) },
-	}
+	return caddy.ModuleInfo{ID: vendors.Namespace + "." + moduleName, New: func() caddy.Module { return new(Racent) }}
 }
 
 // Provision resolves placeholders and prepares the client. It makes no call.

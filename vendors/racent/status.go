@@ -16,7 +16,6 @@ import (
 const (
 	codeOK        = "1"
 	codeIssuing   = "2"   // being issued, come back
-	codeFailure   = "0"   // generic
 	codeInput     = "-1"  // a parameter is wrong; errors says which
 	codeUnknown   = "-2"  // unexpected error
 	codeProduct   = "-3"  // product or its price
@@ -28,9 +27,10 @@ const (
 	codeDenied    = "400" // token or client address
 )
 
+// meanings tell people what a code means, and callers what they decide on.
 var meanings = map[string]error{
 	codeIssuing:   vendors.ErrStillIssuing,
-	codeFailure:   errors.New("unspecified failure"),
+	"0":           errors.New("unspecified failure"),
 	codeInput:     errors.New("a parameter was refused"),
 	codeUnknown:   errors.New("unexpected error at the vendor"),
 	codeProduct:   errors.New("product or its price is wrong"),
@@ -86,17 +86,10 @@ var statuses = map[string]vendors.Status{
 
 // collected translates an answer of collect with code 1 or 2.
 func (o *Orders) collected(id string, a answer) vendors.Order {
-	d := a.order()
-	raw := cmp.Or(a.Status, a.CertStatus)
+	d, word := a.order(), cmp.Or(a.Status, a.CertStatus)
 	order := vendors.Order{
-		ID:         id,
-		Status:     statuses[strings.ToLower(raw)],
-		RawStatus:  o.http.Text(raw),
-		CAOrderID:  d.VendorID,
-		Challenges: d.challenges(""),
-		Names:      d.names(),
-		TermEnds:   parseDate(d.DueDate),
-		Detail:     o.http.Text(d.progress()),
+		ID: id, Status: statuses[strings.ToLower(word)], RawStatus: o.http.Text(word), CAOrderID: d.VendorID,
+		Challenges: d.challenges(""), Names: d.names(), TermEnds: parseDate(d.DueDate), Detail: o.http.Text(d.progress()),
 	}
 	if a.Code == codeIssuing {
 		order.Status = vendors.StatusPending
@@ -120,17 +113,14 @@ func (a answer) order() (d orderData) {
 }
 
 // names tells about each name what dcvList does, or else what was ordered.
-func (d orderData) names() []vendors.NameStatus {
+func (d orderData) names() (names []vendors.NameStatus) {
 	list := d.DCVList
 	if len(list) == 0 {
 		list = d.ApplyParams.DomainInfo
 	}
-	var names []vendors.NameStatus
 	for _, s := range list {
-		if s.DomainName != "" {
-			names = append(names, vendors.NameStatus{
-				Name: strings.ToLower(s.DomainName), Verified: strings.EqualFold(s.IsVerify, "verified"),
-			})
+		if name := strings.ToLower(s.DomainName); name != "" {
+			names = append(names, vendors.NameStatus{Name: name, Verified: strings.EqualFold(s.IsVerify, "verified")})
 		}
 	}
 	return names
