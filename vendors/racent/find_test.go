@@ -128,6 +128,20 @@ func TestSecondWitness(t *testing.T) {
 	}
 }
 
+// An order that was to be replaced is not its own successor, though the names are the same.
+func TestReplacedOrderIsNoCandidate(t *testing.T) {
+	f := newFake(t)
+	f.expect("certIdByrefId", nil, 200, `{"code":-1}`)
+	f.also = map[string]string{
+		"list":    `{"code":1,"data":[{"certId":"old","domains":["example.com"]}]}`,
+		"collect": `{"code":1,"status":"PENDING","data":{}}`,
+	}
+	got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", OrderID: "old", Names: []string{"example.com"}, CSR: newCSR(t)})
+	if err != nil || len(got) > 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 // A list that is refused, or not there, is no second witness.
 func TestNoSecondWitness(t *testing.T) {
 	for _, tt := range []struct {

@@ -191,9 +191,17 @@ func TestCodesOfPaidCalls(t *testing.T) {
 		if poor := tt.code == "-2"; poor != strings.Contains(err.Error(), "check the account's balance") {
 			t.Errorf("code %s: what to do is not said: %v", tt.code, err)
 		}
+		if errors.Is(err, vendors.ErrNotFound) {
+			t.Errorf("code %s: an order that is not made cannot be unknown: %v", tt.code, err)
+		}
 		if !strings.Contains(err.Error(), "years: years is required") {
 			t.Errorf("code %s: message is lost: %v", tt.code, err)
 		}
+	}
+	f := newFake(t)
+	f.expect("renew", nil, 200, `{"code":-2}`)
+	if _, err := f.orders.Renew(t.Context(), "old", workedRequest()); vendors.VerdictOf(err) != vendors.Uncertain || !strings.Contains(err.Error(), "check the account's balance") {
+		t.Errorf("renew, code -2: %v", err)
 	}
 	for _, code := range []string{"-5", "-7", "-8"} {
 		f := newFake(t)
@@ -216,6 +224,7 @@ func TestRefusalWithHTTPStatus(t *testing.T) {
 		{400, `{"code":-2}`, vendors.Uncertain},
 		{403, `<html>denied</html>`, vendors.Uncertain},
 		{400, `{"code":1,"data":{"certId":"x"}}`, vendors.Uncertain},
+		{400, `{"code":2,"data":{"certId":"x"}}`, vendors.Uncertain},
 		{500, `{"code":-4}`, vendors.Uncertain},
 		{429, `{"code":-4}`, vendors.Permanent},
 		{429, ``, vendors.Uncertain},

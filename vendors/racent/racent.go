@@ -120,5 +120,4 @@ var (
 	_ caddy.Provisioner     = (*Racent)(nil)
 	_ caddy.CleanerUpper    = (*Racent)(nil)
 	_ caddyfile.Unmarshaler = (*Racent)(nil)
-	_ vendors.Vendor        = (*Racent)(nil)
 )
