@@ -168,7 +168,10 @@ func TestCheckConfig(t *testing.T) {
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("SFZ", "1") }), []string{`organization: id_type must be TYDMZ or OTHERS, got "SFZ"`}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("OTHERS", "") }), []string{"organization: id_type OTHERS needs a registration_number"}},
 		{change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("OTHERS", "1") }), []string{"organization: a paper of identity"}},
-		{change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("", ""); c.Organization.Country = "Germany" }), []string{"organization: country must be"}},
+		{change(func(c *vendors.OrderConfig) {
+			c.Organization = organizationOf("", "")
+			c.Organization.Country = "Germany"
+		}), []string{"organization: country must be"}},
 		{change(func(c *vendors.OrderConfig) { c.Organization = new(vendors.Organization) }),
 			[]string{"organization: missing name, phone, address, city, postal_code, country"}},
 	} {
