@@ -33,12 +33,6 @@ var (
 	organizationPapers = []string{"TYDMZ", "OTHERS"}
 )
 
-// Options are the options of the vendor beside its account.
-type Options struct {
-	Server               string // empty means other
-	VerificationDocument string // path of a file, or empty
-}
-
 // check judges the options and reads the document, if there is one.
 func (o Options) check() (document kit.Field, err error) {
 	if o.Server != "" && !slices.Contains(servers, o.Server) {

@@ -24,18 +24,22 @@ func init() {
 	caddy.RegisterModule(new(Racent))
 }
 
-// Racent orders certificates from Racent or NicSRS. The account needs a balance,
-// an API token, and usually this machine's address on its allow-list. The default
-// endpoint is https://portal.racent.com/ssl; that of NicSRS is
-// https://portal.nicsrs.com/ssl.
+// Racent orders certificates from Racent or NicSRS. The account needs a balance, an API
+// token, and usually this machine's address on its allow-list. The default endpoint is
+// https://portal.racent.com/ssl; that of NicSRS is https://portal.nicsrs.com/ssl.
 type Racent struct {
-	// REQUIRED. The account's API token, which Racent's support hands out.
-	// Placeholders are supported, for example {env.RACENT_TOKEN} or
-	// {file./run/secrets/racent}.
+	// REQUIRED. The account's API token, which Racent's support hands out. Placeholders
+	// are supported, for example {env.RACENT_TOKEN} or {file./run/secrets/racent}.
 	APIToken string `json:"api_token,omitempty"`
 
 	kit.Account
+	Options
 
+	*Orders `json:"-"`
+}
+
+// Options are the options of the vendor beside its account.
+type Options struct {
 	// The kind of server that the certificate is for, in Racent's words, such as nginx
 	// or tomcat. It changes nothing for Caddy. Default: other
 	Server string `json:"server,omitempty"`
@@ -44,8 +48,6 @@ type Racent struct {
 	// business licence: jpg, jpeg, png, gif, bmp, rar, zip or pdf, of up to 2 MB. It is
 	// read when the configuration is loaded. Placeholders are supported.
 	VerificationDocument string `json:"verification_document,omitempty"`
-
-	*Orders `json:"-"`
 }
 
 const (
@@ -74,11 +76,11 @@ func (r *Racent) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	document, err := options.Resolve(caddy.NewReplacer(), "verification_document", r.VerificationDocument)
-	if err != nil {
+	opts := r.Options
+	if opts.VerificationDocument, err = options.Resolve(caddy.NewReplacer(), "verification_document", opts.VerificationDocument); err != nil {
 		return err
 	}
-	r.Orders, err = New(cfg, Options{Server: r.Server, VerificationDocument: document})
+	r.Orders, err = New(cfg, opts)
 	return err
 }
 

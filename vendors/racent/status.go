@@ -147,7 +147,7 @@ func (d orderData) challenges(ordered vendors.Method) []vendors.Challenge {
 	}
 	var all []vendors.Challenge
 	for _, name := range slices.Sorted(maps.Keys(perName)) {
-		if ch, ok := challenge(perName[name], d.methodOf(name, ordered)); ok {
+		if ch, ok := perName[name].For(d.methodOf(name, ordered)); ok {
 			ch.Name = strings.ToLower(name)
 			all = append(all, ch)
 		}
@@ -174,16 +174,6 @@ func (d orderData) methodOf(name string, ordered vendors.Method) vendors.Method 
 		}
 	}
 	return ordered
-}
-
-// challenge picks what a method needs. Without a method, a record is only taken where there
-// is no file.
-func challenge(values kit.DCV, method vendors.Method) (ch vendors.Challenge, ok bool) {
-	if ch, ok = values.File(); method == vendors.MethodDNS || method == "" && !ok {
-		return values.Record()
-	}
-	ch.Method = cmp.Or(method, ch.Method)
-	return ch, ok
 }
 
 // methodWords are the names of the methods in the API, which mean plain "file"
