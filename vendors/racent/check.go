@@ -97,7 +97,7 @@ func checkPaper(block, product, kind string, kinds []string, numberField, number
 	case !slices.Contains(kinds, kind):
 		return fmt.Errorf("%s: id_type must be %s, got %q", block, strings.Join(kinds, " or "), kind)
 	case number == "":
-		return fmt.Errorf("%s: id_type %s needs a %s", block, kind, numberField)
+		return fmt.Errorf("%s: id_type %s needs %s beside it", block, kind, numberField)
 	}
 	return nil
 }

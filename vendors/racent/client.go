@@ -42,12 +42,10 @@ func (o *Orders) call(ctx context.Context, call kit.Call, fields ...kit.Field) (
 	_ = kit.Unmarshal(resp.Body, &a) // what is no object has no code
 	switch {
 	case err == nil && a.Code == "":
-		failed := o.http.Fail(call, "", "", errors.New("answer has no code"))
-		failed.HTTPStatus = resp.Status
-		return answer{}, failed
+		return answer{}, o.http.Fail(call, "", "", errors.New("answer has no code"))
 	case err == nil && a.Code == codeOK:
 		return a, nil
-	case err == nil, resp.Status/100 == 4 && refused(a.Code):
+	case err == nil, resp.Status/100 == 4 && refusals[a.Code] != nil:
 		// Assumed: the service reports its own errors with HTTP 200. Should it use a 4xx
 		// status with one of its codes for "refused", that is as good an answer.
 		return a, o.failure(call, a)

@@ -2,6 +2,7 @@ package racent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,10 +139,7 @@ func (r listedOrder) couldBe(req vendors.Lookup) bool {
 
 // since is when the order was made, zero if that cannot be told.
 func (r listedOrder) since() time.Time {
-	if at := parseDate(r.Created); !at.IsZero() {
-		return at
-	}
-	return parseDate(r.BeginDate)
+	return cmp.Or(parseDate(r.Created), parseDate(r.BeginDate))
 }
 
 // reissued returns why it is not known whether an order was replaced. Only an issued one

@@ -70,9 +70,8 @@ func (*Racent) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders and prepares the client. It makes no call.
 func (r *Racent) Provision(ctx caddy.Context) error {
-	cfg, err := r.Config(ctx, tokenOption, r.APIToken, defaultEndpoint, vendors.Description{
-		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow,
-	})
+	about := vendors.Description{Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow}
+	cfg, err := r.Config(ctx, tokenOption, r.APIToken, defaultEndpoint, about)
 	if err != nil {
 		return err
 	}

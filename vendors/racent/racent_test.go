@@ -161,12 +161,12 @@ func TestCheckConfig(t *testing.T) {
 		{change(func(c *vendors.OrderConfig) { c.Contact.City = " "; c.Contact.Email = "" }), []string{"contact: missing email, city"}},
 		{change(func(c *vendors.OrderConfig) { c.Tech = new(vendors.Contact) }), []string{"tech_contact: " + all}},
 		{change(func(c *vendors.OrderConfig) { c.Billing = new(vendors.Contact) }), []string{"billing_contact: " + all}},
-		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType = "cfca", "SFZ" }), []string{"contact: id_type SFZ needs a id_number"}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType = "cfca", "SFZ" }), []string{"contact: id_type SFZ needs id_number beside it"}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDNumber = "cfca", "1" }), []string{`contact: id_type must be SFZ or HZ, got ""`}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType, c.Contact.IDNumber = "cfca", "sfz", "1" }), []string{`contact: id_type must be SFZ or HZ, got "sfz"`}},
 		{change(func(c *vendors.OrderConfig) { c.Contact.IDType, c.Contact.IDNumber = "SFZ", "1" }), []string{"contact: a paper of identity is for products of CFCA, which comodo-positivessl is not"}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("SFZ", "1") }), []string{`organization: id_type must be TYDMZ or OTHERS, got "SFZ"`}},
-		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("OTHERS", "") }), []string{"organization: id_type OTHERS needs a registration_number"}},
+		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("OTHERS", "") }), []string{"organization: id_type OTHERS needs registration_number beside it"}},
 		{change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("OTHERS", "1") }), []string{"organization: a paper of identity"}},
 		{change(func(c *vendors.OrderConfig) {
 			c.Organization = organizationOf("", "")

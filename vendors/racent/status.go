@@ -18,8 +18,6 @@ const (
 	codeIssuing   = "2"   // being issued, come back
 	codeInput     = "-1"  // a parameter is wrong; errors says which
 	codeUnknown   = "-2"  // unexpected error
-	codeProduct   = "-3"  // product or its price
-	codeBalance   = "-4"  // not enough money
 	codeOrder     = "-5"  // order status
 	codeCA        = "-6"  // refused by the CA; for DCV calls: busy issuing
 	codeCert      = "-7"  // certificate status
@@ -27,37 +25,30 @@ const (
 	codeDenied    = "400" // token or client address
 )
 
-// meanings tell people what a code means, and callers what they decide on.
-var meanings = map[string]error{
-	codeIssuing:   vendors.ErrStillIssuing,
-	"0":           errors.New("unspecified failure"),
-	codeInput:     errors.New("a parameter was refused"),
-	codeUnknown:   errors.New("unexpected error at the vendor"),
-	codeProduct:   errors.New("product or its price is wrong"),
-	codeBalance:   vendors.ErrBalance,
-	codeCA:        errors.New("refused by the CA or busy"),
-	codeCancelled: errors.New("order is cancelled"),
-	codeDenied:    vendors.ErrCredential,
-}
+// refusals are the codes that say that a request was turned down before it had any effect,
+// whatever the request. Others leave that open; some have a meaning.
+var (
+	refusals = map[string]error{
+		codeInput: errors.New("a parameter was refused"), "-3": errors.New("product or its price is wrong"),
+		"-4": vendors.ErrBalance, codeDenied: vendors.ErrCredential,
+	}
+	meanings = map[string]error{
+		codeIssuing: vendors.ErrStillIssuing, "0": errors.New("unspecified failure"), codeUnknown: errors.New("unexpected error at the vendor"),
+		codeCA: errors.New("refused by the CA or busy"), codeCancelled: errors.New("order is cancelled"),
+	}
+)
 
 // errPoor explains an unexpected error on an order. Observed: an account without money
 // gets that, and nothing else; the documented code for it was seen as well.
 var errPoor = errors.New("unexpected error at the vendor, most likely for want of money: check the account's balance and top it up; " +
 	"whether there is an order is looked up before another one is placed")
 
-// refused reports whether a code says that a request was turned down before it
-// had any effect, whatever the request.
-func refused(code string) bool {
-	return code == codeInput || code == codeProduct || code == codeBalance || code == codeDenied
-}
-
-// failure turns an answer without success into an error. Codes that do not
-// clearly say "refused" leave it open whether a request with effects took effect.
+// failure turns an answer without success into an error.
 func (o *Orders) failure(call kit.Call, a answer) *vendors.Error {
 	e := o.http.Fail(call, a.Code, kit.Flatten(a.Errors), meanings[a.Code])
 	switch busy := a.Code == codeIssuing || a.Code == codeCA; {
-	case refused(a.Code):
-		e.Verdict = vendors.Permanent
+	case refusals[a.Code] != nil:
+		e.Verdict, e.Err = vendors.Permanent, refusals[a.Code]
 		if call == collect && a.Code == codeInput {
 			e.Err = vendors.ErrNotFound // the ID is the only parameter
 		}
