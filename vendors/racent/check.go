@@ -50,12 +50,11 @@ func (o Options) check() (document kit.Field, err error) {
 // CheckConfig implements vendors.ConfigChecker. It names everything that is
 // wrong at once, in the words of the Caddyfile.
 func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
-	var problems []error
+	_, err := kit.Years(cfg.Term, maxYears)
+	problems := []error{err}
 	if cfg.Product == "" {
 		problems = append(problems, errors.New("product: missing, for example comodo-positivessl"))
 	}
-	_, err := kit.Years(cfg.Term, maxYears)
-	problems = append(problems, err)
 	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
 		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
 	}
@@ -64,7 +63,7 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	}
 	return errors.Join(append(problems, checkContact("contact", &cfg.Contact, cfg.Product),
 		checkContact("tech_contact", cfg.Tech, cfg.Product), checkContact("billing_contact", cfg.Billing, cfg.Product),
-		checkOrganization("organization", cfg.Organization, cfg.Product))...)
+		checkOrganization(cfg.Organization, cfg.Product))...)
 }
 
 func checkContact(block string, c *vendors.Contact, product string) error {
@@ -75,23 +74,20 @@ func checkContact(block string, c *vendors.Contact, product string) error {
 		checkPaper(block, product, c.IDType, personPapers, "id_number", c.IDNumber))
 }
 
-func checkOrganization(block string, org *vendors.Organization, product string) error {
+func checkOrganization(org *vendors.Organization, product string) error {
+	const block = "organization"
 	if org == nil {
 		return nil
 	}
-	number := org.RegistrationNumber
-	if org.IDType == "" {
-		number = "" // that of any CA's organization
-	}
 	return errors.Join(kit.Missing(block, org.Fields(), organizationFields...), kit.Country(block, org.Country),
-		checkPaper(block, product, org.IDType, organizationPapers, "registration_number", number))
+		checkPaper(block, product, org.IDType, organizationPapers, "registration_number", org.RegistrationNumber))
 }
 
 // checkPaper judges the kind and the number of a paper. They are for CFCA only, and nobody's
 // number is to be told to another CA by mistake.
 func checkPaper(block, product, kind string, kinds []string, numberField, number string) error {
 	switch {
-	case kind == "" && number == "":
+	case kind == "" && (number == "" || block == "organization"): // whose number is for any CA
 	case kit.IsSectigo(product):
 		return fmt.Errorf("%s: a paper of identity is for products of CFCA, which %s is not", block, product)
 	case !slices.Contains(kinds, kind):

@@ -14,13 +14,11 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// Find implements vendors.Finder.
-//
-// The look-up by reference is the first witness. An order that it tells is the one, and a
-// success that tells none says that there is none. But what it answers for a reference
-// that it does not know is in no document, and a code such as -1 could as well mean that
-// the look-up itself is refused. So a refusal has to be confirmed by the list of orders,
-// the second witness; and where that shows an order that could be the one, by its CSR.
+// Find implements vendors.Finder. The look-up by reference is the first witness: an order that
+// it tells is the one, and success without any says that there is none. But what it answers
+// for an unknown reference is in no document, and a code such as -1 could as well mean that
+// the look-up itself is refused. So a refusal has to be confirmed by the list of orders, the
+// second witness; and where that shows an order that could be the one, by its CSR.
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	a, err := o.call(ctx, certIDByRefID, field("refId", req.Reference))
 	switch {
@@ -111,9 +109,8 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	return ids, doubt, nil
 }
 
-// isCut reports whether a list may be a page without the newest orders: it begins with
-// the oldest and has as many rows as a page might. No page of documents tells whether
-// there are pages; clients ask for none.
+// isCut reports whether a list may be a page without the newest orders, beginning with the
+// oldest. Whether there are pages is in no document; clients ask for none.
 func isCut(rows []listedOrder) bool {
 	if len(rows) == 0 || len(rows)%pageSize != 0 {
 		return false

@@ -7,12 +7,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// The types of answers. Fields have the names of the wire but for the case of letters, which
-// the kit does not mind.
-
-// answer is the envelope of every call. Documented: code is an integer, status stands beside
-// data (collect only), errors is "Array or String" or "Object or String" depending on the
-// page. Observed: errors may be absent, and texts instead of lists.
+// answer is the envelope of every call. Fields of answers have the names of the wire but for
+// the case of letters. Documented: code is an integer, status stands beside data (collect
+// only), errors is a list, an object or a text. Observed: errors may be absent.
 type answer struct {
 	Code, Status, CertStatus string
 	Data, Errors             json.RawMessage

@@ -18,15 +18,13 @@ import (
 // from the API is filled in.
 type Config = kit.Config
 
-// Orders is the vendor itself: the contract of package vendors spoken in
-// Racent's dialect. Close it when it is done.
+// Orders is the contract of package vendors spoken in Racent's dialect. Close it when it is done.
 type Orders struct {
-	http     *kit.Client
-	token    string
-	server   string
-	document kit.Field
-	about    vendors.Description
-	logger   *zap.Logger
+	http          *kit.Client
+	token, server string
+	document      kit.Field
+	about         vendors.Description
+	logger        *zap.Logger
 }
 
 // New returns the vendor, or an error about its settings. It makes no call.
@@ -53,10 +51,9 @@ func (o *Orders) Close() { o.http.Close() }
 // Describe implements vendors.Vendor.
 func (o *Orders) Describe() vendors.Description { return o.about }
 
-// Validate asks for a dry run of the order. Its refusal of a parameter is only
-// logged: published clients saw it refuse orders that the service had accepted
-// before, and placing the order has the last word and refuses without charge.
-// Any other failure is a reason not to order now.
+// Validate asks for a dry run of the order. Its refusal of a parameter is only logged: it
+// refused what the service had accepted before (observed), and placing the order has the last
+// word and refuses without charge. Any other failure is a reason not to order now.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	a, err := o.order(ctx, validate, req, field("productCode", req.Product), o.document)
 	if a.Code == codeInput || kit.IsMissing(err) {
@@ -93,9 +90,8 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	return o.placed(replace, req.Method, a, err)
 }
 
-// placed reads the answer of a call that makes an order. Without an ID there is
-// no order to follow, whatever the code says: then the reference must be looked
-// up.
+// placed reads the answer of a call that makes an order. Without an ID there is no order to
+// follow, whatever the code says: then the reference must be looked up.
 func (o *Orders) placed(call kit.Call, method vendors.Method, a answer, err error) (vendors.Order, error) {
 	if err != nil && a.Code != codeIssuing {
 		return vendors.Order{}, err
@@ -152,8 +148,7 @@ func (o *Orders) Recheck(ctx context.Context, orderID string, names []string, me
 	return nil
 }
 
-// Cancel implements vendors.Canceler. The vendor refunds orders, and issued ones
-// up to 30 days after issue. An order that is cancelled already is no error.
+// Cancel implements vendors.Canceler. The vendor refunds up to 30 days after issue.
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	return o.end(ctx, cancel, orderID, reason, codeCancelled)
 }
@@ -165,9 +160,7 @@ func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 
 // end ends an order for a reason, which the vendor insists on. Done is a code for success.
 func (o *Orders) end(ctx context.Context, call kit.Call, orderID, reason, done string) error {
-	if strings.TrimSpace(reason) == "" {
-		reason = "requested by the operator"
-	}
+	reason = cmp.Or(strings.TrimSpace(reason), "requested by the operator")
 	a, err := o.call(ctx, call, field("certId", orderID), field("reason", reason))
 	if a.Code == done {
 		return nil

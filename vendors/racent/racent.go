@@ -1,11 +1,10 @@
 // Package racent buys certificates from Racent (锐成信息) and from its
 // international brand NicSRS, which runs the same API on another host.
 //
-// The API is documented on help.racent.com ("SSL 开发参考") and, in English, on
-// www.nicsrs.com/help-detail/NN. Not every page can be read in full, so comments say
-// "documented" for what a page of the vendor states, "observed" for what published
-// clients of the live service rely on, and "assumed" for the rest. docs/racent.md has a
-// table of all parameters.
+// The API is documented on help.racent.com ("SSL 开发参考") and www.nicsrs.com/help-detail/NN,
+// not all of which can be read. Comments say "documented" for what a page of the vendor
+// states, "observed" for what published clients of the live service rely on, and "assumed"
+// for the rest. docs/racent.md has a table of all parameters.
 package racent
 
 import (
@@ -52,7 +51,6 @@ type Options struct {
 
 const (
 	moduleName      = "racent"
-	tokenOption     = "api_token"
 	defaultEndpoint = "https://portal.racent.com/ssl"
 
 	// absenceAge is how long after its entry an order may stay invisible: 1 min until it
@@ -71,7 +69,7 @@ func (*Racent) CaddyModule() caddy.ModuleInfo {
 // Provision resolves placeholders and prepares the client. It makes no call.
 func (r *Racent) Provision(ctx caddy.Context) error {
 	about := vendors.Description{Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow}
-	cfg, err := r.Config(ctx, tokenOption, r.APIToken, defaultEndpoint, about)
+	cfg, err := r.Config(ctx, "api_token", r.APIToken, defaultEndpoint, about)
 	if err != nil {
 		return err
 	}
@@ -103,7 +101,7 @@ func (r *Racent) Cleanup() error {
 //	    verification_document <file>
 //	}
 func (r *Racent) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	return r.Unmarshal(d, tokenOption, &r.APIToken, options.Table{
+	return r.Unmarshal(d, "api_token", &r.APIToken, options.Table{
 		"api_token":             options.String(&r.APIToken),
 		"server":                options.String(&r.Server),
 		"verification_document": options.String(&r.VerificationDocument),

@@ -96,8 +96,7 @@ func (o *Orders) collected(id string, a answer) vendors.Order {
 	return order
 }
 
-// order returns the data of an answer about an order. Whatever is not an object
-// reads as no data.
+// order returns the data of an answer about an order, none if it is not an object.
 func (a answer) order() (d orderData) {
 	_ = kit.Unmarshal(a.Data, &d)
 	return d
@@ -155,11 +154,8 @@ func (d orderData) challenges(ordered vendors.Method) []vendors.Challenge {
 // or the echo of the order says, or else the given one.
 func (d orderData) methodOf(name string, ordered vendors.Method) vendors.Method {
 	for _, s := range slices.Concat(d.DCVList, d.ApplyParams.DomainInfo) {
-		if name != "" && !strings.EqualFold(name, s.DomainName) {
-			continue
-		}
 		for m, word := range methodWords {
-			if strings.EqualFold(word, s.DCVMethod) {
+			if strings.EqualFold(word, s.DCVMethod) && (name == "" || strings.EqualFold(name, s.DomainName)) {
 				return m
 			}
 		}
@@ -170,7 +166,5 @@ func (d orderData) methodOf(name string, ordered vendors.Method) vendors.Method 
 // methodWords are the names of the methods in the API, which mean plain "file"
 // and "DNS" for products whose proofs are not hashes of the CSR.
 var methodWords = map[vendors.Method]string{
-	vendors.MethodHTTP:  "HTTP_CSR_HASH",
-	vendors.MethodHTTPS: "HTTPS_CSR_HASH",
-	vendors.MethodDNS:   "CNAME_CSR_HASH",
+	vendors.MethodHTTP: "HTTP_CSR_HASH", vendors.MethodHTTPS: "HTTPS_CSR_HASH", vendors.MethodDNS: "CNAME_CSR_HASH",
 }
