@@ -148,3 +148,17 @@ func TestParseDate(t *testing.T) {
 		}
 	}
 }
+
+// Where names are proven in different ways, each has the proof of its own.
+func TestMethodsOfNames(t *testing.T) {
+	values := `{"DCVfileName":"f","DCVfileContent":"c","DCVdnsHost":"_h","DCVdnsValue":"v","DCVdnsType":"CNAME"}`
+	got, err := status(t, `{"code":1,"status":"PENDING","data":{"dcvInfo":{"a.example":`+values+`,"B.example":`+values+`},
+		"dcvList":[{"domainName":"a.example","dcvMethod":"HTTP_CSR_HASH"},{"domainName":"b.example","dcvMethod":"cname_csr_hash"}]}}`)
+	want := []vendors.Challenge{
+		{Name: "b.example", Method: vendors.MethodDNS, RecordName: "_h", RecordType: "CNAME", RecordValue: "v"},
+		{Name: "a.example", Method: vendors.MethodHTTP, FileName: "f", FileContent: "c"},
+	}
+	if err != nil || !reflect.DeepEqual(got.Challenges, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got.Challenges, err, want)
+	}
+}
