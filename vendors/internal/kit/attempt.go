@@ -106,7 +106,7 @@ func (c *Client) build(ctx context.Context, req Request, sent *atomic.Bool) (*ht
 		// no means to send the body a second time, whatever it thinks of the
 		// connection.
 		body := &onceBody{Reader: bytes.NewReader(req.Body), sent: sent}
-		if req.Class != Read {
+		if req.Class == Effect {
 			body.check = func() error { return vendors.LastCheck(ctx) }
 		}
 		httpReq.Body = body

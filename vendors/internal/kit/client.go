@@ -41,6 +41,10 @@ const (
 
 	// Read is a request that is free and safe to repeat.
 	Read
+
+	// Once is a request that is free, but leaves something behind, such as a draft. It is
+	// sent once like an Effect; whatever becomes of it, the caller may send another.
+	Once
 )
 
 // Config is an account at a vendor, ready for use. [Account.Config] makes one.

@@ -217,6 +217,28 @@ func TestEffectIsSentOnceUnderEveryFault(t *testing.T) {
 	}
 }
 
+// A request of the class Once is sent once, and may be followed by another whatever became
+// of it. It is no paid call, so that nobody is asked before it is sent.
+func TestOnceIsSentOnceAndNeverUncertain(t *testing.T) {
+	for name, f := range faults {
+		t.Run(name, func(t *testing.T) {
+			c, calls, _ := newTestClient(t, f.handler)
+			req := effect()
+			req.Class = Once
+			ctx := vendors.BeforeSending(t.Context(), func() error { return errors.New("asked") })
+			if e := mustFail(t, c, ctx, req); e.Verdict != vendors.Retryable || calls.Load() != 1 {
+				t.Errorf("%v, sent %d times: %v", e.Verdict, calls.Load(), e)
+			}
+		})
+	}
+	c, _, _ := newTestClient(t, answer(200, "{}"))
+	for class, want := range map[Class]vendors.Verdict{Effect: vendors.Uncertain, Read: vendors.Retryable, Once: vendors.Retryable} {
+		if e := c.Fail(Call{Name: "place", Class: class}, "", "", nil); e.Verdict != want {
+			t.Errorf("class %d: %v", class, e.Verdict)
+		}
+	}
+}
+
 // handlerTransport answers from a handler without a network, so that a synctest
 // bubble can skip the waits between attempts.
 type handlerTransport struct{ http.Handler }

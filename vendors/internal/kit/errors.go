@@ -14,14 +14,14 @@ import (
 // of ours. Each may be empty. No secret passes, and no text of the vendor is longer than
 // MaxMessage.
 //
-// The verdict is that of the call's class: a Read is Retryable, anything else Uncertain.
+// The verdict is that of the call's class: an Effect is Uncertain, anything else Retryable.
 // Where a vendor is known to have done nothing, the caller makes it Permanent.
 func (c *Client) Fail(call Call, code, message string, err error) *vendors.Error {
 	e := &vendors.Error{
 		Vendor: c.vendor, Endpoint: call.Name, Verdict: vendors.Uncertain,
 		Code: c.Text(code), Message: c.Text(message), Err: err,
 	}
-	if call.Class == Read {
+	if call.Class != Effect {
 		e.Verdict = vendors.Retryable
 	}
 	return e
