@@ -10,5 +10,6 @@
 //   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from
 //     what the vendor's documents say.
 //   - [Form] and [JSON] make the bodies of requests, [CSR], [ReadCSR] and [Chain] read and
-//     write PEM, and SectigoProofs is what resellers of Sectigo have in common.
+//     write PEM, and [Missing] names what a configuration lacks.
+//   - [SectigoProofs] and [DCV] are what resellers of Sectigo have in common.
 package kit
