@@ -2,12 +2,21 @@ package kit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"mime"
 	"mime/multipart"
+	"net/textproto"
+	"path"
 )
 
 // Field is one field of a form.
-type Field struct{ Name, Value string }
+type Field struct {
+	Name, Value string
+
+	// FileName makes the field a file of that name, whose content is Value.
+	FileName string
+}
 
 // Form returns the body of a multipart form with the fields in their order, blanks left
 // out, and its content type.
@@ -15,7 +24,15 @@ func Form(fields ...Field) (body []byte, contentType string) {
 	var buf bytes.Buffer // writing to it does not fail
 	form := multipart.NewWriter(&buf)
 	for _, f := range fields {
-		if f.Value != "" {
+		switch {
+		case f.Value == "":
+		case f.FileName != "":
+			part, _ := form.CreatePart(textproto.MIMEHeader{
+				"Content-Disposition": {multipart.FileContentDisposition(f.Name, f.FileName)},
+				"Content-Type":        {cmp.Or(mime.TypeByExtension(path.Ext(f.FileName)), "application/octet-stream")},
+			})
+			_, _ = part.Write([]byte(f.Value))
+		default:
 			_ = form.WriteField(f.Name, f.Value)
 		}
 	}
