@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -192,4 +195,42 @@ func member(members map[string]json.RawMessage, name string) (json.RawMessage, b
 	}
 	data, ok := members[found]
 	return data, ok && found != ""
+}
+
+// IsEmpty reports whether JSON says nothing: absent, null, false, or an empty text, list or
+// object.
+func IsEmpty(raw json.RawMessage) bool {
+	switch string(bytes.TrimSpace(raw)) {
+	case "", "null", "false", `""`, "[]", "{}":
+		return true
+	}
+	return false
+}
+
+// Flatten puts JSON of any shape into a text, for what vendors call errors: a text, a list,
+// an object of either, or nothing.
+func Flatten(raw json.RawMessage) string {
+	var v any
+	if json.Unmarshal(raw, &v) != nil {
+		return ""
+	}
+	return flatten(v)
+}
+
+func flatten(v any) string {
+	var parts []string
+	switch v := v.(type) {
+	case nil:
+	case []any:
+		for _, item := range v {
+			parts = append(parts, flatten(item))
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			parts = append(parts, key+": "+flatten(v[key]))
+		}
+	default:
+		return fmt.Sprint(v)
+	}
+	return strings.Join(parts, "; ")
 }

@@ -123,3 +123,31 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 	})
 }
+
+func TestFlatten(t *testing.T) {
+	for raw, want := range map[string]string{
+		``:                                    "",
+		`null`:                                "",
+		`"vendor invalid"`:                    "vendor invalid",
+		`-7`:                                  "-7",
+		`["a","b"]`:                           "a; b",
+		`{"years":["years is required","x"]}`: "years: years is required; x",
+		`{"b":"2","a":{"c":[1,null]}}`:        "a: c: 1; ; b: 2",
+		`{broken`:                             "",
+	} {
+		if got := Flatten(json.RawMessage(raw)); got != want {
+			t.Errorf("%s: got %q, want %q", raw, got, want)
+		}
+	}
+}
+
+func TestIsEmpty(t *testing.T) {
+	for raw, want := range map[string]bool{
+		``: true, ` null `: true, `""`: true, `false`: true, "[]\n": true, `{}`: true,
+		`[null]`: false, `"a"`: false, `0`: false, `{"a":1}`: false,
+	} {
+		if got := IsEmpty(json.RawMessage(raw)); got != want {
+			t.Errorf("%s: %v", raw, got)
+		}
+	}
+}
