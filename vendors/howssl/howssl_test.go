@@ -100,8 +100,8 @@ func TestProvision(t *testing.T) {
 		if got := h.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
 		}
-		if h.client.token != tt.token {
-			t.Errorf("%s: token %q", tt.config, h.client.token)
+		if h.api.token != tt.token {
+			t.Errorf("%s: token %q", tt.config, h.api.token)
 		}
 	}
 	for config, want := range map[string]string{
@@ -152,7 +152,7 @@ func TestCheckConfig(t *testing.T) {
 		cfg  vendors.OrderConfig
 		want []string
 	}{
-		{vendors.OrderConfig{}, []string{"product: missing", "term: must be whole years, 1y to 5y"}},
+		{vendors.OrderConfig{}, []string{"product: missing", "term: must be 1y to 5y"}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Years = 6 }), []string{"term: "}},
 		{change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 90} }), []string{"term: "}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Days = 365 }), []string{"term: "}},

@@ -137,14 +137,14 @@ func TestCommitIsNeverSentTwice(t *testing.T) {
 func TestCommitThatNeverLeftMayBeSentAgain(t *testing.T) {
 	f := newFake(t)
 	f.expect("Order/commitOrder", nil, data(`{"order_id":"o1"}`))
-	working := f.orders.client.http
-	f.orders.client.http = mustHTTP(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
+	working := f.orders.api.Client
+	f.orders.api.Client = mustHTTP(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
 		return nil, errors.New("connection refused")
 	}))
 	if _, err := f.orders.Place(t.Context(), workedRequest()); vendors.VerdictOf(err) != vendors.Retryable {
 		t.Fatalf("err = %v", err)
 	}
-	f.orders.client.http = working
+	f.orders.api.Client = working
 	if order, err := f.orders.Place(t.Context(), workedRequest()); err != nil || order.ID != "o1" {
 		t.Errorf("%+v, %v", order, err)
 	}
@@ -199,8 +199,8 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, _, err := o.lookUp(t.Context(), prepared.ID)
-	if err != nil {
+	before, refusal, err := o.lookUp(t.Context(), prepared.ID)
+	if err != nil || refusal != nil {
 		t.Fatal(err)
 	}
 	req.PreparedID = prepared.ID
@@ -209,8 +209,8 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := o.Find(t.Context(), vendors.Lookup{PreparedID: prepared.ID})
-	if err != nil || len(found) != 1 || found[0] != order.ID || before == order.ID {
-		t.Errorf("found %v, %v; placed %s, before %s", found, err, order.ID, before)
+	if err != nil || len(found) != 1 || found[0] != order.ID || before.ID == order.ID {
+		t.Errorf("found %v, %v; placed %s, before %s", found, err, order.ID, before.ID)
 	}
 }
 

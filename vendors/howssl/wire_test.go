@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // wireCall is a call with the exact form it must send and a good answer.
@@ -22,11 +23,8 @@ type wireCall struct {
 // request straight from the client.
 func calls() map[string]wireCall {
 	id := map[string]string{"order_id": "id"}
-	raw := func(ep endpoint, fields ...field) func(context.Context, *Orders) error {
-		return func(ctx context.Context, o *Orders) error {
-			_, err := o.client.call(ctx, ep, fields...)
-			return err
-		}
+	raw := func(call kit.Call, fields ...kit.Field) func(context.Context, *Orders) error {
+		return func(ctx context.Context, o *Orders) error { return o.api.get(ctx, call, nil, fields...) }
 	}
 	return map[string]wireCall{
 		"User/AccountInfo": {form: map[string]string{}, good: data(`{"user_amount":"0.00"}`), call: raw(accountInfo)},
@@ -44,15 +42,15 @@ func calls() map[string]wireCall {
 		},
 		"Order/fromCheck_idToOrder_id": {
 			form: map[string]string{"check_id": "chk-1"}, good: `{"status":true,"data":{"order_id":"id"}}`,
-			call: raw(fromCheckID, field{"check_id", "chk-1"}),
+			call: raw(fromCheckID, field("check_id", "chk-1")),
 		},
 		"Order/getOrderInfo": {
 			form: id, good: infoOf("0"),
 			call: func(ctx context.Context, o *Orders) error { _, err := o.Status(ctx, "id"); return err },
 		},
-		"Order/getValidity_info": {form: id, good: data(`{"valid_info":"sentence"}`), call: raw(getValidInfo, field{"order_id", "id"})},
-		"Order/getCertificate":   {form: id, good: data(`{}`), call: raw(getCertificate, field{"order_id", "id"})},
-		"Order/cancelOrder":      {form: id, good: ok, call: raw(cancelOrder, field{"order_id", "id"})},
+		"Order/getValidity_info": {form: id, good: data(`{"valid_info":"sentence"}`), call: raw(getValidInfo, field("order_id", "id"))},
+		"Order/getCertificate":   {form: id, good: data(`{}`), call: raw(getCertificate, field("order_id", "id"))},
+		"Order/cancelOrder":      {form: id, good: ok, call: raw(cancelOrder, field("order_id", "id"))},
 		"Order/refreshOrder": {
 			form: id, good: ok,
 			call: func(ctx context.Context, o *Orders) error {
@@ -62,10 +60,10 @@ func calls() map[string]wireCall {
 		"Reissue/submit": {
 			form: map[string]string{"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": workedCSR, "check_type": "2"},
 			good: `{"status":true,"data":{"reissue_id":"r1"}}`,
-			call: raw(reissueSubmit, field{"order_id", "id"}, field{"reissue_type", reissuePlain}, field{"csr_type", reissueOwn},
-				field{"csr_content", csrPEM(workedRequest().CSR)}, field{"check_type", checkTypes[vendors.MethodHTTP]}),
+			call: raw(reissueSubmit, field("order_id", "id"), field("reissue_type", reissuePlain), field("csr_type", reissueOwn),
+				field("csr_content", kit.CSR(workedRequest().CSR)), field("check_type", checkTypes[vendors.MethodHTTP])),
 		},
-		"Reissue/orderReissue": {form: id, good: noReissues, call: raw(reissueList, field{"order_id", "id"})},
+		"Reissue/orderReissue": {form: id, good: noReissues, call: raw(reissueList, field("order_id", "id"))},
 		"Product_info/lists": {
 			form: map[string]string{"page": "1", "size": "100"}, good: data(`[]`),
 			call: func(ctx context.Context, o *Orders) error { _, err := o.Products(ctx); return err },

@@ -31,7 +31,7 @@ func newCheckIDs(list []CheckID) (checkIDs, error) {
 		}
 		var names []string
 		for _, name := range c.Names {
-			ascii, err := idna.ToASCII(strings.ToLower(strings.TrimSpace(name)))
+			ascii, err := toASCII(name)
 			if err != nil || ascii == "" {
 				return nil, fmt.Errorf("check_id: %q is not a name", name)
 			}
@@ -65,64 +65,75 @@ func (ids checkIDs) find(names []string) (string, error) {
 	return "", nil
 }
 
-// Prepare implements vendors.Preparer. It yields the check_id to pay for: one that
-// was created at HowSSL for these names, or else a new one.
+func toASCII(name string) (string, error) {
+	return idna.ToASCII(strings.ToLower(strings.TrimSpace(name)))
+}
+
+// Prepare implements vendors.Preparer. It yields the check_id to pay for, one that was
+// created at HowSSL for these names or else a new one.
 func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors.Prepared, error) {
 	id, err := o.checkIDs.find(req.Names)
 	if err != nil {
-		return vendors.Prepared{}, o.local(createOrder, err)
+		return vendors.Prepared{}, o.api.Refuse(createOrder, err)
 	}
-	if id != "" {
-		return vendors.Prepared{ID: id, Foreign: true}, o.unpaid(ctx, id)
-	}
-	if o.fields["domains"] == "" {
-		return vendors.Prepared{}, o.local(createOrder, errNoDomainField)
-	}
-	if len(req.Names) > 1 {
-		return vendors.Prepared{}, o.local(createOrder, fmt.Errorf("how an order is given several names (%s) is not documented; "+
-			"create it at HowSSL and give it as check_id", strings.Join(req.Names, ", ")))
-	}
-	if checkWays[req.Method] == "" {
-		return vendors.Prepared{}, o.local(createOrder, fmt.Errorf("the method %q is not known", req.Method))
-	}
-	var created struct {
-		CheckID text `json:"check_id"`
-	}
-	err = o.client.into(ctx, createOrder, &created, o.fields.form(req)...)
-	if err == nil && created.CheckID.Word() == "" {
-		err = o.client.unclear(createOrder, errors.New("answer has no check_id"))
+	draft := vendors.Prepared{ID: id, Foreign: id != ""}
+	if draft.Foreign {
+		err = o.unpaid(ctx, draft.ID)
+	} else {
+		draft.ID, err = o.create(ctx, req)
 	}
 	if err != nil {
-		return vendors.Prepared{}, o.free(err)
+		return vendors.Prepared{}, err
 	}
-	return vendors.Prepared{ID: created.CheckID.Word()}, nil
+	return draft, nil
 }
 
-// free corrects the verdict of a failed createOrder: it was refused, or has left a
-// draft behind at worst, which costs nothing.
-func (o *Orders) free(err error) error {
-	if e, ok := errors.AsType[*vendors.Error](err); ok && e.Verdict == vendors.Uncertain {
-		e.Verdict = vendors.Retryable
-		if isRefused(err) {
-			e.Verdict = vendors.Permanent
-		}
+// create has an unpaid order made and returns its check_id.
+func (o *Orders) create(ctx context.Context, req vendors.OrderRequest) (checkID string, err error) {
+	if err := o.creatable(req); err != nil {
+		return "", o.api.Refuse(createOrder, err)
 	}
-	return err
+	var created struct {
+		CheckID string `json:"check_id"`
+	}
+	refusal, err := o.api.ask(ctx, createOrder, &created, o.fields.form(req)...)
+	switch {
+	case refusal != nil:
+		refusal.Verdict = vendors.Permanent
+		return "", refusal
+	case err == nil && created.CheckID == "":
+		err = o.api.notTold(createOrder, "check_id")
+	}
+	return created.CheckID, err
+}
+
+// creatable tells why createOrder cannot be called for a request.
+func (o *Orders) creatable(req vendors.OrderRequest) error {
+	switch {
+	case o.fields["domains"] == "":
+		return errNoDomainField
+	case len(req.Names) > 1:
+		return fmt.Errorf("how an order is given several names (%s) is not documented; "+
+			"create it at HowSSL and give it as check_id", strings.Join(req.Names, ", "))
+	case checkWays[req.Method] == "":
+		return fmt.Errorf("the method %q is not known", req.Method)
+	}
+	return nil
 }
 
 // unpaid makes sure that a check_id from the config was not paid for already. What
 // cannot be found out counts as paid.
 func (o *Orders) unpaid(ctx context.Context, checkID string) error {
-	orderID, info, err := o.lookUp(ctx, checkID)
+	info, refusal, err := o.lookUp(ctx, checkID)
 	switch {
-	case isRefused(err):
-		err.(*vendors.Error).Verdict = vendors.Permanent //nolint:errorlint // isRefused has seen it
-		return err
+	case refusal != nil:
+		refusal.Verdict = vendors.Permanent
+		return refusal
 	case err != nil:
 		return err
-	case info.status() != statusDraft:
-		return o.local(getOrderInfo, fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; "+
-			"if that is a good order, use it with: order %[2]s %[4]s", checkID, orderID, info.describe(),
+	case info.Status != statusDraft:
+		return o.api.Refuse(getOrderInfo, fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; "+
+			"if that is a good order, use it with: order %[2]s %[4]s", checkID, info.ID, info.describe(),
 			strings.Join(o.checkIDs[checkID], " ")))
 	}
 	return nil
