@@ -3,6 +3,8 @@ package howssl
 import (
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -57,6 +59,28 @@ func TestPlacedOrder(t *testing.T) {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// The example of the documents, as it is printed and with the doubled backslash that one
+// page has in it.
+func TestDocumentedAnswerOfCommitOrder(t *testing.T) {
+	const hash = "d7fa0361c38eeec20d51779f86fd5ae213bc2cc32e6a58eb47331cf78c6c977e"
+	want := vendors.Order{ID: "wcvt0va3wq", Status: vendors.StatusPending, Challenges: []vendors.Challenge{
+		{Method: vendors.MethodHTTP, FileName: "2B03BB19C9A8AF1ABE9A33F60E0954A2.txt", FileContent: hash + "\ncomodoca.com"},
+		{Method: vendors.MethodDNS, RecordName: "_2b03bb19c9a8af1abe9a33f60e0954a2", RecordType: "CNAME",
+			RecordValue: hash[:32] + "." + hash[32:] + ".comodoca.com"},
+	}}
+	for _, name := range []string{"commit_order.json", "commit_order_escaped.json"} {
+		body, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFake(t)
+		f.expect("Order/commitOrder", map[string]string{"check_id": "chk-1"}, string(body))
+		if got, err := f.orders.Place(t.Context(), workedRequest()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v, %v\nwant %+v", name, got, err, want)
+		}
 	}
 }
 
