@@ -40,7 +40,7 @@ func TestConformanceAssumingOtherAnswers(t *testing.T) {
 		},
 		"other names": {
 			Fields: sandboxca.HowSSLFields{CheckWay: "dcv_way"}, EnglishProducts: true,
-			CommitValidInfo: "null", ReissueRecords: true,
+			CommitValidInfo: "null", ReissueRecords: true, NamelessDrafts: true,
 		},
 		"proofs as text":          {ValidInfoText: true},
 		"success told as refusal": {CommitRefusedAfterCharge: true, CommitValidInfo: "absent"},

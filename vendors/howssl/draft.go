@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -70,19 +72,19 @@ func toASCII(name string) (string, error) {
 }
 
 // Prepare implements vendors.Preparer. It yields the check_id to pay for, one that was
-// created at HowSSL for these names or else a new one.
+// created at HowSSL for these names or else a new one, when it has looked at its draft.
 func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors.Prepared, error) {
 	id, err := o.checkIDs.find(req.Names)
 	if err != nil {
 		return vendors.Prepared{}, o.api.Refuse(createOrder, err)
 	}
 	draft := vendors.Prepared{ID: id, Foreign: id != ""}
-	if draft.Foreign {
-		err = o.unpaid(ctx, draft.ID)
-	} else {
-		draft.ID, err = o.create(ctx, req)
+	if !draft.Foreign {
+		if draft.ID, err = o.create(ctx, req); err != nil {
+			return vendors.Prepared{}, err
+		}
 	}
-	if err != nil {
+	if err := o.examine(ctx, draft, req); err != nil {
 		return vendors.Prepared{}, err
 	}
 	return draft, nil
@@ -118,23 +120,94 @@ func (o *Orders) creatable(req vendors.OrderRequest) error {
 	case checkWays[req.Method] == "":
 		return fmt.Errorf("the method %q is not known", req.Method)
 	}
+	if why := o.bought.Load(); why != nil {
+		return *why
+	}
 	return nil
 }
 
-// unpaid makes sure that a check_id from the config was not paid for already. What
-// cannot be found out counts as paid.
-func (o *Orders) unpaid(ctx context.Context, checkID string) error {
-	info, refusal, err := o.lookUp(ctx, checkID)
+// examine looks at a draft before it is paid for: it must wait for payment, and be for
+// what is to be bought. Of one that was created here that counts as far as HowSSL tells;
+// one from the config may have been paid for already, and what cannot be found out counts
+// as paid.
+func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendors.OrderRequest) error {
+	info, refusal, err := o.lookUp(ctx, draft.ID)
 	switch {
+	case !draft.Foreign && (refusal != nil || errors.Is(err, errNotTold)):
+		return nil // assumed: there are drafts of which nothing is told
 	case refusal != nil:
 		refusal.Verdict = vendors.Permanent
 		return refusal
 	case err != nil:
 		return err
 	case info.Status != statusDraft:
-		return o.api.Refuse(getOrderInfo, fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; "+
-			"if that is a good order, use it with: order %[2]s %[4]s", checkID, info.ID, info.describe(),
-			strings.Join(o.checkIDs[checkID], " ")))
+		err := fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; if that is a good order, use it with: order %[2]s %[4]s",
+			draft.ID, info.ID, info.describe(), strings.Join(req.Names, " "))
+		if !draft.Foreign && info.known() {
+			// Documented: createOrder does not buy. If it does, once is enough.
+			err = fmt.Errorf("createOrder is not called again, as it seems to buy: %w", err)
+			o.bought.Store(&err)
+		}
+		return o.api.Refuse(getOrderInfo, err)
+	}
+	if got, want := info.differs(draft.Foreign, req); got != want {
+		return o.api.Refuse(commitOrder, fmt.Errorf("not sent: the draft of check_id %s is for %s, but the order is for %s", draft.ID, got, want))
 	}
 	return nil
+}
+
+// differs tells what a draft is for and what was wanted instead, if it is something else. The
+// documents show where its names stand; neither product nor term is shown anywhere. A product
+// in the config is not that of orders that were created at HowSSL.
+func (i orderInfo) differs(foreign bool, req vendors.OrderRequest) (got, want string) {
+	term := strconv.Itoa(months(req.Term))
+	names := i.names()
+	switch {
+	case len(names) > 0 && !sameNames(names, req.Names):
+		return strings.Join(names, ", "), strings.Join(req.Names, ", ")
+	case !foreign && i.Product != "" && i.Product != req.Product:
+		return fmt.Sprintf("the product %.40q", i.Product), req.Product
+	case slices.Contains([]string{"12", "24", "36", "48", "60"}, i.Months) && i.Months != term:
+		return i.Months + " months", term
+	}
+	return "", ""
+}
+
+// toldName is the display text of a name and its validation. Documented, pages 2252022 and
+// English 2296849: the word for domain name in Chinese or English, a colon, the name, and a
+// line break in HTML before the method.
+var toldName = regexp.MustCompile(`^(?:[^:：<]*[:：])?\s*((?:\*\.)?[\pL\pN_-]+(?:\.[\pL\pN_-]+)+)\s*(?:<|$)`)
+
+// names are those that the texts tell.
+func (i orderInfo) names() []string {
+	var names []string
+	for _, v := range i.Validity {
+		if found := toldName.FindStringSubmatch(v.Text); found != nil {
+			if name, err := toASCII(found[1]); err == nil {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// sameNames reports whether the names that a draft tells are those of an order. A wildcard
+// may be told as the name under which it is validated. A single name may be told as its
+// twin with or without www, which such an order covers, too (see Description.CoversTwin).
+func sameNames(told, names []string) bool {
+	same := func(told, name string) bool {
+		return told == name || told == strings.TrimPrefix(name, "*.") ||
+			len(names) == 1 && strings.TrimPrefix(told, "www.") == strings.TrimPrefix(name, "www.")
+	}
+	for _, t := range told {
+		if !slices.ContainsFunc(names, func(n string) bool { return same(t, n) }) {
+			return false
+		}
+	}
+	for _, n := range names {
+		if !slices.ContainsFunc(told, func(t string) bool { return same(t, n) }) {
+			return false
+		}
+	}
+	return true
 }

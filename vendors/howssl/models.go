@@ -37,6 +37,10 @@ type orderInfo struct {
 	Amounts []struct {
 		Value *float64 `json:"value"`
 	} `json:"total_amount"`
+
+	// Not documented here. Assumed: if they are told, then as createOrder takes them.
+	Product string `json:"product_code"`
+	Months  string `json:"validity_period"`
 }
 
 // placed is the data of commitOrder, in part also of fromCheck_idToOrder_id and

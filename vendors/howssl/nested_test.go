@@ -74,8 +74,8 @@ func TestJSONInsideTextIsReadEverywhere(t *testing.T) {
 		"Order/getOrderInfo": {data(`{"order_status":11,"validity_status":[{"value":"域名:b.example<br>","status":2},{"value":"","status":"1"}],"total_amount":[{"value":"6.95"}]}`),
 			func(f *fake) any {
 				info, err := f.orders.known(f.t.Context(), "id")
-				return [4]any{info.order().Detail, info.Validity[0].Text, *info.Amounts[0].Value, err}
-			}, [4]any{"1 of 2 names validated", "域名:b.example<br>", 6.95, nil}},
+				return [4]any{info.order().Detail, info.names(), *info.Amounts[0].Value, err}
+			}, [4]any{"1 of 2 names validated", []string{"b.example"}, 6.95, nil}},
 		"Order/getValidity_info": {data(`{"valid_info":` + workedInfo + `}`), func(f *fake) any {
 			f.expect("Order/getOrderInfo", nil, infoOf("11"))
 			f.expect("Order/refreshOrder", nil, ok)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -25,7 +26,8 @@ type Orders struct {
 	checkIDs checkIDs
 	logger   *zap.Logger
 
-	committed sync.Map // check_ids that commitOrder was sent for
+	committed sync.Map              // check_ids that commitOrder was sent for
+	bought    atomic.Pointer[error] // why createOrder is not called any more
 }
 
 // New returns the vendor, or an error about its configuration. Of the drafts at least one

@@ -34,7 +34,7 @@ func calls() map[string]wireCall {
 				"check_way": "FILE", "auto_info": "1",
 			},
 			good: data(`{"check_id":"chk-1"}`),
-			call: func(ctx context.Context, o *Orders) error { _, err := o.Prepare(ctx, workedRequest()); return err },
+			call: func(ctx context.Context, o *Orders) error { _, err := o.create(ctx, workedRequest()); return err },
 		},
 		"Order/commitOrder": {
 			form: map[string]string{"check_id": "chk-1"}, good: data(`{"order_id":"id"}`), paid: true,
@@ -164,6 +164,7 @@ func TestFormOfAnOrderWithPeople(t *testing.T) {
 		"company_name": "Analytical Engines", "company_phone": "+44.1", "company_address": "1 Dorset Street",
 		"company_city": "London", "company_province": "Greater London",
 	}, data(`{"check_id":12345678901234567890}`))
+	f.expect(lookUpPath, map[string]string{"check_id": "12345678901234567890"}, refusal)
 	if prepared, err := f.orders.Prepare(t.Context(), req); err != nil || prepared.ID != "12345678901234567890" {
 		t.Errorf("%q, %v", prepared.ID, err)
 	}
