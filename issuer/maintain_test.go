@@ -73,7 +73,7 @@ func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
 		Description: vendors.Description{
 			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
 		},
-	}, howssl.Drafts{CreateOrderFields: map[string]string{"domains": "domains"}})
+	}, howssl.Options{CreateOrderFields: map[string]string{"domains": "domains"}})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

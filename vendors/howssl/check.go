@@ -33,8 +33,9 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	if cfg.Contact != (vendors.Contact{}) || cfg.Organization != nil {
 		problems = append(problems, kit.Missing("contact", cfg.Contact.Fields(), "first_name", "last_name", "email", "phone", "job_title"))
 	}
+	problems = append(problems, kit.Country("contact", cfg.Contact.Country))
 	if cfg.Organization != nil {
-		problems = append(problems, kit.Missing("organization", cfg.Organization.Fields(), "name", "phone", "address", "city", "state"))
+		problems = append(problems, kit.Country("organization", cfg.Organization.Country), kit.Missing("organization", cfg.Organization.Fields(), "name", "phone", "address", "city", "state"))
 	}
 	return errors.Join(problems...)
 }
@@ -42,11 +43,13 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 // months is a term as the API takes it; 365 days count as a year.
 func months(t vendors.Term) int { return 12 * (t.Years + t.Days/365) }
 
-// Products implements vendors.ProductLister, page by page.
+// Products implements vendors.ProductLister, page by page until there is nothing new: no
+// page of the documents tells the largest size (2252013).
 func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 	const size, maxPages = 100, 50
 	from := productList
 	var products []vendors.Product
+	seen := make(map[string]bool)
 	for page := 1; page <= maxPages; page++ {
 		var list []productData
 		err := o.api.get(ctx, from, &list, field("page", strconv.Itoa(page)), field("size", strconv.Itoa(size)))
@@ -57,10 +60,13 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 		if err != nil {
 			return nil, err
 		}
+		have := len(products)
 		for _, p := range list {
-			products = append(products, p.product())
+			if !seen[p.Code] {
+				seen[p.Code], products = true, append(products, p.product())
+			}
 		}
-		if len(list) < size {
+		if len(products) == have {
 			break
 		}
 	}

@@ -106,7 +106,7 @@ func (s *service) open(base, token string, ids ...CheckID) *Orders {
 	s.t.Helper()
 	v, err := New(
 		Config{Secret: token, Endpoint: base, Logger: s.logger, Description: vendors.Description{Name: "howssl", Account: "api.example", Portal: "the console"}},
-		Drafts{CreateOrderFields: s.fields, CheckIDs: ids})
+		Options{CreateOrderFields: s.fields, CheckIDs: ids})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func newFake(t testing.TB, ids ...CheckID) *fake {
 	var err error
 	f.orders, err = New(
 		Config{Secret: testToken, Endpoint: srv.URL, Logger: zap.New(core), Description: vendors.Description{Name: "howssl"}},
-		Drafts{CreateOrderFields: map[string]string{"domains": domainField}, CheckIDs: ids})
+		Options{CreateOrderFields: map[string]string{"domains": domainField}, CheckIDs: ids})
 	if err != nil {
 		t.Fatal(err)
 	}

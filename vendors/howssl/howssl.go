@@ -40,12 +40,12 @@ type HowSSL struct {
 	Token string `json:"token,omitempty"`
 
 	kit.Account
-	Drafts
+	Options
 	*Orders `json:"-"`
 }
 
-// Drafts are where orders come from that wait for payment.
-type Drafts struct {
+// Options are those that only HowSSL has.
+type Options struct {
 	// What HowSSL calls the fields of createOrder, by what they are called here:
 	// domains, dcv_method, product, term, csr, auto_info, first_name, last_name,
 	// job_title, phone, email, country, postal_code, organization_name,
@@ -100,7 +100,7 @@ func (h *HowSSL) Provision(ctx caddy.Context) error {
 	if cfg.Endpoint == defaultEndpoint {
 		cfg.Description.Portal = console
 	}
-	h.Orders, err = New(cfg, h.Drafts)
+	h.Orders, err = New(cfg, h.Options)
 	return err
 }
 

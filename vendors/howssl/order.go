@@ -30,14 +30,14 @@ type Orders struct {
 	bought    atomic.Pointer[error] // why createOrder is not called any more
 }
 
-// New returns the vendor, or an error about its configuration. Of the drafts at least one
-// of a name for the domains and a check_id is needed. It makes no call.
-func New(cfg Config, drafts Drafts) (*Orders, error) {
-	fields, err := newFieldMap(drafts.CreateOrderFields)
+// New returns the vendor, or an error about its configuration. It needs a name for the field
+// of the domain, or a check_id. It makes no call.
+func New(cfg Config, opts Options) (*Orders, error) {
+	fields, err := newFieldMap(opts.CreateOrderFields)
 	if err != nil {
 		return nil, err
 	}
-	ids, err := newCheckIDs(drafts.CheckIDs)
+	ids, err := newCheckIDs(opts.CheckIDs)
 	if err != nil {
 		return nil, err
 	}

@@ -321,12 +321,19 @@ func TestProducts(t *testing.T) {
 		{"product_name":"PositiveSSL","product_code":"comodo-positivessl-dv","audit_type":"DV","domain_type":"1",
 		 "prices_info":"[{\"label\":\"12\",\"currency\":\"USD\",\"real_price\":\"49\",\"price\":\"6.95\"},{\"label\":24,\"price\":12.5},{\"label\":\"x\"}]"},
 		{"product_code":"multi","audit_type":"OV","domain_type":4,"prices_info":"broken"}]`)
+	// The service has smaller pages than are asked for, and the last one over and over.
+	last := data(`[{"product_code":"multi"},{"product_code":"last","domain_type":"3"}]`)
 	f.answers["Product_info/lists"] = answer{status: 404, body: "<html>"}
 	f.expect("ProductInfo/lists", map[string]string{"page": "1", "size": "100"}, list)
+	f.after("ProductInfo/lists", func() {
+		page := f.calls["ProductInfo/lists"] + 1
+		f.expect("ProductInfo/lists", map[string]string{"page": strconv.Itoa(page), "size": "100"}, last)
+	})
 	got, err := f.orders.Products(t.Context())
 	want := []vendors.Product{
 		{Code: "comodo-positivessl-dv", Name: "PositiveSSL", Validation: "dv", MaxNames: 1, Prices: map[int]string{12: "6.95", 24: "12.5"}},
 		{Code: "multi", Validation: "ov", Wildcard: true, Prices: map[int]string{}},
+		{Code: "last", Wildcard: true, MaxNames: 1, Prices: map[int]string{}},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
