@@ -3,6 +3,8 @@ package howssl
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +138,23 @@ func TestBadTokenOfEveryCall(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "code 501: The operation needs the correct Token.") {
 			t.Errorf("%s: the vendor's words are lost: %v", path, err)
+		}
+	}
+}
+
+// The table of fields for people is that of the source.
+func TestEveryFieldOfCreateOrderIsInTheDocs(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/howssl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range orderFields {
+		row := fmt.Sprintf("| `%s` | `%s` |", f.our, f.their)
+		if f.their == "" || f.our == "dcv_method" {
+			row = fmt.Sprintf("| `%s` | **not documented**", f.our)
+		}
+		if !strings.Contains(string(docs), row) {
+			t.Errorf("docs/howssl.md has no row that begins with %s", row)
 		}
 	}
 }
