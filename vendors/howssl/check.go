@@ -24,18 +24,17 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	if cfg.Product == "" && o.fields["domains"] != "" {
 		problems = append(problems, errors.New("product: missing, for example comodo-positivessl-dv"))
 	}
-	if _, err := kit.Years(cfg.Term, maxYears); err != nil {
-		problems = append(problems, err)
-	}
+	_, err := kit.Years(cfg.Term, maxYears)
+	problems = append(problems, err, kit.Country("contact", cfg.Contact.Country))
 	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
 		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
 	}
 	if cfg.Contact != (vendors.Contact{}) || cfg.Organization != nil {
 		problems = append(problems, kit.Missing("contact", cfg.Contact.Fields(), "first_name", "last_name", "email", "phone", "job_title"))
 	}
-	problems = append(problems, kit.Country("contact", cfg.Contact.Country))
 	if cfg.Organization != nil {
-		problems = append(problems, kit.Country("organization", cfg.Organization.Country), kit.Missing("organization", cfg.Organization.Fields(), "name", "phone", "address", "city", "state"))
+		problems = append(problems, kit.Country("organization", cfg.Organization.Country),
+			kit.Missing("organization", cfg.Organization.Fields(), "name", "phone", "address", "city", "state"))
 	}
 	return errors.Join(problems...)
 }

@@ -13,23 +13,20 @@ import (
 // The calls, with the page that documents each. All are POST; letter case and underscores
 // are as documented.
 var (
-	accountInfo = call("AccountInfo", "/Home/User/AccountInfo", kit.Read) // 2252014
-
 	// createOrder checks an order and keeps it unpaid (2252015). commitOrder pays for it and
 	// sends it to the CA (2252017). fromCheckID tells its order ID (2252016, Chinese book only).
 	createOrder = call("createOrder", "/Home/Order/createOrder", kit.Once)
 	commitOrder = call("commitOrder", "/Home/Order/commitOrder", kit.Effect)
 	fromCheckID = call("fromCheck_idToOrder_id", "/Home/Order/fromCheck_idToOrder_id", kit.Read)
 
-	getOrderInfo   = call("getOrderInfo", "/Home/Order/getOrderInfo", kit.Read)         // 2252022
-	getValidInfo   = call("getValidity_info", "/Home/Order/getValidity_info", kit.Read) // 2252018
-	getCertificate = call("getCertificate", "/Home/Order/getCertificate", kit.Read)     // 2252021
-
-	refreshOrder = call("refreshOrder", "/Home/Order/refreshOrder", kit.Effect) // 2252020
-	cancelOrder  = call("cancelOrder", "/Home/Order/cancelOrder", kit.Effect)   // 2252019
-
-	reissueSubmit = call("Reissue/submit", "/Home/Reissue/submit", kit.Effect)           // 2395665, Chinese book only
-	reissueList   = call("Reissue/orderReissue", "/Home/Reissue/orderReissue", kit.Read) // 2395667, Chinese book only
+	accountInfo    = call("AccountInfo", "/Home/User/AccountInfo", kit.Read)              // 2252014
+	getOrderInfo   = call("getOrderInfo", "/Home/Order/getOrderInfo", kit.Read)           // 2252022
+	getValidInfo   = call("getValidity_info", "/Home/Order/getValidity_info", kit.Read)   // 2252018
+	getCertificate = call("getCertificate", "/Home/Order/getCertificate", kit.Read)       // 2252021
+	refreshOrder   = call("refreshOrder", "/Home/Order/refreshOrder", kit.Effect)         // 2252020
+	cancelOrder    = call("cancelOrder", "/Home/Order/cancelOrder", kit.Effect)           // 2252019
+	reissueSubmit  = call("Reissue/submit", "/Home/Reissue/submit", kit.Effect)           // 2395665, Chinese book only
+	reissueList    = call("Reissue/orderReissue", "/Home/Reissue/orderReissue", kit.Read) // 2395667, Chinese book only
 
 	// The books disagree on the spelling of the product list: 2252013, and the
 	// English howssl/ssl-api/2296839.
@@ -47,22 +44,16 @@ const tokenField = "token"
 
 func field(name, value string) kit.Field { return kit.Field{Name: name, Value: value} }
 
-// client makes the calls, with the token as a form field.
-//
-// The general page (2252131) wants application/x-www-form-urlencoded, every endpoint's
-// page multipart/form-data. The latter is sent.
+// client makes the calls, with the token as a form field. The general page (2252131) wants
+// application/x-www-form-urlencoded, every endpoint's page multipart/form-data, which is sent.
 type client struct {
 	*kit.Client
 	token string
 }
 
 var (
-	// errRefused is the cause of failures that the service tells itself. Of its error
-	// codes only one is known, so that the reason is for people only.
-	errRefused = errors.New("refused")
-
-	// errNotTold is the cause where a good answer lacks what was asked for.
-	errNotTold = errors.New("answer has no")
+	errRefused = errors.New("refused")       // by the service; its reasons are for people only
+	errNotTold = errors.New("answer has no") // what was asked for, although it is a good one
 )
 
 // ask sends a form and decodes the data of the answer into v. Data of another kind reads

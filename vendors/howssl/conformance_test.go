@@ -104,9 +104,10 @@ func newService(t *testing.T, quirks *sandboxca.HowSSLQuirks) *service {
 // open returns a vendor at the service.
 func (s *service) open(base, token string, ids ...CheckID) *Orders {
 	s.t.Helper()
-	v, err := New(
-		Config{Secret: token, Endpoint: base, Logger: s.logger, Description: vendors.Description{Name: "howssl", Account: "api.example", Portal: "the console"}},
-		Options{CreateOrderFields: s.fields, CheckIDs: ids})
+	v, err := New(Config{
+		Secret: token, Endpoint: base, Logger: s.logger,
+		Description: vendors.Description{Name: "howssl", Account: "api.example", Portal: "the console"},
+	}, Options{CreateOrderFields: s.fields, CheckIDs: ids})
 	if err != nil {
 		s.t.Fatal(err)
 	}

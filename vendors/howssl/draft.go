@@ -54,14 +54,12 @@ func newCheckIDs(list []CheckID) (checkIDs, error) {
 func (ids checkIDs) find(names []string) (string, error) {
 	wanted := slices.Sorted(slices.Values(names))
 	for id, have := range ids {
-		if slices.Equal(have, wanted) {
+		switch {
+		case slices.Equal(have, wanted):
 			return id, nil
-		}
-		for _, name := range wanted {
-			if slices.Contains(have, name) {
-				return "", fmt.Errorf("check_id %s is for %s, but the order to be placed is for %s; both must have the same names",
-					id, strings.Join(have, ", "), strings.Join(names, ", "))
-			}
+		case slices.ContainsFunc(have, func(name string) bool { return slices.Contains(wanted, name) }):
+			return "", fmt.Errorf("check_id %s is for %s, but the order to be placed is for %s; both must have the same names",
+				id, strings.Join(have, ", "), strings.Join(names, ", "))
 		}
 	}
 	return "", nil
@@ -95,9 +93,7 @@ func (o *Orders) create(ctx context.Context, req vendors.OrderRequest) (checkID 
 	if err := o.creatable(req); err != nil {
 		return "", o.api.Refuse(createOrder, err)
 	}
-	var created struct {
-		CheckID string `json:"check_id"`
-	}
+	var created placed
 	refusal, err := o.api.ask(ctx, createOrder, &created, o.fields.form(req)...)
 	switch {
 	case refusal != nil:
@@ -117,7 +113,7 @@ func (o *Orders) creatable(req vendors.OrderRequest) error {
 	case len(req.Names) > 1:
 		return fmt.Errorf("how an order is given several names (%s) is not documented; "+
 			"create it at HowSSL and give it as check_id", strings.Join(req.Names, ", "))
-	case checkWays[req.Method] == "":
+	case methodWords[req.Method].order == "":
 		return fmt.Errorf("the method %q is not known", req.Method)
 	}
 	if why := o.bought.Load(); why != nil {
@@ -126,15 +122,14 @@ func (o *Orders) creatable(req vendors.OrderRequest) error {
 	return nil
 }
 
-// examine looks at a draft before it is paid for: it must wait for payment, and be for
-// what is to be bought. Of one that was created here that counts as far as HowSSL tells;
-// one from the config may have been paid for already, and what cannot be found out counts
-// as paid.
+// examine looks at a draft before it is paid for: it must wait for payment, and be for what
+// is to be bought. One from the config may have been paid for already, and what HowSSL does
+// not tell counts as paid; of one that was just created it counts as good.
 func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendors.OrderRequest) error {
 	info, refusal, err := o.lookUp(ctx, draft.ID)
 	switch {
 	case !draft.Foreign && (refusal != nil || errors.Is(err, errNotTold)):
-		return nil // assumed: there are drafts of which nothing is told
+		return nil //nolint:nilerr // assumed: there are drafts of which nothing is told
 	case refusal != nil:
 		refusal.Verdict = vendors.Permanent
 		return refusal
@@ -151,7 +146,8 @@ func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendor
 		return o.api.Refuse(getOrderInfo, err)
 	}
 	if got, want := info.differs(draft.Foreign, req); got != want {
-		return o.api.Refuse(commitOrder, fmt.Errorf("not sent: the draft of check_id %s is for %s, but the order is for %s", draft.ID, got, want))
+		err = fmt.Errorf("not sent: the draft of check_id %s is for %s, but the order is for %s", draft.ID, o.api.Text(got), want)
+		return o.api.Refuse(commitOrder, err)
 	}
 	return nil
 }
@@ -160,8 +156,7 @@ func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendor
 // documents show where its names stand; neither product nor term is shown anywhere. A product
 // in the config is not that of orders that were created at HowSSL.
 func (i orderInfo) differs(foreign bool, req vendors.OrderRequest) (got, want string) {
-	term := strconv.Itoa(months(req.Term))
-	names := i.names()
+	names, term := i.names(), strconv.Itoa(months(req.Term))
 	switch {
 	case len(names) > 0 && !sameNames(names, req.Names):
 		return strings.Join(names, ", "), strings.Join(req.Names, ", ")

@@ -175,7 +175,9 @@ func response(status int, body []byte) *http.Response {
 
 func mustHTTP(t testing.TB, transport http.RoundTripper) *kit.Client {
 	t.Helper()
-	c, err := kit.NewClient(Config{Description: vendors.Description{Name: "howssl"}, Endpoint: "https://127.0.0.1", Secret: testToken, Transport: transport})
+	c, err := kit.NewClient(Config{
+		Description: vendors.Description{Name: "howssl"}, Endpoint: "https://127.0.0.1", Secret: testToken, Transport: transport,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,9 @@ var orderFields = []struct{ our, their string }{
 }
 
 // howToAsk ends errors about the names of fields.
-const howToAsk = `ask HowSSL's support: "What does /Home/Order/createOrder call the field that takes the domain, and is one name written into it as it is?" ` +
-	"The part of the page kancloud.cn/howssl/api_certificate/2252015 that is public ends within company_address, before that field; see docs/howssl.md"
+const howToAsk = `ask HowSSL's support: "What does /Home/Order/createOrder call the field that takes the domain, ` +
+	`and is one name written into it as it is?" The page kancloud.cn/howssl/api_certificate/2252015 ` +
+	"is public up to company_address only, which stands before that field; see docs/howssl.md"
 
 var errNoDomainField = errors.New("create_order_field: the field domains has no name, and a guess may cost money; " + howToAsk +
 	". Give the answer as: create_order_field domains <their field>; or list orders that were created at HowSSL as: check_id <id> <name...>")
@@ -39,36 +40,34 @@ type fieldMap map[string]string
 // newFieldMap completes the configured names with the documented ones, and refuses
 // names that cannot be meant.
 func newFieldMap(configured map[string]string) (fieldMap, error) {
-	m, ours := make(fieldMap), make([]string, 0, len(orderFields))
+	m, taken := make(fieldMap), make(map[string]string)
+	var ours []string
 	for _, f := range orderFields {
-		m[f.our] = f.their
-		ours = append(ours, f.our)
+		their, given := configured[f.our]
+		if their = strings.TrimSpace(their); !given {
+			their = f.their
+		}
+		switch other := taken[their]; {
+		case given && (their == "" || strings.EqualFold(their, tokenField)):
+			return nil, fmt.Errorf("create_order_field: %s cannot be called %q; if the name is not known, %s", f.our, their, howToAsk)
+		case their != "" && other != "":
+			return nil, fmt.Errorf("create_order_field: %s and %s are both called %q; if a name is not known, %s", other, f.our, their, howToAsk)
+		}
+		m[f.our], taken[their], ours = their, f.our, append(ours, f.our)
 	}
 	for _, our := range slices.Sorted(maps.Keys(configured)) {
-		if _, known := m[our]; !known {
+		if !slices.Contains(ours, our) {
 			return nil, fmt.Errorf("create_order_field: there is no field %q; known fields are: %s", our, strings.Join(ours, ", "))
 		}
-		their := strings.TrimSpace(configured[our])
-		if their == "" || strings.EqualFold(their, tokenField) {
-			return nil, fmt.Errorf("create_order_field: %s cannot be called %q; if HowSSL's name is not known, %s", our, their, howToAsk)
-		}
-		m[our] = their
-	}
-	taken := make(map[string]string)
-	for _, our := range ours {
-		if other := taken[m[our]]; m[our] != "" && other != "" {
-			return nil, fmt.Errorf("create_order_field: %s and %s are both called %q; if HowSSL's name is not known, %s", other, our, m[our], howToAsk)
-		}
-		taken[m[our]] = our
 	}
 	return m, nil
 }
 
-// checkWays are the words for the methods (page 2253237). There is no word for
-// files over HTTPS.
-var checkWays = map[vendors.Method]string{
-	vendors.MethodHTTP: "FILE",
-	vendors.MethodDNS:  "DNS",
+// methodWords are the words for the methods: those of check_way (page 2253237), and the numbers
+// that reissues have instead (2395665). There is none for files over HTTPS.
+var methodWords = map[vendors.Method]struct{ order, reissue string }{
+	vendors.MethodHTTP: {"FILE", "2"},
+	vendors.MethodDNS:  {"DNS", "1"},
 }
 
 // form is the form of createOrder for one name.
@@ -81,7 +80,7 @@ func (m fieldMap) form(req vendors.OrderRequest) []kit.Field {
 		"term":       strconv.Itoa(months(req.Term)),
 		"csr":        kit.CSR(req.CSR),
 		"domains":    req.Names[0],
-		"dcv_method": checkWays[req.Method],
+		"dcv_method": methodWords[req.Method].order,
 		"auto_info":  "1",
 	}
 	if req.Contact != (vendors.Contact{}) {

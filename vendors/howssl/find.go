@@ -7,10 +7,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Find implements vendors.Finder. HowSSL knows an order by its check_id, which the
-// ledger has since before commitOrder. What it cannot tell is that there will be no
-// order: "not submitted" may also mean that the commit waits in a queue, and
-// refusals have no known reasons. Then a person has to look.
+// Find implements vendors.Finder. HowSSL knows an order by its check_id, which the ledger has
+// since before commitOrder. It cannot tell that there will be no order: "not submitted" may
+// mean that the commit waits in a queue, and refusals have no known reasons.
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	if req.PreparedID == "" {
 		return nil, nil // commitOrder was never sent
@@ -65,8 +64,7 @@ func (o *Orders) info(ctx context.Context, orderID string) (info orderInfo, refu
 func (o *Orders) known(ctx context.Context, orderID string) (orderInfo, error) {
 	info, refusal, err := o.info(ctx, orderID)
 	if refusal != nil {
-		refusal.Err = vendors.ErrNotFound
-		return info, refusal
+		refusal.Err, err = vendors.ErrNotFound, refusal
 	}
 	return info, err
 }

@@ -113,15 +113,6 @@ func (r reissue) challenges() []vendors.Challenge {
 	return list
 }
 
-// The values of Reissue/submit (page 2395665).
-const (
-	reissuePlain = "1" // with the names that the order has
-	reissueOwn   = "2" // with a CSR of ours
-)
-
-// checkTypes are the methods of a reissue: numbers, where an order has words.
-var checkTypes = map[vendors.Method]string{vendors.MethodDNS: "1", vendors.MethodHTTP: "2"}
-
 // Reissue implements vendors.Reissuer. The order keeps its ID. Documented: the order
 // must be completed, and have no reissue in progress. Assumed: it is free.
 func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
@@ -135,15 +126,13 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	if order, err := o.submitted(ctx, oldOrderID, req.CSR); order.ID != "" || err != nil {
 		return order, err
 	}
-	var answer struct {
-		ID string `json:"reissue_id"`
-	}
+	var answer placed
 	refusal, err := o.api.ask(ctx, reissueSubmit, &answer,
 		field("order_id", oldOrderID),
-		field("reissue_type", reissuePlain),
-		field("csr_type", reissueOwn),
+		field("reissue_type", "1"), // with the names that the order has
+		field("csr_type", "2"),     // with a CSR of ours
 		field("csr_content", kit.CSR(req.CSR)),
-		field("check_type", checkTypes[req.Method]))
+		field("check_type", methodWords[req.Method].reissue))
 	if err != nil {
 		return vendors.Order{}, err
 	}
@@ -154,8 +143,8 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	case order.ID != "":
 		return order, nil
 	case refusal == nil:
-		return reissued(oldOrderID, reissue{CSR: kit.CSR(req.CSR)}), nil
-	case err == nil && answer.ID == "":
+		return vendors.Order{ID: oldOrderID, Status: vendors.StatusPending, Challenges: kit.SectigoProofs(req.CSR, "")}, nil
+	case err == nil && answer.ReissueID == "":
 		refusal.Verdict = vendors.Permanent
 	}
 	return vendors.Order{}, refusal
@@ -171,17 +160,11 @@ func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (ven
 	}
 	for _, r := range list {
 		if bytes.Equal(kit.ReadCSR(r.CSR), csr) {
-			return reissued(orderID, r), nil
+			return vendors.Order{ID: orderID, Status: vendors.StatusPending, Challenges: r.challenges()}, nil
 		}
 	}
 	if slices.ContainsFunc(list, reissue.open) {
-		e := o.api.Fail(reissueSubmit, "", "", errors.New("not sent: another reissue of the order is in progress"))
-		e.Verdict = vendors.Retryable
-		return vendors.Order{}, e
+		return vendors.Order{}, o.api.Fail(reissueList, "", "", errors.New("another reissue of the order is in progress"))
 	}
 	return vendors.Order{}, nil
-}
-
-func reissued(orderID string, r reissue) vendors.Order {
-	return vendors.Order{ID: orderID, Status: vendors.StatusPending, Challenges: r.challenges()}
 }

@@ -76,9 +76,7 @@ type CheckID struct {
 const (
 	moduleName      = "howssl"
 	defaultEndpoint = "https://api.howssl.com"
-
-	// console stands for that of HowSSL, whose address the books do not give.
-	console = "the HowSSL console"
+	console         = "the HowSSL console" // whose address the books do not give
 
 	// absenceAge is for how long it is worth asking what became of a lost commitOrder,
 	// before a person has to: 1 min until it is sent, 1 min for a pause just before, 2 min
@@ -126,6 +124,7 @@ func (h *HowSSL) Cleanup() error {
 //
 // create_order_field and check_id may be repeated.
 func (h *HowSSL) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	h.CreateOrderFields = make(map[string]string)
 	return h.Unmarshal(d, "token", &h.Token, options.Table{
 		"token":              options.String(&h.Token),
 		"create_order_field": options.Func(h.unmarshalField).Repeatable(),
@@ -140,9 +139,6 @@ func (h *HowSSL) unmarshalField(d *caddyfile.Dispenser) error {
 	}
 	if _, twice := h.CreateOrderFields[args[0]]; twice {
 		return d.Errf("option 'create_order_field' is given twice for '%s'", args[0])
-	}
-	if h.CreateOrderFields == nil {
-		h.CreateOrderFields = make(map[string]string)
 	}
 	h.CreateOrderFields[args[0]] = args[1]
 	return nil

@@ -26,28 +26,26 @@ const (
 type orderInfo struct {
 	ID     string `json:"-"` // that was asked for
 	Status string `json:"order_status"`
-
 	// One entry per name. What it is about is told in display text only.
 	Validity []struct {
 		Text   string `json:"value"`  // see toldName
 		Status string `json:"status"` // 1 passed, 2 not passed
 	} `json:"validity_status"`
-
 	// In currencies whose labels in the documented example look swapped.
 	Amounts []struct {
 		Value *float64 `json:"value"`
 	} `json:"total_amount"`
-
 	// Not documented here. Assumed: if they are told, then as createOrder takes them.
 	Product string `json:"product_code"`
 	Months  string `json:"validity_period"`
 }
 
-// placed is the data of commitOrder, in part also of fromCheck_idToOrder_id and
-// getValidity_info.
+// placed is the data of commitOrder, and in part of all calls that answer with an ID or with
+// proofs.
 type placed struct {
-	OrderID string `json:"order_id"`
-
+	CheckID   string `json:"check_id"` // of createOrder; assumed
+	OrderID   string `json:"order_id"`
+	ReissueID string `json:"reissue_id"`
 	// The proofs of control for all names of an order. All of them come together, whatever
 	// method was ordered (documented example), except for validation by e-mail: then there
 	// is a sentence in place of the object.

@@ -52,7 +52,8 @@ func quotings(t *testing.T, answer string) []string {
 // Documented of two fields, and assumed of all: objects and lists may come as JSON inside a
 // text.
 func TestJSONInsideTextIsReadEverywhere(t *testing.T) {
-	const records = `{"reissue_id":"r1","status_code":0,"validity_record":[{"domain":"a.example","name":"_l","value":"v","type":"txt"}],"csr_content":""}`
+	const records = `{"reissue_id":"r1","status_code":0,"csr_content":"","validity_record":[` +
+		`{"domain":"a.example","name":"_l","value":"v","type":"txt"}]}`
 	for path, tt := range map[string]struct {
 		answer string
 		read   func(*fake) any
@@ -71,18 +72,19 @@ func TestJSONInsideTextIsReadEverywhere(t *testing.T) {
 			info, _, err := f.orders.lookUp(f.t.Context(), "c")
 			return [2]any{info.ID, err}
 		}, [2]any{"o1", nil}},
-		"Order/getOrderInfo": {data(`{"order_status":11,"validity_status":[{"value":"域名:b.example<br>","status":2},{"value":"","status":"1"}],"total_amount":[{"value":"6.95"}]}`),
-			func(f *fake) any {
-				info, err := f.orders.known(f.t.Context(), "id")
-				return [4]any{info.order().Detail, info.names(), *info.Amounts[0].Value, err}
-			}, [4]any{"1 of 2 names validated", []string{"b.example"}, 6.95, nil}},
+		"Order/getOrderInfo": {data(`{"order_status":11,"total_amount":[{"value":"6.95"}],` +
+			`"validity_status":[{"value":"域名:b.example<br>","status":2},{"value":"","status":"1"}]}`), func(f *fake) any {
+			info, err := f.orders.known(f.t.Context(), "id")
+			return [4]any{info.order().Detail, info.names(), *info.Amounts[0].Value, err}
+		}, [4]any{"1 of 2 names validated", []string{"b.example"}, 6.95, nil}},
 		"Order/getValidity_info": {data(`{"valid_info":` + workedInfo + `}`), func(f *fake) any {
 			f.expect("Order/getOrderInfo", nil, infoOf("11"))
 			f.expect("Order/refreshOrder", nil, ok)
 			order, err := f.orders.Status(f.t.Context(), "id")
 			return [2]any{order.Challenges, err}
 		}, [2]any{workedChallenges(), nil}},
-		"Order/getCertificate": {data(`{"ca_order_id":7,"certificate":{"cert":` + quotedPEM("leaf") + `,"ca_cert":` + quotedPEM("ca") + `}}`), func(f *fake) any {
+		"Order/getCertificate": {data(`{"ca_order_id":7,"certificate":{"cert":` + quotedPEM("leaf") +
+			`,"ca_cert":` + quotedPEM("ca") + `}}`), func(f *fake) any {
 			f.expect("Order/getOrderInfo", nil, infoOf("3"))
 			f.expect("Reissue/orderReissue", nil, noReissues)
 			order, err := f.orders.Status(f.t.Context(), "id")
@@ -93,7 +95,8 @@ func TestJSONInsideTextIsReadEverywhere(t *testing.T) {
 			f.expect("Order/refreshOrder", nil, ok)
 			order, err := f.orders.Status(f.t.Context(), "id")
 			return [2]any{order.Challenges, err}
-		}, [2]any{[]vendors.Challenge{{Name: "a.example", Method: vendors.MethodDNS, RecordName: "_l", RecordType: "TXT", RecordValue: "v"}}, nil}},
+		}, [2]any{[]vendors.Challenge{
+			{Name: "a.example", Method: vendors.MethodDNS, RecordName: "_l", RecordType: "TXT", RecordValue: "v"}}, nil}},
 		"Reissue/submit": {`{"status":false,"data":{"reissue_id":"r1"}}`, func(f *fake) any {
 			f.expect("Order/getOrderInfo", nil, infoOf("3"))
 			f.expect("Reissue/orderReissue", nil, noReissues)

@@ -90,10 +90,9 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 	return vendors.Order{ID: p.OrderID, Status: vendors.StatusPending, Challenges: p.ValidInfo.Challenges()}, nil
 }
 
-// refused finds out what a refused commitOrder means. No error code but that of the
-// token is known, and one page prints a failure for a success, so the refusal alone
-// does not prove that nothing was paid for; together with an order that still waits to
-// be submitted it does.
+// refused finds out what a refused commitOrder means. No error code but that of the token is
+// known, and one page prints a failure for a success, so a refusal proves that nothing was
+// paid for only together with an order that still waits to be submitted.
 func (o *Orders) refused(ctx context.Context, checkID string, refusal *vendors.Error) (vendors.Order, error) {
 	info, silent, err := o.lookUp(ctx, checkID)
 	switch {

@@ -62,8 +62,8 @@ func calls() map[string]wireCall {
 		"Reissue/submit": {
 			form: map[string]string{"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": workedCSR, "check_type": "2"},
 			good: `{"status":true,"data":{"reissue_id":"r1"}}`,
-			call: raw(reissueSubmit, field("order_id", "id"), field("reissue_type", reissuePlain), field("csr_type", reissueOwn),
-				field("csr_content", kit.CSR(workedRequest().CSR)), field("check_type", checkTypes[vendors.MethodHTTP])),
+			call: raw(reissueSubmit, field("order_id", "id"), field("reissue_type", "1"), field("csr_type", "2"),
+				field("csr_content", kit.CSR(workedRequest().CSR)), field("check_type", "2")),
 		},
 		"Reissue/orderReissue": {form: id, good: noReissues, call: raw(reissueList, field("order_id", "id"))},
 		"Product_info/lists": {
