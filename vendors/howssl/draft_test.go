@@ -242,6 +242,16 @@ func TestDraftIsComparedBeforeItIsPaidFor(t *testing.T) {
 	}
 }
 
+// What HowSSL tells is repeated within bounds.
+func TestErrorsAboutDraftsAreBounded(t *testing.T) {
+	f := newFake(t)
+	f.draft(validity("域名:" + strings.Repeat("a.", 2000) + "example<br>"))
+	_, err := f.orders.Prepare(t.Context(), workedRequest())
+	if err == nil || len(err.Error()) > 700 || !strings.Contains(err.Error(), "a.a.a") || !strings.Contains(err.Error(), "for shop.example.com") {
+		t.Errorf("err = %v", err)
+	}
+}
+
 // A draft that was just created here may be one of which nothing can be told, but a look-up
 // that failed is made again first.
 func TestDraftThatCannotBeLookedUp(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -238,6 +239,20 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 	}
 }
 
+// The ID may become the final one while it is being asked for.
+func TestFindSeesTheIDChange(t *testing.T) {
+	f := newFake(t)
+	f.expect(lookUpPath, nil, data(`{"order_id":"t1"}`))
+	f.expect("Order/getOrderInfo", map[string]string{"order_id": "t1"}, infoOf("11"))
+	f.after("Order/getOrderInfo", func() {
+		f.expect(lookUpPath, nil, data(`{"order_id":"o1"}`))
+		f.expect("Order/getOrderInfo", map[string]string{"order_id": "o1"}, infoOf("11"))
+	})
+	if ids, err := f.orders.Find(t.Context(), vendors.Lookup{PreparedID: "chk-1"}); err != nil || !slices.Equal(ids, []string{"o1"}) {
+		t.Errorf("found %v, %v", ids, err)
+	}
+}
+
 func TestPrepareRefusals(t *testing.T) {
 	change := func(f func(*vendors.OrderRequest)) vendors.OrderRequest {
 		req := workedRequest()
@@ -264,13 +279,19 @@ func TestPrepareRefusals(t *testing.T) {
 	if _, err := f.orders.Prepare(t.Context(), workedRequest()); !errors.Is(err, errNoDomainField) || vendors.VerdictOf(err) != vendors.Permanent {
 		t.Errorf("without a field for the domain: %v", err)
 	}
-	for body, want := range map[string]vendors.Verdict{
-		refusal: vendors.Permanent, data(`{}`): vendors.Retryable, `<html>`: vendors.Retryable, badToken: vendors.Permanent,
+	for a, want := range map[*answer]vendors.Verdict{
+		{body: refusal}: vendors.Permanent, {body: data(`{}`)}: vendors.Retryable, {body: badToken}: vendors.Permanent,
+		{body: `<html>`}: vendors.Retryable, {body: `<html>`, status: 502}: vendors.Retryable,
 	} {
 		f := newFake(t)
-		f.expect("Order/createOrder", nil, body)
-		if prepared, err := f.orders.Prepare(t.Context(), workedRequest()); prepared.ID != "" || err == nil || vendors.VerdictOf(err) != want {
-			t.Errorf("%s: %q, %v", body, prepared.ID, err)
+		f.answers["Order/createOrder"] = *a
+		prepared, err := f.orders.Prepare(t.Context(), workedRequest())
+		if prepared.ID != "" || err == nil || vendors.VerdictOf(err) != want {
+			t.Errorf("%s: %q, %v", a.body, prepared.ID, err)
+		}
+		// Each one may have left a draft behind.
+		if n := f.calls["Order/createOrder"]; n != 1 {
+			t.Errorf("%s: called %d times", a.body, n)
 		}
 	}
 }
