@@ -577,6 +577,18 @@ func TestErrorKeepsJSONBody(t *testing.T) {
 	}
 }
 
+func TestIsMissing(t *testing.T) {
+	for status, want := range map[int]bool{404: true, 405: true, 403: false, 400: false, 500: false} {
+		c, _, _ := newTestClient(t, answer(status, "<html>"))
+		if err := mustFail(t, c, t.Context(), effect()); IsMissing(err) != want {
+			t.Errorf("HTTP %d: %v", status, err)
+		}
+	}
+	if IsMissing(nil) || IsMissing(errors.New("404")) {
+		t.Error("not of a vendor")
+	}
+}
+
 func TestScrub(t *testing.T) {
 	c, _, _ := newTestClient(t, answer(200, "{}"))
 	for _, text := range []string{

@@ -3,6 +3,7 @@ package kit
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -35,6 +36,12 @@ func (c *Client) Refuse(call Call, err error) *vendors.Error {
 	e := c.Fail(call, "", "", err)
 	e.Verdict = vendors.Permanent
 	return e
+}
+
+// IsMissing reports whether a call failed because the service does not have it.
+func IsMissing(err error) bool {
+	e, ok := errors.AsType[*vendors.Error](err)
+	return ok && (e.HTTPStatus == http.StatusNotFound || e.HTTPStatus == http.StatusMethodNotAllowed)
 }
 
 const (
