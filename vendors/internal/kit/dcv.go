@@ -30,6 +30,18 @@ func (d DCV) Challenges() []vendors.Challenge {
 	return list
 }
 
+// For is what a method needs, if it is there. Without a method it is the file, or else the
+// record.
+func (d DCV) For(method vendors.Method) (ch vendors.Challenge, ok bool) {
+	if ch, ok = d.File(); method == vendors.MethodDNS || method == "" && !ok {
+		return d.Record()
+	}
+	if method != "" {
+		ch.Method = method
+	}
+	return ch, ok
+}
+
 // File is the file, if there is one that can be right.
 func (d DCV) File() (vendors.Challenge, bool) {
 	content, ok := fileContent(d.FileContent)

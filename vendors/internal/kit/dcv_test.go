@@ -43,3 +43,39 @@ func TestDCV(t *testing.T) {
 		}
 	}
 }
+
+func TestDCVForMethod(t *testing.T) {
+	both := DCV{FileName: "F.txt", FileContent: "c", DNSHost: "_h", DNSValue: "v", DNSType: "TXT"}
+	fileOnly, recordOnly := both, both
+	fileOnly.DNSHost, recordOnly.FileName = "", ""
+	file := vendors.Challenge{FileName: "F.txt", FileContent: "c"}
+	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_h", RecordType: "TXT", RecordValue: "v"}
+	for _, tt := range []struct {
+		values DCV
+		method vendors.Method
+		as     vendors.Method
+		want   *vendors.Challenge
+	}{
+		{both, "", vendors.MethodHTTP, &file},
+		{both, vendors.MethodHTTP, vendors.MethodHTTP, &file},
+		{both, vendors.MethodHTTPS, vendors.MethodHTTPS, &file},
+		{both, vendors.MethodDNS, vendors.MethodDNS, &record},
+		{fileOnly, vendors.MethodDNS, "", nil},
+		{recordOnly, vendors.MethodHTTP, "", nil},
+		{recordOnly, "", vendors.MethodDNS, &record},
+		{DCV{}, "", "", nil},
+	} {
+		got, ok := tt.values.For(tt.method)
+		if tt.want == nil {
+			if ok {
+				t.Errorf("%+v, %q: %+v", tt.values, tt.method, got)
+			}
+			continue
+		}
+		want := *tt.want
+		want.Method = tt.as
+		if !ok || got != want {
+			t.Errorf("%+v, %q: %+v, %v, want %+v", tt.values, tt.method, got, ok, want)
+		}
+	}
+}
