@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -52,11 +51,11 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 	for page := 1; page <= maxPages; page++ {
 		var list []productData
 		err := o.api.get(ctx, from, &list, field("page", strconv.Itoa(page)), field("size", strconv.Itoa(size)))
-		if e, ok := errors.AsType[*vendors.Error](err); ok && e.HTTPStatus == http.StatusNotFound && from == productList {
+		switch {
+		case kit.IsMissing(err) && from == productList:
 			from, page = productListEN, page-1
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
 		}
 		have := len(products)

@@ -161,7 +161,7 @@ func (i orderInfo) differs(foreign bool, req vendors.OrderRequest) (got, want st
 	case len(names) > 0 && !sameNames(names, req.Names):
 		return strings.Join(names, ", "), strings.Join(req.Names, ", ")
 	case !foreign && i.Product != "" && i.Product != req.Product:
-		return fmt.Sprintf("the product %.40q", i.Product), req.Product
+		return fmt.Sprintf("the product %q", i.Product), req.Product
 	case slices.Contains([]string{"12", "24", "36", "48", "60"}, i.Months) && i.Months != term:
 		return i.Months + " months", term
 	}

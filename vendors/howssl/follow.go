@@ -15,11 +15,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// Status implements vendors.Vendor. An order that is being reissued is pending: its
-// ID stays, and the old certificate is of no use.
-//
-// An order under review is refreshed first: whether getOrderInfo does that by itself is not
-// documented. Documented: only such an order has proofs in getValidity_info.
+// Status implements vendors.Vendor. An order that is being reissued is pending: its ID stays,
+// and the old certificate is of no use. One under review is refreshed first: whether
+// getOrderInfo does that is not documented. Documented: only such an order has proofs.
 func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, error) {
 	info, err := o.known(ctx, orderID)
 	if err == nil && info.Status == statusReview {

@@ -35,11 +35,13 @@ func (i orderInfo) known() bool { return statuses[i.Status].words != "" }
 
 // describe is the status with its meaning, for people.
 func (i orderInfo) describe() string {
-	if words := statuses[i.Status].words; words != "" {
+	switch words := statuses[i.Status].words; {
+	case words != "":
 		return i.Status + " (" + words + ")"
+	case len(i.Status) > 16:
+		return "no code (unknown)" // whatever it is, secrets are longer
 	}
-	// Nothing bounds what is no code.
-	return fmt.Sprintf("%.20q (unknown)", i.Status)
+	return fmt.Sprintf("%q (unknown)", i.Status)
 }
 
 // order is what getOrderInfo alone tells of an order. No readable page has the end of the
