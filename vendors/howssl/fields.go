@@ -27,9 +27,9 @@ var orderFields = []struct{ our, their string }{
 }
 
 // howToAsk ends errors about the names of fields.
-const howToAsk = `ask HowSSL's support: "What does /Home/Order/createOrder call the field that takes the domain, ` +
-	`and is one name written into it as it is?" The page kancloud.cn/howssl/api_certificate/2252015 ` +
-	"is public up to company_address only, which stands before that field; see docs/howssl.md"
+const howToAsk = `read the page kancloud.cn/howssl/api_certificate/2252015 on from company_address, where all known copies end, ` +
+	`or ask HowSSL's support: "What does /Home/Order/createOrder call the field that takes the domain, ` +
+	`and is one name written into it as it is?" See docs/howssl.md`
 
 var errNoDomainField = errors.New("create_order_field: the field domains has no name, and a guess may cost money; " + howToAsk +
 	". Give the answer as: create_order_field domains <their field>; or list orders that were created at HowSSL as: check_id <id> <name...>")

@@ -31,7 +31,7 @@ func init() {
 // HowSSL orders certificates from HowSSL. The account needs a balance and permission
 // to use the API.
 //
-// HowSSL's documents do not show how an order names its domain. Either say so in
+// It is not known what HowSSL calls the domain of an order. Either say so in
 // create_order_fields, or prepare orders at HowSSL and list them in check_ids.
 type HowSSL struct {
 	// REQUIRED. The account's API token, from the API settings of HowSSL's
@@ -52,8 +52,8 @@ type Options struct {
 	// organization_phone, organization_address, organization_city,
 	// organization_state, organization_country, organization_postal_code.
 	//
-	// REQUIRED for domains, unless every name is in check_ids, as the public documents
-	// do not show that field; ask HowSSL. The default of dcv_method, check_way, is
+	// REQUIRED for domains, unless every name is in check_ids: all known copies of
+	// HowSSL's documents end before that field. The default of dcv_method, check_way, is
 	// assumed from sibling calls. Countries and postal codes are not sent without a
 	// name. All others have the documented one.
 	CreateOrderFields map[string]string `json:"create_order_fields,omitempty"`

@@ -111,15 +111,16 @@ func TestProvision(t *testing.T) {
 		`{"token":"x","endpoint":"http://api.howssl.com",` + domains + `}`: "endpoint: api.howssl.com would send the credential in the clear",
 		`{"token":"x","test_service":true,` + domains + `}`:                "test_service: api.howssl.com is not on this machine",
 		`{"token":"x","timeout":-1,` + domains + `}`:                       "timeout: must not be negative",
-		`{"token":"x"}`: `create_order_field: the field domains has no name, and a guess may cost money; ask HowSSL's support: ` +
+		`{"token":"x"}`: `create_order_field: the field domains has no name, and a guess may cost money; read the page ` +
+			"kancloud.cn/howssl/api_certificate/2252015 on from company_address, where all known copies end, or ask HowSSL's support: " +
 			`"What does /Home/Order/createOrder call the field that takes the domain, and is one name written into it as it is?" ` +
-			"The page kancloud.cn/howssl/api_certificate/2252015 is public up to company_address only, which stands before that field; see docs/howssl.md. " +
+			"See docs/howssl.md. " +
 			"Give the answer as: create_order_field domains <their field>; or list orders that were created at HowSSL as: check_id <id> <name...>",
 		`{"token":"x","create_order_fields":{"country":"c"}}`:                      "create_order_field: the field domains has no name",
 		`{"token":"x","create_order_fields":{"domain":"d"}}`:                       `there is no field "domain"; known fields are: product, term,`,
-		`{"token":"x","create_order_fields":{"domains":" "}}`:                      `domains cannot be called ""; if the name is not known, ask HowSSL's support: "What does`,
+		`{"token":"x","create_order_fields":{"domains":" "}}`:                      `domains cannot be called ""; if the name is not known, read the page kancloud.cn/`,
 		`{"token":"x","create_order_fields":{"domains":"Token"}}`:                  `domains cannot be called "Token"`,
-		`{"token":"x","create_order_fields":{"domains":"csr"}}`:                    `csr and domains are both called "csr"; if a name is not known, ask HowSSL's support: "What does`,
+		`{"token":"x","create_order_fields":{"domains":"csr"}}`:                    `csr and domains are both called "csr"; if a name is not known, read the page kancloud.cn/`,
 		`{"token":"x","create_order_fields":{"domains":"d","dcv_method":"d"}}`:     `domains and dcv_method are both called "d"`,
 		`{"token":"x","check_ids":[{"id":"c","names":["a.example","a.example"]}]}`: "a.example is a name of both c and c",
 	} {
