@@ -67,14 +67,13 @@ func (w *world) startDigiCert(f *fuse, change func(*flow)) *process {
 
 func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
-	client, err := howssl.New(howssl.Settings{
-		Token: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
-		CreateOrderFields: map[string]string{"domains": "domains"},
-		Transport:         fusedTransport{f, w.ca.Transport()},
+	client, err := howssl.New(howssl.Config{
+		Secret: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
+		Transport: fusedTransport{f, w.ca.Transport()},
 		Description: vendors.Description{
 			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
 		},
-	})
+	}, howssl.Options{CreateOrderFields: map[string]string{"domains": "domains"}})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

@@ -62,14 +62,13 @@ func startDigiCert(w *world, f *fuse) *process {
 
 func startHowSSL(w *world, f *fuse) *process {
 	w.tb.Helper()
-	client, err := howssl.New(howssl.Settings{
-		Token: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
-		CreateOrderFields: map[string]string{"domains": "domains"},
-		Transport:         fusedTransport{f, w.ca.Transport()},
+	client, err := howssl.New(howssl.Config{
+		Secret: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
+		Transport: fusedTransport{f, w.ca.Transport()},
 		Description: vendors.Description{
 			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
 		},
-	})
+	}, howssl.Options{CreateOrderFields: map[string]string{"domains": "domains"}})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

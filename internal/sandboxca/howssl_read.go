@@ -100,7 +100,7 @@ func (d *howssl) orderInfo(c *howsslCall) answer {
 		case quirks.StatusAsText:
 			status = strconv.Itoa(code)
 		}
-		validity, err := json.Marshal(validityStatus(o))
+		validity, err := json.Marshal(validityStatus(o, quirks))
 		if err != nil {
 			return d.refuse(c, err.Error())
 		}
@@ -117,12 +117,16 @@ func (d *howssl) orderInfo(c *howsslCall) answer {
 }
 
 // validityStatus is display text, and a number for each name.
-func validityStatus(o howsslOrder) []map[string]any {
+func validityStatus(o howsslOrder, quirks HowSSLQuirks) []map[string]any {
 	list := []map[string]any{}
-	if len(o.chain) == 0 {
+	of := o.draft.Order
+	switch {
+	case len(o.chain) > 0:
+		of = o.head()
+	case quirks.NamelessDrafts:
 		return list
 	}
-	for _, n := range o.head().Names {
+	for _, n := range of.Names {
 		status := 2
 		if n.Verified {
 			status = 1

@@ -1,11 +1,14 @@
 package howssl
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // maxYears is the longest term: 12, 24, 36, 48 and 60 months are documented (page
@@ -20,39 +23,69 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	if cfg.Product == "" && o.fields["domains"] != "" {
 		problems = append(problems, errors.New("product: missing, for example comodo-positivessl-dv"))
 	}
-	if t := cfg.Term; t.Years != 0 && t.Days != 0 || t.Days%365 != 0 || months(t) < 12 || months(t) > 12*maxYears {
-		problems = append(problems, fmt.Errorf("term: must be whole years, 1y to %dy, got %dy %dd", maxYears, t.Years, t.Days))
-	}
+	_, err := kit.Years(cfg.Term, maxYears)
+	problems = append(problems, err, kit.Country("contact", cfg.Contact.Country))
 	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
 		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
 	}
-	c, org := cfg.Contact, cfg.Organization
-	if c != (vendors.Contact{}) || org != nil {
-		problems = append(problems, missing("contact", []field{
-			{"first_name", c.FirstName}, {"last_name", c.LastName}, {"email", c.Email}, {"phone", c.Phone}, {"job_title", c.JobTitle},
-		}))
+	if cfg.Contact != (vendors.Contact{}) || cfg.Organization != nil {
+		problems = append(problems, kit.Missing("contact", cfg.Contact.Fields(), "first_name", "last_name", "email", "phone", "job_title"))
 	}
-	if org != nil {
-		problems = append(problems, missing("organization", []field{
-			{"name", org.Name}, {"phone", org.Phone}, {"address", org.Address}, {"city", org.City}, {"state", org.State},
-		}))
+	if cfg.Organization != nil {
+		problems = append(problems, kit.Country("organization", cfg.Organization.Country),
+			kit.Missing("organization", cfg.Organization.Fields(), "name", "phone", "address", "city", "state"))
 	}
 	return errors.Join(problems...)
 }
 
-// missing names the blank ones of fields that createOrder requires.
-func missing(block string, fields []field) error {
-	var names []string
-	for _, f := range fields {
-		if strings.TrimSpace(f.value) == "" {
-			names = append(names, f.name)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s: missing %s", block, strings.Join(names, ", "))
-}
-
 // months is a term as the API takes it; 365 days count as a year.
 func months(t vendors.Term) int { return 12 * (t.Years + t.Days/365) }
+
+// Products implements vendors.ProductLister, page by page until there is nothing new: no
+// page of the documents tells the largest size (2252013).
+func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
+	const size, maxPages = 100, 50
+	from := productList
+	var products []vendors.Product
+	seen := make(map[string]bool)
+	for page := 1; page <= maxPages; page++ {
+		var list []productData
+		err := o.api.get(ctx, from, &list, field("page", strconv.Itoa(page)), field("size", strconv.Itoa(size)))
+		switch {
+		case kit.IsMissing(err) && from == productList:
+			from, page = productListEN, page-1
+			continue
+		case err != nil:
+			return nil, err
+		}
+		have := len(products)
+		for _, p := range list {
+			if !seen[p.Code] {
+				seen[p.Code], products = true, append(products, p.product())
+			}
+		}
+		if len(products) == have {
+			break
+		}
+	}
+	return products, nil
+}
+
+func (p productData) product() vendors.Product {
+	product := vendors.Product{
+		Code:       p.Code,
+		Name:       p.Name,
+		Validation: strings.ToLower(p.AuditType),
+		Wildcard:   p.DomainType == "3" || p.DomainType == "4",
+		Prices:     make(map[int]string),
+	}
+	if p.DomainType == "1" || p.DomainType == "3" {
+		product.MaxNames = 1
+	}
+	for _, row := range p.Prices {
+		if months, err := strconv.Atoi(row.Months); err == nil && row.Price != "" {
+			product.Prices[months] = row.Price
+		}
+	}
+	return product
+}

@@ -40,7 +40,7 @@ func TestConformanceAssumingOtherAnswers(t *testing.T) {
 		},
 		"other names": {
 			Fields: sandboxca.HowSSLFields{CheckWay: "dcv_way"}, EnglishProducts: true,
-			CommitValidInfo: "null", ReissueRecords: true,
+			CommitValidInfo: "null", ReissueRecords: true, NamelessDrafts: true,
 		},
 		"proofs as text":          {ValidInfoText: true},
 		"success told as refusal": {CommitRefusedAfterCharge: true, CommitValidInfo: "absent"},
@@ -104,10 +104,10 @@ func newService(t *testing.T, quirks *sandboxca.HowSSLQuirks) *service {
 // open returns a vendor at the service.
 func (s *service) open(base, token string, ids ...CheckID) *Orders {
 	s.t.Helper()
-	v, err := New(Settings{
-		Token: token, Endpoint: base, Logger: s.logger, CreateOrderFields: s.fields, CheckIDs: ids,
+	v, err := New(Config{
+		Secret: token, Endpoint: base, Logger: s.logger,
 		Description: vendors.Description{Name: "howssl", Account: "api.example", Portal: "the console"},
-	})
+	}, Options{CreateOrderFields: s.fields, CheckIDs: ids})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -15,8 +15,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // fake is a strict service: it fails the test on any request that is not exactly
@@ -46,11 +46,9 @@ func newFake(t testing.TB, ids ...CheckID) *fake {
 	core, logs := observer.New(zap.DebugLevel)
 	f.logs = logs
 	var err error
-	f.orders, err = New(Settings{
-		Token: testToken, Endpoint: srv.URL, Logger: zap.New(core),
-		CreateOrderFields: map[string]string{"domains": domainField}, CheckIDs: ids,
-		Description: vendors.Description{Name: "howssl"},
-	})
+	f.orders, err = New(
+		Config{Secret: testToken, Endpoint: srv.URL, Logger: zap.New(core), Description: vendors.Description{Name: "howssl"}},
+		Options{CreateOrderFields: map[string]string{"domains": domainField}, CheckIDs: ids})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,9 +173,11 @@ func response(status int, body []byte) *http.Response {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))}
 }
 
-func mustHTTP(t testing.TB, transport http.RoundTripper) *vendorhttp.Client {
+func mustHTTP(t testing.TB, transport http.RoundTripper) *kit.Client {
 	t.Helper()
-	c, err := vendorhttp.New(vendorhttp.Config{Vendor: "howssl", BaseURL: "https://127.0.0.1", Secrets: []string{testToken}, Transport: transport})
+	c, err := kit.NewClient(Config{
+		Description: vendors.Description{Name: "howssl"}, Endpoint: "https://127.0.0.1", Secret: testToken, Transport: transport,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,66 +2,69 @@ package howssl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Find implements vendors.Finder. HowSSL knows an order by its check_id, which the
-// ledger has since before commitOrder. What it cannot tell is that there will be no
-// order: "not submitted" may also mean that the commit waits in a queue, and
-// refusals have no known reasons. Then a person has to look.
+// Find implements vendors.Finder. HowSSL knows an order by its check_id, which the ledger has
+// since before commitOrder. It cannot tell that there will be no order: "not submitted" may
+// mean that the commit waits in a queue, and refusals have no known reasons.
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	if req.PreparedID == "" {
 		return nil, nil // commitOrder was never sent
 	}
-	orderID, info, err := o.lookUp(ctx, req.PreparedID)
-	if isRefused(err) {
-		e := err.(*vendors.Error) //nolint:errorlint // isRefused has seen it
-		e.Err = undecided{fmt.Sprintf("what became of check_id %s cannot be told", req.PreparedID)}
-		return nil, e
-	}
-	if err != nil {
+	info, refusal, err := o.lookUp(ctx, req.PreparedID)
+	switch {
+	case refusal != nil:
+		refusal.Err = fmt.Errorf("%w: what became of check_id %s is not told", vendors.ErrUndecidable, req.PreparedID)
+		return nil, refusal
+	case err != nil:
 		return nil, err
+	case info.known() && info.Status != statusDraft:
+		return []string{info.ID}, nil
 	}
-	if info.known() && info.status() != statusDraft {
-		return []string{orderID}, nil
-	}
-	return nil, &vendors.Error{
-		Vendor: o.about.Name, Endpoint: getOrderInfo.name, Verdict: vendors.Retryable,
-		Err: undecided{fmt.Sprintf("order %s of check_id %s is %s, which does not prove that it was not paid for: a commit may wait in a queue",
-			orderID, req.PreparedID, info.describe())},
-	}
+	return nil, o.api.Fail(getOrderInfo, "", "", fmt.Errorf(
+		"%w: order %s of check_id %s is %s, which does not prove that it was not paid for: a commit may wait in a queue",
+		vendors.ErrUndecidable, info.ID, req.PreparedID, info.describe()))
 }
-
-// undecided is why Find cannot tell whether there is an order.
-type undecided struct{ why string }
-
-func (u undecided) Error() string        { return u.why }
-func (u undecided) Is(target error) bool { return target == vendors.ErrUndecidable }
 
 // lookUp tells the order of a check_id and where it stands. Documented: the order ID
 // may change when the order is committed, so it is asked for again afterwards.
-func (o *Orders) lookUp(ctx context.Context, checkID string) (orderID string, info orderInfo, err error) {
+func (o *Orders) lookUp(ctx context.Context, checkID string) (info orderInfo, refusal *vendors.Error, err error) {
 	for range 2 {
 		var found placed
-		if err := o.client.into(ctx, fromCheckID, &found, field{"check_id", checkID}); err != nil {
-			return "", orderInfo{}, err
+		refusal, err = o.api.ask(ctx, fromCheckID, &found, field("check_id", checkID))
+		if err == nil && refusal == nil && found.OrderID == "" {
+			err = o.api.notTold(fromCheckID, "order_id")
 		}
-		id := found.OrderID.Word()
-		switch id {
-		case "":
-			return "", orderInfo{}, o.client.unclear(fromCheckID, errors.New("answer has no order_id"))
-		case orderID:
-			return orderID, info, nil
+		if refusal != nil || err != nil || found.OrderID == info.ID {
+			return info, refusal, err
 		}
-		if info, err = o.info(ctx, id); err != nil {
-			return "", orderInfo{}, err
-		}
-		if orderID = id; info.status() == statusDraft {
-			break
+		info, refusal, err = o.info(ctx, found.OrderID)
+		if refusal != nil || err != nil || info.Status == statusDraft {
+			return info, refusal, err
 		}
 	}
-	return orderID, info, nil
+	return info, nil, nil
+}
+
+// info tells where an order stands.
+func (o *Orders) info(ctx context.Context, orderID string) (info orderInfo, refusal *vendors.Error, err error) {
+	refusal, err = o.api.ask(ctx, getOrderInfo, &info, field("order_id", orderID))
+	if err == nil && refusal == nil && info.Status == "" {
+		err = o.api.notTold(getOrderInfo, "order_status")
+	}
+	info.ID = orderID
+	return info, refusal, err
+}
+
+// known is info for an order that is expected to be there. Its ID is the only thing
+// that getOrderInfo can refuse, besides the token.
+func (o *Orders) known(ctx context.Context, orderID string) (orderInfo, error) {
+	info, refusal, err := o.info(ctx, orderID)
+	if refusal != nil {
+		refusal.Err, err = vendors.ErrNotFound, refusal
+	}
+	return info, err
 }

@@ -17,6 +17,7 @@ func TestStatusCodes(t *testing.T) {
 		"9": vendors.StatusExpired, "11": vendors.StatusPending, `" 11 "`: vendors.StatusPending, "13": vendors.StatusRejected,
 		"1": vendors.StatusUnknown, "2": vendors.StatusUnknown, "10": vendors.StatusUnknown, "-3": vendors.StatusUnknown,
 		"true": vendors.StatusUnknown, "3.0": vendors.StatusUnknown, `"completed"`: vendors.StatusUnknown,
+		`"` + strings.Repeat("s3cr3t", 3) + `"`: vendors.StatusUnknown,
 	} {
 		f := newFake(t)
 		f.expect("Order/getOrderInfo", map[string]string{"order_id": "id"}, infoOf(status))
@@ -25,7 +26,7 @@ func TestStatusCodes(t *testing.T) {
 		f.expect("Reissue/orderReissue", nil, noReissues)
 		f.expect("Order/getCertificate", nil, data(`{"ca_order_id":480111210,"certificate":{"cert":`+quotedPEM("leaf")+`,"ca_cert":`+quotedPEM("ca")+`}}`))
 		got, err := f.orders.Status(t.Context(), "id")
-		if err != nil || got.Status != want || got.ID != "id" || got.RawStatus == "" {
+		if err != nil || got.Status != want || got.ID != "id" || got.RawStatus == "" || strings.Contains(got.RawStatus, "s3cr") {
 			t.Errorf("%s: %+v, %v", status, got, err)
 		}
 		switch want {

@@ -30,14 +30,14 @@ func FuzzVendorAnswer(f *testing.F) {
 	var status int
 	var body []byte
 	orders := newFake(f).orders
-	orders.client.http = mustHTTP(f, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+	orders.api.Client = mustHTTP(f, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		_, err := io.Copy(io.Discard, r.Body)
 		return response(status, body), err
 	}))
 
 	f.Fuzz(func(t *testing.T, httpStatus int, answerBody []byte) {
 		status, body = 200+(httpStatus%400+400)%400, answerBody
-		clear(orders.committed)
+		orders.committed.Clear()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		req := workedRequest()
@@ -51,7 +51,7 @@ func FuzzVendorAnswer(f *testing.F) {
 			if !ok {
 				t.Fatalf("error is a %T", err)
 			}
-			told := isRefused(err) || errors.Is(err, vendors.ErrBalance) || errors.Is(err, vendors.ErrCredential)
+			told := errors.Is(err, errRefused) || errors.Is(err, vendors.ErrBalance) || errors.Is(err, vendors.ErrCredential)
 			if e.Verdict != vendors.Uncertain && !told && e.HTTPStatus != 429 {
 				t.Errorf("verdict %v: %v", e.Verdict, err)
 			}

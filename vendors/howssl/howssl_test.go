@@ -100,8 +100,8 @@ func TestProvision(t *testing.T) {
 		if got := h.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
 		}
-		if h.client.token != tt.token {
-			t.Errorf("%s: token %q", tt.config, h.client.token)
+		if h.api.token != tt.token {
+			t.Errorf("%s: token %q", tt.config, h.api.token)
 		}
 	}
 	for config, want := range map[string]string{
@@ -111,12 +111,16 @@ func TestProvision(t *testing.T) {
 		`{"token":"x","endpoint":"http://api.howssl.com",` + domains + `}`: "endpoint: api.howssl.com would send the credential in the clear",
 		`{"token":"x","test_service":true,` + domains + `}`:                "test_service: api.howssl.com is not on this machine",
 		`{"token":"x","timeout":-1,` + domains + `}`:                       "timeout: must not be negative",
-		`{"token":"x"}`: "create_order_field: the field domains has no name",
+		`{"token":"x"}`: `create_order_field: the field domains has no name, and a guess may cost money; read the page ` +
+			"kancloud.cn/howssl/api_certificate/2252015 on from company_address, where all known copies end, or ask HowSSL's support: " +
+			`"What does /Home/Order/createOrder call the field that takes the domain, and is one name written into it as it is?" ` +
+			"See docs/howssl.md. " +
+			"Give the answer as: create_order_field domains <their field>; or list orders that were created at HowSSL as: check_id <id> <name...>",
 		`{"token":"x","create_order_fields":{"country":"c"}}`:                      "create_order_field: the field domains has no name",
 		`{"token":"x","create_order_fields":{"domain":"d"}}`:                       `there is no field "domain"; known fields are: product, term,`,
-		`{"token":"x","create_order_fields":{"domains":" "}}`:                      `domains cannot be called ""`,
+		`{"token":"x","create_order_fields":{"domains":" "}}`:                      `domains cannot be called ""; if the name is not known, read the page kancloud.cn/`,
 		`{"token":"x","create_order_fields":{"domains":"Token"}}`:                  `domains cannot be called "Token"`,
-		`{"token":"x","create_order_fields":{"domains":"csr"}}`:                    `csr and domains are both called "csr"`,
+		`{"token":"x","create_order_fields":{"domains":"csr"}}`:                    `csr and domains are both called "csr"; if a name is not known, read the page kancloud.cn/`,
 		`{"token":"x","create_order_fields":{"domains":"d","dcv_method":"d"}}`:     `domains and dcv_method are both called "d"`,
 		`{"token":"x","check_ids":[{"id":"c","names":["a.example","a.example"]}]}`: "a.example is a name of both c and c",
 	} {
@@ -152,7 +156,7 @@ func TestCheckConfig(t *testing.T) {
 		cfg  vendors.OrderConfig
 		want []string
 	}{
-		{vendors.OrderConfig{}, []string{"product: missing", "term: must be whole years, 1y to 5y"}},
+		{vendors.OrderConfig{}, []string{"product: missing", "term: must be 1y to 5y"}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Years = 6 }), []string{"term: "}},
 		{change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 90} }), []string{"term: "}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Days = 365 }), []string{"term: "}},
@@ -160,6 +164,8 @@ func TestCheckConfig(t *testing.T) {
 		{change(func(c *vendors.OrderConfig) { c.Contact.Email = "a@b" }), []string{"contact: missing first_name, last_name, phone, job_title"}},
 		{change(func(c *vendors.OrderConfig) { c.Organization = new(vendors.Organization) }),
 			[]string{"contact: missing first_name", "organization: missing name, phone, address, city, state"}},
+		{change(func(c *vendors.OrderConfig) { c.Contact.Country = "England" }), []string{"contact: country must be a two-letter code"}},
+		{change(func(c *vendors.OrderConfig) { c.Organization = &vendors.Organization{Country: "44"} }), []string{"organization: country must be a two-letter code"}},
 	} {
 		err := o.CheckConfig(tt.cfg)
 		if err == nil {

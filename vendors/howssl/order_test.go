@@ -3,7 +3,10 @@ package howssl
 import (
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,6 +60,28 @@ func TestPlacedOrder(t *testing.T) {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// The example of the documents, as it is printed and with the doubled backslash that one
+// page has in it.
+func TestDocumentedAnswerOfCommitOrder(t *testing.T) {
+	const hash = "d7fa0361c38eeec20d51779f86fd5ae213bc2cc32e6a58eb47331cf78c6c977e"
+	want := vendors.Order{ID: "wcvt0va3wq", Status: vendors.StatusPending, Challenges: []vendors.Challenge{
+		{Method: vendors.MethodHTTP, FileName: "2B03BB19C9A8AF1ABE9A33F60E0954A2.txt", FileContent: hash + "\ncomodoca.com"},
+		{Method: vendors.MethodDNS, RecordName: "_2b03bb19c9a8af1abe9a33f60e0954a2", RecordType: "CNAME",
+			RecordValue: hash[:32] + "." + hash[32:] + ".comodoca.com"},
+	}}
+	for _, name := range []string{"commit_order.json", "commit_order_escaped.json"} {
+		body, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFake(t)
+		f.expect("Order/commitOrder", map[string]string{"check_id": "chk-1"}, string(body))
+		if got, err := f.orders.Place(t.Context(), workedRequest()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v, %v\nwant %+v", name, got, err, want)
+		}
 	}
 }
 
@@ -137,14 +162,14 @@ func TestCommitIsNeverSentTwice(t *testing.T) {
 func TestCommitThatNeverLeftMayBeSentAgain(t *testing.T) {
 	f := newFake(t)
 	f.expect("Order/commitOrder", nil, data(`{"order_id":"o1"}`))
-	working := f.orders.client.http
-	f.orders.client.http = mustHTTP(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
+	working := f.orders.api.Client
+	f.orders.api.Client = mustHTTP(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
 		return nil, errors.New("connection refused")
 	}))
 	if _, err := f.orders.Place(t.Context(), workedRequest()); vendors.VerdictOf(err) != vendors.Retryable {
 		t.Fatalf("err = %v", err)
 	}
-	f.orders.client.http = working
+	f.orders.api.Client = working
 	if order, err := f.orders.Place(t.Context(), workedRequest()); err != nil || order.ID != "o1" {
 		t.Errorf("%+v, %v", order, err)
 	}
@@ -199,8 +224,8 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, _, err := o.lookUp(t.Context(), prepared.ID)
-	if err != nil {
+	before, refusal, err := o.lookUp(t.Context(), prepared.ID)
+	if err != nil || refusal != nil {
 		t.Fatal(err)
 	}
 	req.PreparedID = prepared.ID
@@ -209,8 +234,22 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := o.Find(t.Context(), vendors.Lookup{PreparedID: prepared.ID})
-	if err != nil || len(found) != 1 || found[0] != order.ID || before == order.ID {
-		t.Errorf("found %v, %v; placed %s, before %s", found, err, order.ID, before)
+	if err != nil || len(found) != 1 || found[0] != order.ID || before.ID == order.ID {
+		t.Errorf("found %v, %v; placed %s, before %s", found, err, order.ID, before.ID)
+	}
+}
+
+// The ID may become the final one while it is being asked for.
+func TestFindSeesTheIDChange(t *testing.T) {
+	f := newFake(t)
+	f.expect(lookUpPath, nil, data(`{"order_id":"t1"}`))
+	f.expect("Order/getOrderInfo", map[string]string{"order_id": "t1"}, infoOf("11"))
+	f.after("Order/getOrderInfo", func() {
+		f.expect(lookUpPath, nil, data(`{"order_id":"o1"}`))
+		f.expect("Order/getOrderInfo", map[string]string{"order_id": "o1"}, infoOf("11"))
+	})
+	if ids, err := f.orders.Find(t.Context(), vendors.Lookup{PreparedID: "chk-1"}); err != nil || !slices.Equal(ids, []string{"o1"}) {
+		t.Errorf("found %v, %v", ids, err)
 	}
 }
 
@@ -240,13 +279,19 @@ func TestPrepareRefusals(t *testing.T) {
 	if _, err := f.orders.Prepare(t.Context(), workedRequest()); !errors.Is(err, errNoDomainField) || vendors.VerdictOf(err) != vendors.Permanent {
 		t.Errorf("without a field for the domain: %v", err)
 	}
-	for body, want := range map[string]vendors.Verdict{
-		refusal: vendors.Permanent, data(`{}`): vendors.Retryable, `<html>`: vendors.Retryable, badToken: vendors.Permanent,
+	for a, want := range map[*answer]vendors.Verdict{
+		{body: refusal}: vendors.Permanent, {body: data(`{}`)}: vendors.Retryable, {body: badToken}: vendors.Permanent,
+		{body: `<html>`}: vendors.Retryable, {body: `<html>`, status: 502}: vendors.Retryable,
 	} {
 		f := newFake(t)
-		f.expect("Order/createOrder", nil, body)
-		if prepared, err := f.orders.Prepare(t.Context(), workedRequest()); prepared.ID != "" || err == nil || vendors.VerdictOf(err) != want {
-			t.Errorf("%s: %q, %v", body, prepared.ID, err)
+		f.answers["Order/createOrder"] = *a
+		prepared, err := f.orders.Prepare(t.Context(), workedRequest())
+		if prepared.ID != "" || err == nil || vendors.VerdictOf(err) != want {
+			t.Errorf("%s: %q, %v", a.body, prepared.ID, err)
+		}
+		// Each one may have left a draft behind.
+		if n := f.calls["Order/createOrder"]; n != 1 {
+			t.Errorf("%s: called %d times", a.body, n)
 		}
 	}
 }
@@ -297,12 +342,19 @@ func TestProducts(t *testing.T) {
 		{"product_name":"PositiveSSL","product_code":"comodo-positivessl-dv","audit_type":"DV","domain_type":"1",
 		 "prices_info":"[{\"label\":\"12\",\"currency\":\"USD\",\"real_price\":\"49\",\"price\":\"6.95\"},{\"label\":24,\"price\":12.5},{\"label\":\"x\"}]"},
 		{"product_code":"multi","audit_type":"OV","domain_type":4,"prices_info":"broken"}]`)
+	// The service has smaller pages than are asked for, and the last one over and over.
+	last := data(`[{"product_code":"multi"},{"product_code":"last","domain_type":"3"}]`)
 	f.answers["Product_info/lists"] = answer{status: 404, body: "<html>"}
 	f.expect("ProductInfo/lists", map[string]string{"page": "1", "size": "100"}, list)
+	f.after("ProductInfo/lists", func() {
+		page := f.calls["ProductInfo/lists"] + 1
+		f.expect("ProductInfo/lists", map[string]string{"page": strconv.Itoa(page), "size": "100"}, last)
+	})
 	got, err := f.orders.Products(t.Context())
 	want := []vendors.Product{
 		{Code: "comodo-positivessl-dv", Name: "PositiveSSL", Validation: "dv", MaxNames: 1, Prices: map[int]string{12: "6.95", 24: "12.5"}},
 		{Code: "multi", Validation: "ov", Wildcard: true, Prices: map[int]string{}},
+		{Code: "last", Wildcard: true, MaxNames: 1, Prices: map[int]string{}},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)

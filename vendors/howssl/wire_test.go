@@ -3,11 +3,14 @@ package howssl
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // wireCall is a call with the exact form it must send and a good answer.
@@ -22,11 +25,8 @@ type wireCall struct {
 // request straight from the client.
 func calls() map[string]wireCall {
 	id := map[string]string{"order_id": "id"}
-	raw := func(ep endpoint, fields ...field) func(context.Context, *Orders) error {
-		return func(ctx context.Context, o *Orders) error {
-			_, err := o.client.call(ctx, ep, fields...)
-			return err
-		}
+	raw := func(call kit.Call, fields ...kit.Field) func(context.Context, *Orders) error {
+		return func(ctx context.Context, o *Orders) error { return o.api.get(ctx, call, nil, fields...) }
 	}
 	return map[string]wireCall{
 		"User/AccountInfo": {form: map[string]string{}, good: data(`{"user_amount":"0.00"}`), call: raw(accountInfo)},
@@ -36,7 +36,7 @@ func calls() map[string]wireCall {
 				"check_way": "FILE", "auto_info": "1",
 			},
 			good: data(`{"check_id":"chk-1"}`),
-			call: func(ctx context.Context, o *Orders) error { _, err := o.Prepare(ctx, workedRequest()); return err },
+			call: func(ctx context.Context, o *Orders) error { _, err := o.create(ctx, workedRequest()); return err },
 		},
 		"Order/commitOrder": {
 			form: map[string]string{"check_id": "chk-1"}, good: data(`{"order_id":"id"}`), paid: true,
@@ -44,15 +44,15 @@ func calls() map[string]wireCall {
 		},
 		"Order/fromCheck_idToOrder_id": {
 			form: map[string]string{"check_id": "chk-1"}, good: `{"status":true,"data":{"order_id":"id"}}`,
-			call: raw(fromCheckID, field{"check_id", "chk-1"}),
+			call: raw(fromCheckID, field("check_id", "chk-1")),
 		},
 		"Order/getOrderInfo": {
 			form: id, good: infoOf("0"),
 			call: func(ctx context.Context, o *Orders) error { _, err := o.Status(ctx, "id"); return err },
 		},
-		"Order/getValidity_info": {form: id, good: data(`{"valid_info":"sentence"}`), call: raw(getValidInfo, field{"order_id", "id"})},
-		"Order/getCertificate":   {form: id, good: data(`{}`), call: raw(getCertificate, field{"order_id", "id"})},
-		"Order/cancelOrder":      {form: id, good: ok, call: raw(cancelOrder, field{"order_id", "id"})},
+		"Order/getValidity_info": {form: id, good: data(`{"valid_info":"sentence"}`), call: raw(getValidInfo, field("order_id", "id"))},
+		"Order/getCertificate":   {form: id, good: data(`{}`), call: raw(getCertificate, field("order_id", "id"))},
+		"Order/cancelOrder":      {form: id, good: ok, call: raw(cancelOrder, field("order_id", "id"))},
 		"Order/refreshOrder": {
 			form: id, good: ok,
 			call: func(ctx context.Context, o *Orders) error {
@@ -62,10 +62,10 @@ func calls() map[string]wireCall {
 		"Reissue/submit": {
 			form: map[string]string{"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": workedCSR, "check_type": "2"},
 			good: `{"status":true,"data":{"reissue_id":"r1"}}`,
-			call: raw(reissueSubmit, field{"order_id", "id"}, field{"reissue_type", reissuePlain}, field{"csr_type", reissueOwn},
-				field{"csr_content", csrPEM(workedRequest().CSR)}, field{"check_type", checkTypes[vendors.MethodHTTP]}),
+			call: raw(reissueSubmit, field("order_id", "id"), field("reissue_type", "1"), field("csr_type", "2"),
+				field("csr_content", kit.CSR(workedRequest().CSR)), field("check_type", "2")),
 		},
-		"Reissue/orderReissue": {form: id, good: noReissues, call: raw(reissueList, field{"order_id", "id"})},
+		"Reissue/orderReissue": {form: id, good: noReissues, call: raw(reissueList, field("order_id", "id"))},
 		"Product_info/lists": {
 			form: map[string]string{"page": "1", "size": "100"}, good: data(`[]`),
 			call: func(ctx context.Context, o *Orders) error { _, err := o.Products(ctx); return err },
@@ -142,6 +142,23 @@ func TestBadTokenOfEveryCall(t *testing.T) {
 	}
 }
 
+// The table of fields for people is that of the source.
+func TestEveryFieldOfCreateOrderIsInTheDocs(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/howssl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range orderFields {
+		row := fmt.Sprintf("| `%s` | `%s` |", f.our, f.their)
+		if f.their == "" || f.our == "dcv_method" {
+			row = fmt.Sprintf("| `%s` | **not known**", f.our)
+		}
+		if !strings.Contains(string(docs), row) {
+			t.Errorf("docs/howssl.md has no row that begins with %s", row)
+		}
+	}
+}
+
 func TestFormOfAnOrderWithPeople(t *testing.T) {
 	f := newFake(t)
 	var err error
@@ -166,6 +183,7 @@ func TestFormOfAnOrderWithPeople(t *testing.T) {
 		"company_name": "Analytical Engines", "company_phone": "+44.1", "company_address": "1 Dorset Street",
 		"company_city": "London", "company_province": "Greater London",
 	}, data(`{"check_id":12345678901234567890}`))
+	f.expect(lookUpPath, map[string]string{"check_id": "12345678901234567890"}, refusal)
 	if prepared, err := f.orders.Prepare(t.Context(), req); err != nil || prepared.ID != "12345678901234567890" {
 		t.Errorf("%q, %v", prepared.ID, err)
 	}

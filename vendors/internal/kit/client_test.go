@@ -239,6 +239,22 @@ func TestOnceIsSentOnceAndNeverUncertain(t *testing.T) {
 	}
 }
 
+// The cause of an error may repeat what a vendor has told, such as an ID.
+func TestCausesHoldNoSecret(t *testing.T) {
+	c, _, _ := newTestClient(t, answer(200, "{}"))
+	if _, ok := errors.AsType[*net.AddrError](c.Fail(Call{Name: "status"}, "", "", &net.AddrError{Err: "order 7"})); !ok {
+		t.Error("a cause without a secret is not kept as it is")
+	}
+	for _, e := range []*vendors.Error{
+		c.Fail(Call{Name: "status"}, "", "", fmt.Errorf("%w: order %s", vendors.ErrWrongState, secret)),
+		c.Refuse(Call{Name: "status"}, fmt.Errorf("%w: order %q", vendors.ErrWrongState, secret)),
+	} {
+		if text := fmt.Sprintf("%v %#v", e, e.Err); strings.Contains(text, "s3cr") || !errors.Is(e, vendors.ErrWrongState) {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
 // handlerTransport answers from a handler without a network, so that a synctest
 // bubble can skip the waits between attempts.
 type handlerTransport struct{ http.Handler }

@@ -18,6 +18,9 @@ import (
 // The verdict is that of the call's class: an Effect is Uncertain, anything else Retryable.
 // Where a vendor is known to have done nothing, the caller makes it Permanent.
 func (c *Client) Fail(call Call, code, message string, err error) *vendors.Error {
+	if err != nil && c.secrets.scrub(err.Error()) != err.Error() {
+		err = c.secrets.scrubError(err)
+	}
 	e := &vendors.Error{
 		Vendor: c.vendor, Endpoint: call.Name, Verdict: vendors.Uncertain,
 		Code: c.Text(code), Message: c.Text(message), Err: err,
