@@ -73,8 +73,10 @@ func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint
 		return cfg, err
 	}
 	if cfg.Secret == "" {
+		// Of api_token the second word: {env.RACENT_TOKEN}.
+		variable := about.Name + "_" + credentialName[strings.LastIndexByte(credentialName, '_')+1:]
 		return cfg, fmt.Errorf("%s: missing; give it after the vendor's name, for example: vendor %s {env.%s}",
-			credentialName, about.Name, strings.ToUpper(about.Name+"_"+credentialName))
+			credentialName, about.Name, strings.ToUpper(variable))
 	}
 	if cfg.Endpoint, err = options.Resolve(repl, "endpoint", a.Endpoint); err != nil {
 		return cfg, err
