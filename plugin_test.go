@@ -404,6 +404,9 @@ func TestFieldsHaveDocs(t *testing.T) {
 		for i := range typ.NumField() {
 			field := typ.Field(i)
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if field.Anonymous && name == "" {
+				check(field.Type)
+			}
 			if !field.IsExported() || name == "" || name == "-" {
 				continue
 			}

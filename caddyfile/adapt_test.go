@@ -184,12 +184,16 @@ func eachIssuer(config any, found func(map[string]any)) {
 	}
 }
 
-// jsonFields calls use for each field of a struct type that has a JSON name.
+// jsonFields calls use for each field of a struct type that has a JSON name, also for those
+// of structs that are embedded in it.
 func jsonFields(typ reflect.Type, use func(name string, field reflect.StructField)) {
 	for i := range typ.NumField() {
 		field := typ.Field(i)
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if name != "" && name != "-" {
+		switch embedded := inner(field.Type); {
+		case field.Anonymous && name == "" && embedded != nil:
+			jsonFields(embedded, use)
+		case name != "" && name != "-":
 			use(name, field)
 		}
 	}
