@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,7 +33,7 @@ func (o *Orders) methodWord(m vendors.Method) string {
 	switch {
 	case m != vendors.MethodDNS:
 		return methodFile
-	case o.record == recordCNAME:
+	case o.options.DNSRecord == recordCNAME:
 		return methodCNAME
 	}
 	return methodTXT
@@ -67,8 +66,10 @@ const maxValue = 128
 // usable reports whether a random value may be served as a file and stand in a
 // record: letters and digits only.
 func usable(value string) bool {
-	return value != "" && len(value) <= maxValue && strings.Trim(strings.ToLower(value), "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+	return value != "" && len(value) <= maxValue && strings.Trim(value, lettersAndDigits) == ""
 }
+
+const lettersAndDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 // challenges returns what a pending order wants published, asking for the random value
 // if it is not known or may have been renewed. Where nothing tells the order's method
@@ -93,98 +94,67 @@ func (o *Orders) challenges(ctx context.Context, orderID, word string) []vendors
 	return list
 }
 
-// value returns the random value of an order, empty if there is none.
-func (o *Orders) value(ctx context.Context, orderID string) string {
-	value, known := o.values.get(orderID)
-	if !known {
-		answer, err := o.client.RandomValue(ctx, orderID)
-		if err != nil {
-			// Observed: the call fails when nothing is left to validate.
-			if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
-				o.values.put(orderID, "", time.Now().Add(refusalKept))
-			}
-			o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
-			return ""
-		}
-		value = answer.Value.Word()
-		o.values.put(orderID, value, fresh(parseTime(answer.Expires)))
-	}
-	return value
+// knownValue is a random value, or that there is none, until it is to be asked for again.
+type knownValue struct {
+	value string
+	until time.Time
 }
 
 // valueKept is how long a random value is used without asking again. It lives 30
-// days and is replaced then (documented), so this bounds how long a dead one can
-// stay published. refusalKept is the same for the answer that there is none.
+// days and is replaced then (documented), so this and the time between two looks bound
+// how long a dead one can stay published. refusalKept is the same for the answer that
+// there is none.
 const (
 	valueKept   = time.Hour
 	refusalKept = time.Minute
 )
 
-// fresh returns until when a value is used that expires at the given moment; zero
-// means that it was not told.
-func fresh(expires time.Time) time.Time {
+// keepValue remembers the random value of an order. Expires is empty if it is not told.
+func (o *Orders) keepValue(orderID, value, expires string) {
 	until := time.Now().Add(valueKept)
-	if !expires.IsZero() && expires.Before(until) {
-		return expires
+	if end := parseTime(expires); !end.IsZero() && end.Before(until) {
+		until = end
 	}
-	return until
+	o.values.Store(orderID, knownValue{value, until})
 }
 
-// valueCache remembers the random values of pending orders, so that following an
-// order does not ask for it each time. The zero value is ready to use.
-type valueCache struct {
-	mu     sync.Mutex
-	values map[string]cachedValue
-}
-
-type cachedValue struct {
-	value string
-	until time.Time
-}
-
-// maxValues bounds the memory; losing a value costs one free call.
-const maxValues = 4096
-
-func (c *valueCache) get(orderID string) (string, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v, ok := c.values[orderID]
-	return v.value, ok && time.Now().Before(v.until)
-}
-
-func (c *valueCache) put(orderID, value string, until time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.values == nil || len(c.values) >= maxValues {
-		c.values = make(map[string]cachedValue)
+// value returns the random value of an order, empty if there is none.
+func (o *Orders) value(ctx context.Context, orderID string) string {
+	if known, ok := o.values.Load(orderID); ok && time.Now().Before(known.(knownValue).until) {
+		return known.(knownValue).value
 	}
-	c.values[orderID] = cachedValue{value, until}
-}
-
-func (c *valueCache) forget(orderID string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.values, orderID)
+	answer, err := do[randomValue](ctx, o, callRandomValue(orderID), nil)
+	if err != nil {
+		// Observed: the call fails when nothing is left to validate.
+		if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
+			o.values.Store(orderID, knownValue{"", time.Now().Add(refusalKept)})
+		}
+		o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
+		return ""
+	}
+	o.keepValue(orderID, answer.Value, answer.Expires)
+	return answer.Value
 }
 
 // Recheck implements vendors.Rechecker: the CA looks at all names of the order now.
 // That a proof was not found yet is an error matching vendors.ErrStillIssuing; the
 // CA goes on looking by itself for days (documented).
 func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, method vendors.Method) error {
-	err := o.client.CheckDCV(ctx, orderID)
+	defer o.watch.forget(orderID)
+	_, err := do[struct{}](ctx, o, callCheckDCV(orderID), nil)
 	if !hasCode(err, "invalid_dns_method") {
 		return err
 	}
 	// The order is validated by mail, as one that a person placed may be
 	// (documented). Changing that is free.
-	answer, err := o.client.ChangeMethod(ctx, orderID, o.methodWord(method))
+	word := o.methodWord(method)
+	call := callChangeMethod(orderID)
+	answer, err := do[randomValue](ctx, o, call, map[string]string{"dcv_method": word})
 	if err != nil {
 		return err
 	}
-	o.values.put(orderID, answer.Value.Word(), fresh(parseTime(answer.Expires)))
-	return &vendors.Error{
-		Vendor: o.about.Name, Endpoint: "dcv-method", Verdict: vendors.Retryable,
-		Message: "the order was validated by mail; changed to " + o.methodWord(method),
-		Err:     vendors.ErrStillIssuing,
-	}
+	o.keepValue(orderID, answer.Value, answer.Expires)
+	e := o.http.Fail(call, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
+	e.Verdict = vendors.Retryable
+	return e
 }

@@ -23,8 +23,8 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"digicert key":                      `{"api_key":"key"}`,
 		"digicert {env.X}":                  `{"api_key":"{env.X}"}`,
 		"digicert {\n api_key {file./x}\n}": `{"api_key":"{file./x}"}`,
-		"digicert key {\n endpoint https://e/s\n organization_id 5000000001\n container_id 6\n payment_method profile\n dns_record cname\n timeout 90s\n account shop\n test_service\n}": `{"api_key":"key","endpoint":"https://e/s","organization_id":5000000001,"container_id":6,` +
-			`"payment_method":"profile","dns_record":"cname","timeout":90000000000,"account":"shop","test_service":true}`,
+		"digicert key {\n endpoint https://e/s\n organization_id 5000000001\n container_id 6\n payment_method profile\n dns_record cname\n rate_share 3\n timeout 90s\n account shop\n test_service\n}": `{"api_key":"key","organization_id":5000000001,"container_id":6,` +
+			`"payment_method":"profile","dns_record":"cname","rate_share":3,"endpoint":"https://e/s","timeout":90000000000,"account":"shop","test_service":true}`,
 	} {
 		var v DigiCert
 		if err := v.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)); err != nil {
@@ -41,6 +41,7 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"digicert {\n endpoint\n}":               "option 'endpoint' needs an argument",
 		"digicert {\n organization_id example\n": "option 'organization_id' must be a number",
 		"digicert {\n container_id 0\n}":         "option 'container_id' must be a number",
+		"digicert {\n rate_share 0\n}":           "option 'rate_share' must be a number from 1 to 100",
 		"digicert {\n timeout soon\n}":           "option 'timeout' must be a duration",
 		"digicert {\n test_service yes\n}":       "unexpected argument 'yes'",
 		"digicert {\n auto_renew\n}":             "unrecognized option 'auto_renew'",
@@ -92,8 +93,8 @@ func TestProvision(t *testing.T) {
 		if got := v.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
 		}
-		if v.client.key != tt.key || v.payment != payByBalance {
-			t.Errorf("%s: key %q, payment %q", tt.config, v.client.key, v.payment)
+		if v.key != tt.key || v.options.PaymentMethod != payByBalance {
+			t.Errorf("%s: key %q, payment %q", tt.config, v.key, v.options.PaymentMethod)
 		}
 	}
 	for config, want := range map[string]string{
@@ -105,6 +106,8 @@ func TestProvision(t *testing.T) {
 		`{"api_key":"x","timeout":-1}`:             "timeout: must not be negative",
 		`{"api_key":"x","organization_id":-1}`:     "organization_id: must not be negative",
 		`{"api_key":"x","container_id":-1}`:        "container_id: must not be negative",
+		`{"api_key":"x","rate_share":-1}`:          "rate_share: must be 1 to 100, got -1",
+		`{"api_key":"x","rate_share":101}`:         "rate_share: must be 1 to 100, got 101",
 		`{"api_key":"x","payment_method":"card"}`:  `payment_method: must be balance or profile, got "card"`,
 		`{"api_key":"a\nb"}`:                       "api_key: has characters that no key has",
 		`{"api_key":"x","dns_record":"mx"}`:        `dns_record: must be txt or cname, got "mx"`,

@@ -1,44 +1,34 @@
 package digicert
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // problem is one error of an answer. Its code may carry a suffix behind "|" or ":",
 // for example not_found|order or invalid_value:validity_years (documented).
 type problem struct {
-	Code    text `json:"code"`
-	Message text `json:"message"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 // problems reads the errors of an answer: a list, or a single object (observed).
 func problems(body []byte) []problem {
 	var many struct {
-		Errors loose[[]problem] `json:"errors"`
+		Errors []problem `json:"errors"`
 	}
 	var one struct {
-		Errors loose[problem] `json:"errors"`
+		Errors problem `json:"errors"`
 	}
-	_ = json.Unmarshal(body, &many)
-	_ = json.Unmarshal(body, &one)
-	list := many.Errors.V
-	if len(list) == 0 {
-		list = []problem{one.Errors.V}
-	}
-	var told []problem
-	for _, p := range list {
-		if p.Code.Word() != "" || p.Message.Word() != "" {
-			told = append(told, p)
-		}
-	}
-	return told
+	_, _ = kit.Unmarshal(body, &many), kit.Unmarshal(body, &one)
+	list := append(many.Errors, one.Errors)
+	return slices.DeleteFunc(list, func(p problem) bool { return p == problem{} })
 }
 
 // pauseWhenLimited is how long to stay quiet after HTTP 429, which comes without
@@ -46,118 +36,82 @@ func problems(body []byte) []problem {
 // limits").
 const pauseWhenLimited = 5 * time.Second
 
-// explained turns a failed call into an error, with the vendor's own words if the
-// answer has them.
+// explained adds the vendor's own words to the error of a failed call, if its answer has
+// them.
 //
 // Refusals are told by the HTTP status: 400, 401, 403 and 404 with a list of errors
 // mean that the request was turned down (documented), and so does any other 4xx with
 // codes of the service's own, except for those that tell of a moment: 408, 425 and 429.
 // The same status without such a list comes from something in front of the service, and
 // proves nothing.
-func (c *client) explained(endpoint string, err error) *vendors.Error {
-	e := vendorhttp.TransportError(c.vendor, endpoint, err)
-	low, ok := errors.AsType[*vendorhttp.Error](err)
+func (o *Orders) explained(call kit.Call, resp *kit.Response, err error) error {
+	low, ok := errors.AsType[*vendors.Error](err)
 	if !ok {
-		return e
+		return err
 	}
-	if low.Status == http.StatusTooManyRequests && e.RetryAfter == 0 {
-		e.RetryAfter = pauseWhenLimited
+	if low.HTTPStatus == http.StatusTooManyRequests && low.RetryAfter == 0 {
+		low.RetryAfter = pauseWhenLimited
 	}
-	list := problems(low.Body)
-	if len(list) == 0 || low.Status < 400 {
-		return e
+	if resp == nil || resp.Status < 400 {
+		return low
+	}
+	list := problems(resp.Body)
+	if len(list) == 0 {
+		return low
 	}
 	var codes, messages []string
 	for _, p := range list {
-		codes = append(codes, p.Code.Word())
-		messages = append(messages, p.Message.Word())
+		codes, messages = append(codes, p.Code), append(messages, p.Message)
 	}
-	e.Code = short(c.http.Scrub(strings.Join(codes, ", ")))
-	e.Message = short(c.http.Scrub(strings.Join(messages, "; ")))
-	e.Err = nil
-	switch low.Status {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	e := o.http.Fail(call, strings.Join(codes, ", "), strings.Join(messages, "; "), nil)
+	e.HTTPStatus, e.RetryAfter = low.HTTPStatus, low.RetryAfter
+	switch {
+	case e.HTTPStatus == http.StatusUnauthorized, e.HTTPStatus == http.StatusForbidden:
 		// Observed: a wrong key is HTTP 403, not 401.
 		e.Verdict, e.Err = vendors.Permanent, vendors.ErrCredential
-	case http.StatusTooManyRequests:
+	case e.HTTPStatus == http.StatusTooManyRequests:
 		// Documented with a list of errors ("Rate limits"): the key is blocked, and
 		// the request was not looked at.
 		e.Verdict = vendors.Retryable
-	case http.StatusBadRequest, http.StatusNotFound:
-		c.refused(e, list)
-	case http.StatusRequestTimeout, http.StatusTooEarly:
-	default:
-		if low.Status < 500 && strings.Trim(e.Code, ", ") != "" {
-			c.refused(e, list)
-		}
-		if low.Status == http.StatusPaymentRequired && e.Verdict == vendors.Permanent && e.Err == nil {
-			e.Err = vendors.ErrBalance
-		}
+	case e.HTTPStatus == http.StatusRequestTimeout, e.HTTPStatus == http.StatusTooEarly, e.HTTPStatus >= 500:
+	case e.HTTPStatus == http.StatusBadRequest, e.HTTPStatus == http.StatusNotFound, strings.Trim(e.Code, ", ") != "":
+		refused(e, list)
 	}
 	return e
 }
 
 // refused makes an error one about a request that was turned down.
-func (c *client) refused(e *vendors.Error, list []problem) {
+func refused(e *vendors.Error, list []problem) {
 	e.Verdict, e.Err = vendors.Permanent, meaning(list)
-	if errors.Is(e.Err, vendors.ErrStillIssuing) {
+	switch {
+	case errors.Is(e.Err, vendors.ErrStillIssuing):
 		e.Verdict = vendors.Retryable
+	case e.HTTPStatus == http.StatusPaymentRequired && e.Err == nil:
+		e.Err = vendors.ErrBalance
 	}
 }
 
 // meaning is what callers decide on, nil if there is nothing to it.
 func meaning(list []problem) error {
 	for _, p := range list {
-		switch code, _, _ := strings.Cut(p.Code.Word(), ":"); {
-		case code == "not_found|order":
+		switch code, _, _ := strings.Cut(p.Code, ":"); code {
+		case "not_found|order":
 			return vendors.ErrNotFound
-		case isNotYet(code):
+		case "file_random_value_not_found", "invalid_dns_txt", "invalid_dns_cname":
+			// Of check-dcv (documented). The CA goes on looking.
 			return vendors.ErrStillIssuing
+		}
 		// No page tells the code for an account without money. Assumed: its name
 		// or text says so.
-		case mentions(p, "balance"), mentions(p, "funds"):
+		if text := strings.ToLower(p.Code + " " + p.Message); strings.Contains(text, "balance") || strings.Contains(text, "funds") {
 			return vendors.ErrBalance
 		}
 	}
 	return nil
 }
 
-func mentions(p problem, word string) bool {
-	return strings.Contains(strings.ToLower(string(p.Code+" "+p.Message)), word)
-}
-
-// isNotYet reports whether a code of check-dcv says that the proof was not found
-// (documented). The CA goes on looking.
-func isNotYet(code string) bool {
-	switch code {
-	case "file_random_value_not_found", "invalid_dns_txt", "invalid_dns_cname":
-		return true
-	}
-	return false
-}
-
 // hasCode reports whether an error of the API has the code.
 func hasCode(err error, code string) bool {
 	e, ok := errors.AsType[*vendors.Error](err)
-	if !ok {
-		return false
-	}
-	for have := range strings.SplitSeq(e.Code, ", ") {
-		if have == code {
-			return true
-		}
-	}
-	return false
-}
-
-// maxMessage bounds a vendor's message in an error, in bytes.
-const maxMessage = 400
-
-// short puts a text of the vendor into one line of bounded length.
-func short(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > maxMessage {
-		s = strings.ToValidUTF8(s[:maxMessage], "") + "…"
-	}
-	return s
+	return ok && slices.Contains(strings.Split(e.Code, ", "), code)
 }

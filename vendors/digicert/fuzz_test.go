@@ -37,7 +37,7 @@ func FuzzVendorAnswer(f *testing.F) {
 		}
 		return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))}, nil
 	})
-	orders, err := New(Settings{Key: testKey, Endpoint: "https://127.0.0.1", Transport: answer, Description: vendors.Description{Name: "digicert"}})
+	orders, err := New(Config{Secret: testKey, Endpoint: "https://127.0.0.1", Transport: answer, Description: vendors.Description{Name: "digicert"}}, Options{})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -4,20 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
-	"github.com/caddy-commercial/caddy-commercial/internal/lax"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // The service writes the same ID as a number in one answer and as a string in another
 // (documented examples), numbers may exceed 32 bits, and an absent object comes as an
-// empty array, for example "organization": [] (observed).
-type (
-	text         = lax.Text
-	loose[T any] = lax.Value[T]
-)
+// empty array, for example "organization": [] (observed). [kit.Unmarshal] copes.
 
 // orderBody is the body of an order and of a reissue, which leaves out what is
 // about money.
@@ -69,76 +65,83 @@ type contactBody struct {
 
 // placed is the answer of an order or a reissue. Only the ID is always there.
 type placed struct {
-	ID             text                 `json:"id"`
-	CertificateID  text                 `json:"certificate_id"` // missing while approval is pending (observed)
-	RandomValue    text                 `json:"dcv_random_value"`
-	Chain          loose[[]chainMember] `json:"certificate_chain"` // on immediate issuance only
-	Requests       loose[[]request]     `json:"requests"`
-	OrderValidTill text                 `json:"order_valid_till"`
+	ID             string        `json:"id"`
+	RandomValue    string        `json:"dcv_random_value"`
+	Chain          []chainMember `json:"certificate_chain"` // on immediate issuance only
+	Requests       []request     `json:"requests"`
+	OrderValidTill string        `json:"order_valid_till"`
 }
 
 type chainMember struct {
-	PEM text `json:"pem"`
+	PEM string `json:"pem"`
 }
 
 // request is what a person in the account approves: an order, a reissue, a
 // revocation.
 type request struct {
-	ID       text `json:"id"`
-	Type     text `json:"type"`
-	Status   text `json:"status"` // submitted, pending, approved, rejected
-	Comments text `json:"comments"`
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Status   string `json:"status"` // submitted, pending, approved, rejected
+	Comments string `json:"comments"`
 }
 
 // orderInfo is an order as Info and, in part, List tell it.
 type orderInfo struct {
-	ID          text `json:"id"`
-	Status      text `json:"status"`
-	Certificate loose[struct {
-		ID         text          `json:"id"`
-		CommonName text          `json:"common_name"`
-		CSR        text          `json:"csr"`
-		DNSNames   loose[[]text] `json:"dns_names"`
-		Status     text          `json:"status"` // revoked after a revocation (observed)
-	}] `json:"certificate"`
-	DateCreated    text             `json:"date_created"`
-	OrderValidTill text             `json:"order_valid_till"`
-	DCVMethod      text             `json:"dcv_method"`
-	Requests       loose[[]request] `json:"requests"`
+	ID          string `json:"id"`
+	Status      string `json:"status"`
+	Certificate struct {
+		ID         string   `json:"id"`
+		CommonName string   `json:"common_name"`
+		CSR        string   `json:"csr"`
+		DNSNames   []string `json:"dns_names"`
+		Status     string   `json:"status"` // revoked after a revocation (observed)
+	} `json:"certificate"`
+	DateCreated    string    `json:"date_created"`
+	OrderValidTill string    `json:"order_valid_till"`
+	DCVMethod      string    `json:"dcv_method"` // missing at times (observed)
+	Requests       []request `json:"requests"`
 
 	// AlternativeID is our reference, if the order has it (observed).
-	AlternativeID text `json:"alternative_order_id"`
+	AlternativeID string `json:"alternative_order_id"`
 }
+
+// word is the order's status as the service writes it, in lower case.
+func (i orderInfo) word() string { return strings.ToLower(i.Status) }
 
 // csr is the DER of the request of the order's certificate, nil if it is not told.
 // Documented; while a reissue is pending it is that of the certificate before.
-func (i orderInfo) csr() []byte { return certpem.Request(string(i.Certificate.V.CSR)) }
+func (i orderInfo) csr() []byte { return kit.ReadCSR(i.Certificate.CSR) }
 
 // names lists the order's names in lower case, the common name first.
 func (i orderInfo) names() []string {
 	var names []string
-	seen := make(map[string]bool)
-	for _, name := range append([]text{i.Certificate.V.CommonName}, i.Certificate.V.DNSNames.V...) {
-		n := strings.ToLower(name.Word())
-		if n != "" && !seen[n] {
-			seen[n] = true
+	for _, name := range append([]string{i.Certificate.CommonName}, i.Certificate.DNSNames...) {
+		if n := strings.ToLower(name); n != "" && !slices.Contains(names, n) {
 			names = append(names, n)
 		}
 	}
 	return names
 }
 
-// orderList is the answer of List and of Alternate, whose orders have an order_id
-// instead of an id.
+// orderRow is an order in a list: of List with an id, of others with an order_id.
+type orderRow struct {
+	orderInfo
+	OrderID string `json:"order_id"`
+}
+
+func (r orderRow) id() string {
+	if r.ID != "" {
+		return r.ID
+	}
+	return r.OrderID
+}
+
+// orderList is the answer of List, Alternate and StatusChanges.
 type orderList struct {
 	Orders []orderRow
 }
 
-// orderRow is an order in a list.
-type orderRow struct {
-	orderInfo
-	OrderID text `json:"order_id"`
-}
+var errNoList = errors.New("answer has no list of orders")
 
 // UnmarshalJSON implements json.Unmarshaler. A list without orders may be {"orders":[]},
 // but also {}, [], or a page alone (all observed). Whatever else has no orders is an
@@ -153,24 +156,23 @@ func (l *orderList) UnmarshalJSON(b []byte) error {
 		return errNoList
 	}
 	orders, listed := fields["orders"]
-	switch compact(orders) {
-	case "", "null", "[]", "{}":
-	default:
-		return json.Unmarshal(orders, &l.Orders)
-	}
 	var page struct {
-		Total text `json:"total"`
+		Total string `json:"total"`
 	}
 	_, paged := fields["page"]
-	_ = json.Unmarshal(fields["page"], &page)
-	total := page.Total.Word()
-	if total != "" && total != "0" || !listed && (!paged || len(fields) > 1) {
+	_ = kit.Unmarshal(fields["page"], &page)
+	switch compact(orders) {
+	case "", "null", "[]", "{}":
+		if page.Total != "" && page.Total != "0" || !listed && (!paged || len(fields) > 1) {
+			return errNoList
+		}
+		return nil
+	}
+	if kit.Unmarshal(orders, &l.Orders) != nil || len(l.Orders) == 0 {
 		return errNoList
 	}
 	return nil
 }
-
-var errNoList = errors.New("answer has no list of orders")
 
 // compact is JSON without white space, empty if it is none.
 func compact(b []byte) string {
@@ -183,53 +185,51 @@ func compact(b []byte) string {
 
 // validation is what stands between an order and its certificate.
 type validation struct {
-	Method text `json:"order_dcv_method"`
-	Names  loose[[]struct {
-		NameScope text          `json:"name_scope"`
-		Status    text          `json:"status"` // approved when done; others not documented
-		DNSNames  loose[[]text] `json:"dns_names"`
-	}] `json:"dns_name_validations"`
-	Organization loose[[]struct {
-		Name   text `json:"name"`
-		Status text `json:"status"`
-	}] `json:"organization_validations"`
+	Method string `json:"order_dcv_method"`
+	Names  []struct {
+		NameScope string   `json:"name_scope"`
+		Status    string   `json:"status"` // approved when done; others not documented
+		DNSNames  []string `json:"dns_names"`
+	} `json:"dns_name_validations"`
+	Organization []struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+	} `json:"organization_validations"`
 }
 
 // randomValue is valid for 30 days (documented). Older revisions tell no date.
 type randomValue struct {
-	Value   text `json:"dcv_random_value"`
-	Expires text `json:"expiration_date"`
+	Value   string `json:"dcv_random_value"`
+	Expires string `json:"expiration_date"`
 }
 
 type productData struct {
-	NameID         text `json:"name_id"`
-	Name           text `json:"name"`
-	Type           text `json:"type"` // dv_ssl_certificate or ssl_certificate for public TLS
-	ValidationType text `json:"validation_type"`
+	NameID         string `json:"name_id"`
+	Name           string `json:"name"`
+	Type           string `json:"type"` // dv_ssl_certificate or ssl_certificate for public TLS
+	ValidationType string `json:"validation_type"`
 }
 
 type organizationData struct {
-	Name     text        `json:"name"`
-	IsActive loose[bool] `json:"is_active"`
-	Status   text        `json:"status"`
+	Status string `json:"status"`
 }
 
 // balance has money as text or number, and no total where credit is unlimited.
 type balance struct {
-	Available text `json:"total_available_funds"`
-	Currency  text `json:"currency"`
+	Available string `json:"total_available_funds"`
+	Currency  string `json:"currency"`
 }
 
 type price struct {
-	Total    text `json:"total_price"`
-	Currency text `json:"currency"`
+	Total    string `json:"total_price"`
+	Currency string `json:"currency"`
 }
 
 // parseTime returns the zero time for anything that is neither a date nor a point
 // in time. A date is its first moment, so that no term is thought longer than it is.
-func parseTime(t text) time.Time {
+func parseTime(text string) time.Time {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05-0700", time.DateOnly} {
-		if at, err := time.Parse(layout, t.Word()); err == nil {
+		if at, err := time.Parse(layout, text); err == nil {
 			return at.UTC()
 		}
 	}

@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // statuses translates the status of an order. Documented, under "Order info", "List
@@ -41,30 +41,37 @@ const (
 	statusRevoked   = "revoked"
 )
 
-// Status implements vendors.Vendor.
-func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, error) {
-	info, err := o.client.Info(ctx, orderID)
+func (o *Orders) info(ctx context.Context, id string) (orderInfo, error) {
+	call := callInfo(id)
+	info, err := do[orderInfo](ctx, o, call, nil)
+	if err == nil && info.ID == "" && info.Status == "" {
+		err = o.http.Fail(call, "", "", errors.New("answer has no order"))
+	}
+	return info, err
+}
+
+// look asks where an order stands.
+func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error) {
+	info, err := o.info(ctx, orderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	raw := strings.ToLower(info.Status.Word())
 	order := vendors.Order{
 		ID:        orderID,
-		Status:    statuses[raw],
-		RawStatus: o.client.http.Scrub(short(raw)),
+		Status:    statuses[info.word()],
+		RawStatus: o.http.Text(info.word()),
 		TermEnds:  parseTime(info.OrderValidTill),
-	}
-	cert := info.Certificate.V
-	if order.Status == vendors.StatusIssued && strings.EqualFold(cert.Status.Word(), statusRevoked) {
-		// The order lives on when its only certificate is revoked (documented).
-		order.Status = vendors.StatusRevoked
 	}
 	switch order.Status {
 	case vendors.StatusIssued:
-		return o.collect(ctx, order, cert.ID.Word())
+		o.values.Delete(orderID)
+		// The order lives on when its only certificate is revoked (documented).
+		order.CertificateRevoked = strings.EqualFold(info.Certificate.Status, statusRevoked)
+		return o.collect(ctx, order, info.Certificate.ID)
 	case vendors.StatusPending, vendors.StatusUnknown:
-		o.progress(ctx, &order, raw, info)
+		o.progress(ctx, &order, info)
 	case vendors.StatusReplaced, vendors.StatusRejected, vendors.StatusCancelled, vendors.StatusRevoked, vendors.StatusExpired:
+		o.values.Delete(orderID)
 	}
 	return order, nil
 }
@@ -77,50 +84,53 @@ var formats = []string{"pem_all", "pem_noroot"}
 // none yet, the order is as good as pending.
 func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID string) (vendors.Order, error) {
 	why := errors.New("issued, but without a certificate so far")
-	if certificateID != "" {
-		for _, format := range formats {
-			text, err := o.client.Download(ctx, certificateID, format)
-			if e, ok := errors.AsType[*vendors.Error](err); ok && (e.Code == "" || errors.Is(err, vendors.ErrCredential)) {
-				return vendors.Order{}, err
-			}
-			if err == nil {
-				if order.Certificates, err = certpem.Parse(text); err == nil && len(order.Certificates) > 0 {
-					return order, nil
-				}
-			}
-			if err != nil {
-				why = fmt.Errorf("issued, but the certificate cannot be downloaded so far: %w", err)
+	for _, format := range formats {
+		if certificateID == "" {
+			break
+		}
+		resp, err := o.send(ctx, callDownload(certificateID, format), nil, true)
+		if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
+			return vendors.Order{}, err
+		}
+		if err == nil {
+			if order.Certificates, err = kit.Certificates(string(resp.Body)); len(order.Certificates) > 0 && err == nil {
+				return order, nil
 			}
 		}
+		if err != nil {
+			why = fmt.Errorf("issued, but the certificate cannot be downloaded so far: %w", err)
+		}
 	}
-	order.Status, order.Certificates, order.Detail = vendors.StatusPending, nil, o.client.http.Scrub(short(why.Error()))
+	order.Certificates, order.Detail = nil, o.http.Text(why.Error())
+	if !order.CertificateRevoked {
+		order.Status = vendors.StatusPending
+	}
 	return order, nil
 }
 
 // progress tells what a pending order waits for. The order is what counts: what
 // cannot be found out is left out.
-func (o *Orders) progress(ctx context.Context, order *vendors.Order, raw string, info orderInfo) {
-	if waiting := approvals(info.Requests.V); raw == statusApproval || len(waiting) > 0 {
-		order.Detail = o.client.http.Scrub(approvalNote(waiting))
+func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderInfo) {
+	approval := info.word() == statusApproval
+	var notes []string
+	if waiting := approvals(info.Requests); approval || len(waiting) > 0 {
+		notes = append(notes, approvalNote(waiting))
 	}
-	if raw == statusApproval {
-		return
+	if !approval {
+		v, err := do[validation](ctx, o, callValidation(order.ID), nil)
+		if err != nil {
+			o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
+		}
+		order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod, v.Method))
+		order.Names = v.names()
+		if info.word() == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
+			// Every reissue of a DV order is validated anew, so these are the
+			// validations of the certificate before.
+			order.Names = nil
+		}
+		notes = append(notes, v.openOrganization()...)
 	}
-	v, err := o.client.Validation(ctx, order.ID)
-	order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod.Word(), v.Method.Word()))
-	if err != nil {
-		o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
-		return
-	}
-	order.Names = v.names()
-	if raw == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
-		// Every reissue of a DV order is validated anew, so these are the
-		// validations of the certificate before.
-		order.Names = nil
-	}
-	if open := v.openOrganization(); open != "" {
-		order.Detail = strings.TrimPrefix(order.Detail+"; "+o.client.http.Scrub(short(open)), "; ")
-	}
+	order.Detail = o.http.Text(strings.Join(notes, "; "))
 }
 
 // approvals returns the requests that a person has to approve. An order with the
@@ -129,7 +139,7 @@ func (o *Orders) progress(ctx context.Context, order *vendors.Order, raw string,
 func approvals(list []request) []request {
 	var waiting []request
 	for _, r := range list {
-		switch strings.ToLower(r.Status.Word()) {
+		switch strings.ToLower(r.Status) {
 		case "pending", "submitted":
 			waiting = append(waiting, r)
 		}
@@ -141,7 +151,7 @@ func approvals(list []request) []request {
 func approvalNote(waiting []request) string {
 	note := "waits for the approval of an administrator of the account"
 	for _, r := range waiting {
-		note += ", request " + short(r.ID.Word()+" "+r.Type.Word())
+		note += strings.TrimRight(", request "+r.ID+" "+r.Type, " ")
 	}
 	return note + "; an API key with the administrator role needs none"
 }
@@ -149,32 +159,32 @@ func approvalNote(waiting []request) string {
 // names tells about each name whether it is validated.
 func (v validation) names() []vendors.NameStatus {
 	var names []vendors.NameStatus
-	for _, entry := range v.Names.V {
-		covered := entry.DNSNames.V
+	for _, entry := range v.Names {
+		covered := entry.DNSNames
 		if len(covered) == 0 {
-			covered = []text{entry.NameScope}
+			covered = []string{entry.NameScope}
 		}
 		for _, name := range covered {
-			if n := strings.ToLower(name.Word()); n != "" {
-				names = append(names, vendors.NameStatus{Name: n, Verified: strings.EqualFold(entry.Status.Word(), "approved")})
+			if name != "" {
+				names = append(names, vendors.NameStatus{Name: strings.ToLower(name), Verified: strings.EqualFold(entry.Status, "approved")})
 			}
 		}
 	}
 	return names
 }
 
-// openOrganization names the checks of the organization that are not done.
-func (v validation) openOrganization() string {
+// openOrganization names the checks of the organization that are not done, in one note.
+func (v validation) openOrganization() []string {
 	var open []string
-	for _, check := range v.Organization.V {
-		switch strings.ToLower(check.Status.Word()) {
+	for _, check := range v.Organization {
+		switch strings.ToLower(check.Status) {
 		case "approved", "active", "valid", "":
 		default:
-			open = append(open, check.Name.Word()+" "+check.Status.Word())
+			open = append(open, check.Name+" "+check.Status)
 		}
 	}
 	if len(open) == 0 {
-		return ""
+		return nil
 	}
-	return "organization: " + strings.Join(open, ", ")
+	return []string{"organization: " + strings.Join(open, ", ")}
 }

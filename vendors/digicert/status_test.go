@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // pendingFake answers what a pending order is asked for besides its status.
@@ -91,7 +92,7 @@ func TestIssuedOrder(t *testing.T) {
 
 func TestRevokedCertificateOfLivingOrder(t *testing.T) {
 	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"revoked"}}`)
-	if got, err := f.orders.Status(t.Context(), "123"); err != nil || got.Status != vendors.StatusRevoked {
+	if got, err := f.orders.Status(t.Context(), "123"); err != nil || got.Status != vendors.StatusIssued || !got.CertificateRevoked || len(got.Certificates) != 3 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -202,7 +203,7 @@ func TestStatusWithoutItsSideDishes(t *testing.T) {
 }
 
 func TestParseTime(t *testing.T) {
-	for in, want := range map[text]time.Time{
+	for in, want := range map[string]time.Time{
 		"2026-03-20":                time.Date(2026, 3, 20, 0, 0, 0, 0, time.UTC),
 		"2026-03-20T20:05:28+00:00": time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
 		"2026-03-20T20:05:28Z":      time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
@@ -221,7 +222,7 @@ func TestMessagesAreShort(t *testing.T) {
 	f.expect("GET /order/certificate/123", "", 400, fmt.Sprintf(`{"errors":[{"code":"x","message":%q}]}`, strings.Repeat("ä\n", 1000)))
 	_, err := f.orders.Status(t.Context(), "123")
 	e, ok := errors.AsType[*vendors.Error](err)
-	if !ok || len(e.Message) > maxMessage+len("…") || strings.Contains(e.Message, "\n") || e.Message == "" {
+	if !ok || len(e.Message) > kit.MaxMessage+len("…") || strings.Contains(e.Message, "\n") || e.Message == "" {
 		t.Errorf("%v", err)
 	}
 }
