@@ -70,11 +70,11 @@ func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	}
 	if id := o.options.OrganizationID; id > 0 && !isDV(req.Product) {
 		call := callOrganization(id)
-		org, err := do[organizationData](ctx, o, call, nil)
+		org, err := do[struct{ Status string }](ctx, o, call, nil)
 		switch {
 		case err != nil && !o.hidden(err):
 			return err
-		case err == nil && strings.EqualFold(org.Status, "inactive"):
+		case strings.EqualFold(org.Status, "inactive"):
 			return o.http.Refuse(call, fmt.Errorf("organization %d is not active", id))
 		}
 	}
@@ -99,10 +99,10 @@ func (o *Orders) hidden(err error) bool {
 // the same (observed: a balance of 0 beside a price of 782), and where there is no money
 // the order is refused, so this refuses nothing.
 func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
-	has, err := do[balance](ctx, o, callBalance(o.options.ContainerID), nil)
-	var costs price
+	has, err := do[money](ctx, o, callBalance(o.options.ContainerID), nil)
+	var costs money
 	if err == nil {
-		costs, err = o.price(ctx, req.Product, req.Names, termOf(req.Term))
+		costs, err = o.price(ctx, req.Product, req.Names, req.Term)
 	}
 	switch {
 	case err != nil:
@@ -115,9 +115,9 @@ func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
 }
 
 // price is an estimate. "0" and the empty text mean that there is none.
-func (o *Orders) price(ctx context.Context, product string, names []string, term validity) (price, error) {
-	return do[price](ctx, o, callPrice(), map[string]any{
-		"certificate": map[string]any{"dns_names": names}, "order_validity": term, "product_name_id": product,
+func (o *Orders) price(ctx context.Context, product string, names []string, term vendors.Term) (money, error) {
+	return do[money](ctx, o, callPrice(), map[string]any{
+		"certificate": map[string]any{"dns_names": names}, "order_validity": validity(term), "product_name_id": product,
 	})
 }
 
@@ -131,9 +131,7 @@ func less(a, b string) bool {
 // Products implements vendors.ProductLister: the TLS products of the account, with
 // the estimated price of one name for a year.
 func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
-	list, err := do[struct {
-		Products []productData `json:"products"`
-	}](ctx, o, callProducts(), nil)
+	list, err := do[struct{ Products []productData }](ctx, o, callProducts(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +147,7 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 			Wildcard:   strings.Contains(p.NameID, "wildcard") || strings.Contains(p.NameID, "flex"),
 			Prices:     make(map[int]string),
 		}
-		costs, err := o.price(ctx, product.Code, []string{"example.com"}, validity{Years: 1})
+		costs, err := o.price(ctx, product.Code, []string{"example.com"}, vendors.Term{Years: 1})
 		if ctx.Err() != nil {
 			return nil, err
 		}

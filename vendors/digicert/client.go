@@ -2,7 +2,6 @@ package digicert
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -105,7 +104,7 @@ func orderPath(id, rest string) string { return "/order/certificate/" + url.Path
 func do[T any](ctx context.Context, o *Orders, call kit.Call, body any) (answer T, err error) {
 	resp, err := o.send(ctx, call, body, false)
 	if err == nil {
-		err = o.decode(call, resp, &answer)
+		err = o.http.Decode(call, resp, &answer)
 	}
 	return answer, err
 }
@@ -114,30 +113,9 @@ func do[T any](ctx context.Context, o *Orders, call kit.Call, body any) (answer 
 func doOrNothing[T any](ctx context.Context, o *Orders, call kit.Call, body any) (answer T, err error) {
 	resp, err := o.send(ctx, call, body, true)
 	if err == nil && (resp.Status != http.StatusNoContent || len(resp.Body) > 0) {
-		err = o.decode(call, resp, &answer)
+		err = o.http.Decode(call, resp, &answer)
 	}
 	return answer, err
-}
-
-// orders asks for a list of orders. One without an ID could be any.
-func (o *Orders) orders(ctx context.Context, call kit.Call) ([]orderRow, error) {
-	list, err := do[orderList](ctx, o, call, nil)
-	for _, row := range list.Orders {
-		if row.id() == "" {
-			return nil, o.http.Fail(call, "", "", errors.New("answer has an order without an ID"))
-		}
-	}
-	return list.Orders, err
-}
-
-func (o *Orders) decode(call kit.Call, resp *kit.Response, answer any) error {
-	err := kit.Unmarshal(resp.Body, answer)
-	if err == nil {
-		return nil
-	}
-	e := o.http.Fail(call, "", "", err)
-	e.HTTPStatus = resp.Status
-	return e
 }
 
 // send sends a call. Raw accepts an answer that is not JSON.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // The methods of the API that a program can serve, and where their proofs are.
@@ -40,36 +41,28 @@ func (o *Orders) methodWord(m vendors.Method) string {
 }
 
 // proofOf is what to publish for a random value under a method of the API. Methods
-// by mail have nothing.
+// by mail have nothing, and neither has a value that cannot stand in a file and a record.
 func proofOf(word, value string) (vendors.Challenge, bool) {
-	if !usable(value) {
-		return vendors.Challenge{}, false
-	}
-	switch word {
-	case methodFile:
+	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: recordLabel}
+	switch {
+	case value == "" || len(value) > maxValue || strings.Trim(value, lettersAndDigits) != "":
+	case word == methodFile:
 		return vendors.Challenge{Method: vendors.MethodHTTP, FileName: fileName, FileContent: value}, true
-	case methodTXT:
-		return vendors.Challenge{
-			Method: vendors.MethodDNS, RecordName: recordLabel, RecordType: "TXT", RecordValue: value,
-		}, true
-	case methodCNAME:
-		return vendors.Challenge{
-			Method: vendors.MethodDNS, RecordName: recordLabel, RecordType: "CNAME", RecordValue: value + cnameSuffix,
-		}, true
+	case word == methodTXT:
+		record.RecordType, record.RecordValue = "TXT", value
+		return record, true
+	case word == methodCNAME:
+		record.RecordType, record.RecordValue = "CNAME", value+cnameSuffix
+		return record, true
 	}
 	return vendors.Challenge{}, false
 }
 
-// maxValue bounds a random value; those seen have 10 to 32 characters.
-const maxValue = 128
-
-// usable reports whether a random value may be served as a file and stand in a
-// record: letters and digits only.
-func usable(value string) bool {
-	return value != "" && len(value) <= maxValue && strings.Trim(value, lettersAndDigits) == ""
-}
-
-const lettersAndDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+// Random values that were seen have 10 to 32 of these characters.
+const (
+	maxValue         = 128
+	lettersAndDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+)
 
 // challenges returns what a pending order wants published, asking for the random value
 // if it is not known or may have been renewed. Where nothing tells the order's method
@@ -112,7 +105,7 @@ const (
 // keepValue remembers the random value of an order. Expires is empty if it is not told.
 func (o *Orders) keepValue(orderID, value, expires string) {
 	until := time.Now().Add(valueKept)
-	if end := parseTime(expires); !end.IsZero() && end.Before(until) {
+	if end := kit.Time(expires); !end.IsZero() && end.Before(until) {
 		until = end
 	}
 	o.values.Store(orderID, knownValue{value, until})

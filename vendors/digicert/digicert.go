@@ -1,28 +1,18 @@
 // Package digicert buys certificates from DigiCert CertCentral: DigiCert, GeoTrust,
 // RapidSSL and Thawte products, through the Services API v2.
 //
-// The API is documented on dev.digicert.com ("Services API") and, for how domains
-// are validated, on docs.digicert.com. Its pages exist in many revisions that do
-// not always agree, and some tables could not be read to their end, so comments
-// here say "documented" for what a page states, "observed" for what published
-// clients of the live service rely on or recorded, and "assumed" for the rest.
-// docs/digicert.md has it in one place.
-//
-// Three things make it unlike other vendors:
+// The API's pages exist in many revisions that do not always agree. Comments here say
+// "documented" for what a page of dev.digicert.com or docs.digicert.com states, "observed"
+// for what published clients of the live service rely on or recorded, and "assumed" for the
+// rest; docs/digicert.md has it in one place. Three things make it unlike other vendors:
 //
 //   - The content of the validation file is a random value that exists only once
-//     the order is paid, so nothing can be predicted. The file's name never
-//     changes: fileauth.txt.
-//   - A reissue keeps the order's ID. Until it is validated the order is
-//     "reissue_pending" and its active certificate is the old one. A reissue
-//     that leaves out a name has all earlier certificates revoked within 72 hours
-//     (documented), so names are never dropped.
+//     the order is paid, so nothing can be predicted.
+//   - A reissue keeps the order's ID, and until it is validated the old certificate is the
+//     active one. A reissue that leaves out a name has all earlier certificates revoked
+//     within 72 hours (documented), so names are never dropped.
 //   - Our reference does not deduplicate orders: the same request sent twice is
 //     paid twice.
-//
-// Duplicates of a certificate, which the API has besides reissues, are not used:
-// they need validations that DV orders never keep, and the order goes on telling
-// of its primary certificate only.
 package digicert
 
 import (

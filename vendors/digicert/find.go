@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // Find implements vendors.Finder.
@@ -24,7 +25,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	if req.OrderID != "" {
 		return o.findReissue(ctx, req)
 	}
-	list, err := o.orders(ctx, callAlternate(req.Reference))
+	list, err := do[orderList](ctx, o, callAlternate(req.Reference), nil)
 	switch {
 	case isAbsent(err):
 	case err != nil:
@@ -78,14 +79,14 @@ const (
 // findByName is the second witness.
 func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	call := callList(req.Names[0])
-	list, err := o.orders(ctx, call)
+	list, err := do[orderList](ctx, o, call, nil)
 	if err != nil {
 		return nil, err
 	}
 	var found, unclear []string
 	older := 0
 	for _, row := range list {
-		created := parseTime(row.DateCreated)
+		created := kit.Time(row.DateCreated)
 		recent := created.IsZero() || !created.Before(req.Sent.Add(-clockSkew))
 		if !recent {
 			if older++; older > olderOrders {

@@ -2,18 +2,14 @@ package digicert
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
-
-// The service writes the same ID as a number in one answer and as a string in another
-// (documented examples), numbers may exceed 32 bits, and an absent object comes as an
-// empty array, for example "organization": [] (observed). [kit.Unmarshal] copes.
 
 // orderBody is the body of an order and of a reissue, which leaves out what is
 // about money.
@@ -21,18 +17,17 @@ import (
 // Fields that make DigiCert act by itself (auto_renew, auto_reissue) are not among
 // them: it would buy or replace keys behind our back.
 type orderBody struct {
-	Certificate  certificateBody `json:"certificate"`
-	Validity     *validity       `json:"order_validity,omitempty"`
-	DCVMethod    string          `json:"dcv_method"`
-	SkipApproval bool            `json:"skip_approval"`
-	Comments     string          `json:"comments,omitempty"`
-
-	Organization     *idBody      `json:"organization,omitempty"`
-	TechnicalContact *contactBody `json:"technical_contact,omitempty"`
-	Container        *idBody      `json:"container,omitempty"`
-	PaymentMethod    string       `json:"payment_method,omitempty"`
-	AlternativeID    string       `json:"alternative_order_id,omitempty"`
-	RenewalOf        json.Number  `json:"renewal_of_order_id,omitempty"`
+	Certificate      certificateBody   `json:"certificate"`
+	Validity         validity          `json:"order_validity,omitzero"`
+	DCVMethod        string            `json:"dcv_method"`
+	SkipApproval     bool              `json:"skip_approval"`
+	Comments         string            `json:"comments,omitempty"`
+	Organization     idBody            `json:"organization,omitzero"`
+	TechnicalContact map[string]string `json:"technical_contact,omitempty"`
+	Container        idBody            `json:"container,omitzero"`
+	PaymentMethod    string            `json:"payment_method,omitempty"`
+	AlternativeID    string            `json:"alternative_order_id,omitempty"`
+	RenewalOf        json.Number       `json:"renewal_of_order_id,omitempty"`
 }
 
 // certificateBody names the certificate's names: the API does not read them from
@@ -55,25 +50,19 @@ type validity struct {
 	Days  int `json:"days,omitempty"`
 }
 
-type contactBody struct {
-	FirstName string `json:"first_name"`
-	LastName  string `json:"last_name"`
-	Telephone string `json:"telephone"`
-	JobTitle  string `json:"job_title,omitempty"`
-	Email     string `json:"email"`
-}
+// Answers. The service writes the same ID as a number in one answer and as a string in
+// another (documented examples), numbers may exceed 32 bits, and an absent object comes as
+// an empty array, for example "organization": [] (observed); the kit reads them all.
 
 // placed is the answer of an order or a reissue. Only the ID is always there.
 type placed struct {
-	ID             string        `json:"id"`
-	RandomValue    string        `json:"dcv_random_value"`
-	Chain          []chainMember `json:"certificate_chain"` // on immediate issuance only
-	Requests       []request     `json:"requests"`
-	OrderValidTill string        `json:"order_valid_till"`
-}
-
-type chainMember struct {
-	PEM string `json:"pem"`
+	ID          string `json:"id"`
+	RandomValue string `json:"dcv_random_value"`
+	Chain       []struct {
+		PEM string `json:"pem"`
+	} `json:"certificate_chain"` // on immediate issuance only
+	Requests       []request `json:"requests"`
+	OrderValidTill string    `json:"order_valid_till"`
 }
 
 // request is what a person in the account approves: an order, a reissue, a
@@ -85,9 +74,10 @@ type request struct {
 	Comments string `json:"comments"`
 }
 
-// orderInfo is an order as Info and, in part, List tell it.
+// orderInfo is an order by itself and, in part, in a list.
 type orderInfo struct {
 	ID          string `json:"id"`
+	OrderID     string `json:"order_id"` // in some lists
 	Status      string `json:"status"`
 	Certificate struct {
 		ID         string   `json:"id"`
@@ -100,12 +90,10 @@ type orderInfo struct {
 	OrderValidTill string    `json:"order_valid_till"`
 	DCVMethod      string    `json:"dcv_method"` // missing at times (observed)
 	Requests       []request `json:"requests"`
-
-	// AlternativeID is our reference, if the order has it (observed).
-	AlternativeID string `json:"alternative_order_id"`
+	AlternativeID  string    `json:"alternative_order_id"` // our reference (observed)
 }
 
-// word is the order's status as the service writes it, in lower case.
+func (i orderInfo) id() string   { return cmp.Or(i.ID, i.OrderID) }
 func (i orderInfo) word() string { return strings.ToLower(i.Status) }
 
 // csr is the DER of the request of the order's certificate, nil if it is not told.
@@ -123,31 +111,17 @@ func (i orderInfo) names() []string {
 	return names
 }
 
-// orderRow is an order in a list: of List with an id, of others with an order_id.
-type orderRow struct {
-	orderInfo
-	OrderID string `json:"order_id"`
-}
-
-func (r orderRow) id() string {
-	if r.ID != "" {
-		return r.ID
-	}
-	return r.OrderID
-}
-
-// orderList is the answer of List, Alternate and StatusChanges.
-type orderList struct {
-	Orders []orderRow
-}
+// orderList is a list of orders.
+type orderList []orderInfo
 
 var errNoList = errors.New("answer has no list of orders")
 
 // UnmarshalJSON implements json.Unmarshaler. A list without orders may be {"orders":[]},
 // but also {}, [], or a page alone (all observed). Whatever else has no orders is an
-// error, so that no answer that is not understood is taken for "there is none".
+// error, so that no answer that is not understood is taken for "there is none", and so is
+// an order without an ID, which could be any.
 func (l *orderList) UnmarshalJSON(b []byte) error {
-	l.Orders = nil
+	*l = nil
 	if s := compact(b); s == "{}" || s == "[]" {
 		return nil
 	}
@@ -156,21 +130,26 @@ func (l *orderList) UnmarshalJSON(b []byte) error {
 		return errNoList
 	}
 	orders, listed := fields["orders"]
-	var page struct {
-		Total string `json:"total"`
-	}
-	_, paged := fields["page"]
-	_ = kit.Unmarshal(fields["page"], &page)
 	switch compact(orders) {
 	case "", "null", "[]", "{}":
+		var page struct {
+			Total string `json:"total"`
+		}
+		_, paged := fields["page"]
+		_ = kit.Unmarshal(fields["page"], &page)
 		if page.Total != "" && page.Total != "0" || !listed && (!paged || len(fields) > 1) {
 			return errNoList
 		}
 		return nil
 	}
-	if kit.Unmarshal(orders, &l.Orders) != nil || len(l.Orders) == 0 {
+	var rows []orderInfo
+	if kit.Unmarshal(orders, &rows) != nil || len(rows) == 0 {
 		return errNoList
 	}
+	if slices.ContainsFunc(rows, func(row orderInfo) bool { return row.id() == "" }) {
+		return errors.New("answer has an order without an ID")
+	}
+	*l = rows
 	return nil
 }
 
@@ -210,28 +189,9 @@ type productData struct {
 	ValidationType string `json:"validation_type"`
 }
 
-type organizationData struct {
-	Status string `json:"status"`
-}
-
-// balance has money as text or number, and no total where credit is unlimited.
-type balance struct {
-	Available string `json:"total_available_funds"`
+// money is what the account has, or what something costs. It comes as text or number.
+type money struct {
+	Available string `json:"total_available_funds"` // missing where credit is unlimited
+	Total     string `json:"total_price"`           // 0 means that it is not known
 	Currency  string `json:"currency"`
-}
-
-type price struct {
-	Total    string `json:"total_price"`
-	Currency string `json:"currency"`
-}
-
-// parseTime returns the zero time for anything that is neither a date nor a point
-// in time. A date is its first moment, so that no term is thought longer than it is.
-func parseTime(text string) time.Time {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05-0700", time.DateOnly} {
-		if at, err := time.Parse(layout, text); err == nil {
-			return at.UTC()
-		}
-	}
-	return time.Time{}
 }

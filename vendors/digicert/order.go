@@ -1,6 +1,7 @@
 package digicert
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -135,12 +136,7 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	if err != nil {
 		return vendors.Order{}, o.http.Refuse(call, err)
 	}
-	p, err := do[placed](ctx, o, call, orderBody{
-		Certificate:  certificateOf(names, req.CSR),
-		DCVMethod:    o.methodWord(req.Method),
-		SkipApproval: true,
-		Comments:     comment(req.Reference),
-	})
+	p, err := do[placed](ctx, o, call, o.body(names, req))
 	o.values.Delete(oldOrderID)
 	o.watch.forget(oldOrderID)
 	if err != nil {
@@ -168,7 +164,7 @@ func (o *Orders) reissueNames(has, wanted []string) ([]string, error) {
 
 // placed is what the answer of a call that makes a certificate tells of the order.
 func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Order {
-	order := vendors.Order{ID: id, Status: vendors.StatusPending, TermEnds: parseTime(p.OrderValidTill)}
+	order := vendors.Order{ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill)}
 	if waiting := approvals(p.Requests); len(waiting) > 0 {
 		order.Detail = o.http.Text(approvalNote(waiting))
 	}
@@ -191,7 +187,7 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 // is no error.
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	defer o.watch.forget(orderID)
-	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel(orderID), map[string]string{"status": "canceled", "note": reasonOr(reason)})
+	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel(orderID), map[string]string{"status": "canceled", "note": noteOf(reason)})
 	if e, ok := errors.AsType[*vendors.Error](err); !ok || e.HTTPStatus != http.StatusBadRequest {
 		return err
 	}
@@ -206,7 +202,7 @@ func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 // somebody worries about.
 func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	pending, err := doOrNothing[request](ctx, o, callRevoke(orderID),
-		map[string]any{"revocation_reason": revocationReason(reason), "comments": reasonOr(reason), "skip_approval": true})
+		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true})
 	if err != nil {
 		return err
 	}
@@ -227,69 +223,51 @@ func revocationReason(text string) string {
 	return "unspecified"
 }
 
-// reasonOr fills in the reason, which the vendor insists on.
-func reasonOr(reason string) string {
-	if strings.TrimSpace(reason) == "" {
-		return "requested by the operator"
-	}
-	return reason
+// noteOf is the reason, which the vendor insists on.
+func noteOf(reason string) string {
+	return cmp.Or(strings.TrimSpace(reason), "requested by the operator")
 }
 
-// order is the body of an order.
+// order is the body of an order. Organizations are for products that name one.
 func (o *Orders) order(req vendors.OrderRequest) orderBody {
-	term := termOf(req.Term)
-	body := orderBody{
-		Certificate:      certificateOf(req.Names, req.CSR),
-		Validity:         &term,
-		DCVMethod:        o.methodWord(req.Method),
-		SkipApproval:     true,
-		Comments:         comment(req.Reference),
-		TechnicalContact: contactOf(req.TechContact()),
-		PaymentMethod:    o.options.PaymentMethod,
-		AlternativeID:    req.Reference,
-	}
-	if id := o.options.OrganizationID; id > 0 && !isDV(req.Product) {
-		body.Organization = &idBody{id}
-	}
-	if id := o.options.ContainerID; id > 0 {
-		body.Container = &idBody{id}
+	body := o.body(req.Names, req)
+	body.Validity, body.TechnicalContact = validity(req.Term), contactOf(req.TechContact())
+	body.PaymentMethod, body.Container.ID = o.options.PaymentMethod, o.options.ContainerID
+	body.AlternativeID = req.Reference
+	if !isDV(req.Product) {
+		body.Organization.ID = o.options.OrganizationID
 	}
 	return body
 }
 
-func certificateOf(names []string, csr []byte) certificateBody {
-	return certificateBody{
-		CommonName:     names[0],
-		DNSNames:       names[1:],
-		CSR:            kit.CSR(csr),
-		SignatureHash:  "sha256",
-		ServerPlatform: idBody{-1}, // "other" (documented); it picks installation hints only
+// body is what orders and reissues have in common.
+func (o *Orders) body(names []string, req vendors.OrderRequest) orderBody {
+	return orderBody{
+		Certificate: certificateBody{
+			CommonName: names[0], DNSNames: names[1:], CSR: kit.CSR(req.CSR), SignatureHash: "sha256",
+			ServerPlatform: idBody{-1}, // "other" (documented); it picks installation hints only
+		},
+		DCVMethod:    o.methodWord(req.Method),
+		SkipApproval: true,
+		Comments:     commentPrefix + req.Reference,
 	}
 }
 
 // commentPrefix marks our comments, which are a second place to find a reference in.
 const commentPrefix = "caddy-commercial "
 
-func comment(reference string) string {
-	if reference == "" {
-		return ""
-	}
-	return commentPrefix + reference
-}
-
 // contactOf returns nil if the contact is not complete: it is optional, and half a
 // contact would be refused.
-func contactOf(c vendors.Contact) *contactBody {
+func contactOf(c vendors.Contact) map[string]string {
 	if c.FirstName == "" || c.LastName == "" || c.Email == "" || c.Phone == "" {
 		return nil
 	}
-	return &contactBody{
-		FirstName: c.FirstName, LastName: c.LastName, Telephone: c.Phone, JobTitle: c.JobTitle, Email: c.Email,
+	contact := map[string]string{"first_name": c.FirstName, "last_name": c.LastName, "email": c.Email, "telephone": c.Phone}
+	if c.JobTitle != "" {
+		contact["job_title"] = c.JobTitle
 	}
+	return contact
 }
-
-// termOf is a term as the API takes it. CheckConfig has seen it.
-func termOf(t vendors.Term) validity { return validity{Years: t.Years, Days: t.Days} }
 
 // CAAIdentities implements vendors.CAAIdentifier with the names that DigiCert's
 // certification practices statement lists.

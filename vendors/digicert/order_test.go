@@ -74,7 +74,9 @@ func wireCalls() []wireCall {
 				return first(o.Find(ctx, vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}}))
 			}},
 		{endpoint: "status-changes", request: "GET /order/certificate/status-changes?minutes=65", good: `{"orders":[{"order_id":123,"status":"issued"}]}`,
-			call: func(ctx context.Context, o *Orders) error { return first(o.orders(ctx, callChanges(listMinutes))) }},
+			call: func(ctx context.Context, o *Orders) error {
+				return first(do[orderList](ctx, o, callChanges(listMinutes), nil))
+			}},
 		{endpoint: "product", request: "GET /product/ssl_dv_rapidssl", good: `{"name_id":"ssl_dv_rapidssl"}`,
 			call: func(ctx context.Context, o *Orders) error {
 				return first(do[productData](ctx, o, callProduct("ssl_dv_rapidssl"), nil))
@@ -83,14 +85,14 @@ func wireCalls() []wireCall {
 			call: func(ctx context.Context, o *Orders) error { return first(o.Products(ctx)) }},
 		{endpoint: "organization", request: "GET /organization/5000000001", good: `{"id":5000000001}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[organizationData](ctx, o, callOrganization(5000000001), nil))
+				return first(do[struct{}](ctx, o, callOrganization(5000000001), nil))
 			}},
 		{endpoint: "balance", request: "GET /finance/balance?container_id=9", good: `{}`,
-			call: func(ctx context.Context, o *Orders) error { return first(do[balance](ctx, o, callBalance(9), nil)) }},
+			call: func(ctx context.Context, o *Orders) error { return first(do[money](ctx, o, callBalance(9), nil)) }},
 		{endpoint: "price", request: "POST /finance/order-pricing", good: `{}`,
 			body: `{"certificate":{"dns_names":["example.com"]},"order_validity":{"years":1},"product_name_id":"ssl_dv_rapidssl"}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(o.price(ctx, "ssl_dv_rapidssl", []string{"example.com"}, validity{Years: 1}))
+				return first(o.price(ctx, "ssl_dv_rapidssl", []string{"example.com"}, vendors.Term{Years: 1}))
 			}},
 	}
 }

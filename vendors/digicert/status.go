@@ -60,7 +60,7 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 		ID:        orderID,
 		Status:    statuses[info.word()],
 		RawStatus: o.http.Text(info.word()),
-		TermEnds:  parseTime(info.OrderValidTill),
+		TermEnds:  kit.Time(info.OrderValidTill),
 	}
 	switch order.Status {
 	case vendors.StatusIssued:

@@ -202,21 +202,6 @@ func TestStatusWithoutItsSideDishes(t *testing.T) {
 	}
 }
 
-func TestParseTime(t *testing.T) {
-	for in, want := range map[string]time.Time{
-		"2026-03-20":                time.Date(2026, 3, 20, 0, 0, 0, 0, time.UTC),
-		"2026-03-20T20:05:28+00:00": time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
-		"2026-03-20T20:05:28Z":      time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
-		"2026-03-20T20:05:28+0200":  time.Date(2026, 3, 20, 18, 5, 28, 0, time.UTC),
-		"":                          {},
-		"soon":                      {},
-	} {
-		if got := parseTime(in); !got.Equal(want) {
-			t.Errorf("%q: %v, want %v", in, got, want)
-		}
-	}
-}
-
 func TestMessagesAreShort(t *testing.T) {
 	f := newFake(t)
 	f.expect("GET /order/certificate/123", "", 400, fmt.Sprintf(`{"errors":[{"code":"x","message":%q}]}`, strings.Repeat("ä\n", 1000)))

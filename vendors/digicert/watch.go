@@ -100,7 +100,7 @@ func (o *Orders) refresh(ctx context.Context) bool {
 		return age(w.asked) <= listKept
 	}
 	began := time.Now()
-	rows, err := o.orders(ctx, callChanges(listMinutes))
+	rows, err := do[orderList](ctx, o, callChanges(listMinutes), nil)
 	if err != nil || len(rows) >= listMost {
 		w.quiet = time.Now().Add(listPause)
 		o.logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
