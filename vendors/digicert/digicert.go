@@ -18,6 +18,7 @@ package digicert
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -149,16 +150,13 @@ func (v *DigiCert) Cleanup() error {
 func (v *DigiCert) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return v.Unmarshal(d, "api_key", &v.APIKey, options.Table{
 		"api_key":         options.String(&v.APIKey),
-		"organization_id": options.Int(&v.OrganizationID, 1, maxID),
-		"container_id":    options.Int(&v.ContainerID, 1, maxID),
+		"organization_id": options.Int(&v.OrganizationID, 1, math.MaxInt),
+		"container_id":    options.Int(&v.ContainerID, 1, math.MaxInt),
 		"payment_method":  options.String(&v.PaymentMethod),
 		"dns_record":      options.String(&v.DNSRecord),
 		"rate_share":      options.Int(&v.RateShare, 1, maxShare),
 	})
 }
-
-// maxID only keeps the table's bounds from cutting real IDs short.
-const maxID = int(^uint(0) >> 1)
 
 // Interface guards
 var (

@@ -2,6 +2,7 @@ package digicert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,19 +28,16 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	}
 	list, err := do[orderList](ctx, o, callAlternate(req.Reference), nil)
 	switch {
-	case isAbsent(err):
-	case err != nil:
+	case err != nil && !isAbsent(err):
 		return nil, err
 	case len(list) > 0:
 		var ids []string
 		for _, row := range list {
-			if !slices.Contains(ids, row.id()) {
-				ids = append(ids, row.id())
-			}
+			ids = append(ids, row.id())
 		}
-		return ids, nil
-	}
-	if len(req.Names) == 0 {
+		slices.Sort(ids)
+		return slices.Compact(ids), nil
+	case len(req.Names) == 0:
 		return nil, nil
 	}
 	return o.findByName(ctx, req)
@@ -118,20 +116,11 @@ func (i orderInfo) has(csr []byte) bool { return len(csr) > 0 && bytes.Equal(i.c
 // reference returns a reference that the order or one of its requests bears, the
 // wanted one if it does.
 func (i orderInfo) reference(wanted string) (borne string, ours bool) {
-	all := []string{i.AlternativeID}
+	borne = i.AlternativeID
 	for _, r := range i.Requests {
-		if _, ref, ok := strings.Cut(r.Comments, commentPrefix); ok {
-			all = append(all, strings.TrimSpace(ref))
+		if _, ref, ok := strings.Cut(r.Comments, commentPrefix); ok && borne != wanted {
+			borne = cmp.Or(strings.TrimSpace(ref), borne)
 		}
 	}
-	for _, ref := range all {
-		if ref == "" {
-			continue
-		}
-		if ref == wanted {
-			return ref, true
-		}
-		borne = ref
-	}
-	return borne, false
+	return borne, borne != "" && borne == wanted
 }

@@ -108,12 +108,11 @@ func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.Order
 func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, body orderBody) (vendors.Order, error) {
 	call := callOrder(req.Product)
 	p, err := do[placed](ctx, o, call, body)
-	switch {
-	case err != nil:
+	if err == nil && p.ID == "" {
+		err = o.http.Fail(call, "", "", errors.New("answer has no id")) // it must be looked up by its reference
+	}
+	if err != nil {
 		return vendors.Order{}, err
-	case p.ID == "":
-		// It must be looked up by its reference.
-		return vendors.Order{}, o.http.Fail(call, "", "", errors.New("answer has no id"))
 	}
 	return o.placed(p.ID, req.Method, p), nil
 }
@@ -164,9 +163,8 @@ func (o *Orders) reissueNames(has, wanted []string) ([]string, error) {
 
 // placed is what the answer of a call that makes a certificate tells of the order.
 func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Order {
-	order := vendors.Order{ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill)}
-	if waiting := approvals(p.Requests); len(waiting) > 0 {
-		order.Detail = o.http.Text(approvalNote(waiting))
+	order := vendors.Order{
+		ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill), Detail: o.http.Text(approval(p.Requests, false)),
 	}
 	if ch, ok := proofOf(o.methodWord(method), p.RandomValue); ok {
 		order.Challenges = []vendors.Challenge{ch}
@@ -201,15 +199,13 @@ func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 // reissues included, without refund: the order's ID does not tell which of them
 // somebody worries about.
 func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
-	pending, err := doOrNothing[request](ctx, o, callRevoke(orderID),
+	call := callRevoke(orderID)
+	pending, err := doOrNothing[request](ctx, o, call,
 		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true})
-	if err != nil {
-		return err
+	if note := approval([]request{pending}, false); err == nil && note != "" {
+		return o.http.Refuse(call, errors.New("the revocation "+o.http.Text(note)))
 	}
-	if waiting := approvals([]request{pending}); len(waiting) > 0 {
-		return o.http.Refuse(callRevoke(orderID), errors.New("the revocation "+o.http.Text(approvalNote(waiting))))
-	}
-	return nil
+	return err
 }
 
 // revocationReason picks the documented word that a text means.

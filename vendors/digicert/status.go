@@ -57,21 +57,17 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 		return vendors.Order{}, err
 	}
 	order := vendors.Order{
-		ID:        orderID,
-		Status:    statuses[info.word()],
-		RawStatus: o.http.Text(info.word()),
-		TermEnds:  kit.Time(info.OrderValidTill),
+		ID: orderID, Status: statuses[info.word()], RawStatus: o.http.Text(info.word()), TermEnds: kit.Time(info.OrderValidTill),
 	}
-	switch order.Status {
-	case vendors.StatusIssued:
-		o.values.Delete(orderID)
+	if order.Status == vendors.StatusPending || order.Status == vendors.StatusUnknown {
+		o.progress(ctx, &order, info)
+		return order, nil
+	}
+	o.values.Delete(orderID)
+	if order.Status == vendors.StatusIssued {
 		// The order lives on when its only certificate is revoked (documented).
 		order.CertificateRevoked = strings.EqualFold(info.Certificate.Status, statusRevoked)
 		return o.collect(ctx, order, info.Certificate.ID)
-	case vendors.StatusPending, vendors.StatusUnknown:
-		o.progress(ctx, &order, info)
-	case vendors.StatusReplaced, vendors.StatusRejected, vendors.StatusCancelled, vendors.StatusRevoked, vendors.StatusExpired:
-		o.values.Delete(orderID)
 	}
 	return order, nil
 }
@@ -83,7 +79,7 @@ var formats = []string{"pem_all", "pem_noroot"}
 // collect downloads the certificate of an issued order. Where the service has
 // none yet, the order is as good as pending.
 func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID string) (vendors.Order, error) {
-	why := errors.New("issued, but without a certificate so far")
+	order.Detail = "issued, but without a certificate so far"
 	for _, format := range formats {
 		if certificateID == "" {
 			break
@@ -92,16 +88,18 @@ func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID
 		if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
 			return vendors.Order{}, err
 		}
+		var certs [][]byte
 		if err == nil {
-			if order.Certificates, err = kit.Certificates(string(resp.Body)); len(order.Certificates) > 0 && err == nil {
-				return order, nil
-			}
+			certs, err = kit.Certificates(string(resp.Body))
+		}
+		if len(certs) > 0 && err == nil {
+			order.Certificates, order.Detail = certs, ""
+			return order, nil
 		}
 		if err != nil {
-			why = fmt.Errorf("issued, but the certificate cannot be downloaded so far: %w", err)
+			order.Detail = o.http.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
 		}
 	}
-	order.Certificates, order.Detail = nil, o.http.Text(why.Error())
 	if !order.CertificateRevoked {
 		order.Status = vendors.StatusPending
 	}
@@ -111,60 +109,49 @@ func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID
 // progress tells what a pending order waits for. The order is what counts: what
 // cannot be found out is left out.
 func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderInfo) {
-	approval := info.word() == statusApproval
-	var notes []string
-	if waiting := approvals(info.Requests); approval || len(waiting) > 0 {
-		notes = append(notes, approvalNote(waiting))
+	unapproved := info.word() == statusApproval
+	order.Detail = o.http.Text(approval(info.Requests, unapproved))
+	if unapproved {
+		return
 	}
-	if !approval {
-		v, err := do[validation](ctx, o, callValidation(order.ID), nil)
-		if err != nil {
-			o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
-		}
-		order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod, v.Method))
-		order.Names = v.names()
-		if info.word() == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
-			// Every reissue of a DV order is validated anew, so these are the
-			// validations of the certificate before.
-			order.Names = nil
-		}
-		notes = append(notes, v.openOrganization()...)
+	v, err := do[validation](ctx, o, callValidation(order.ID), nil)
+	if err != nil {
+		o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
 	}
-	order.Detail = o.http.Text(strings.Join(notes, "; "))
+	order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod, v.Method))
+	order.Names = v.names()
+	if info.word() == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
+		// Every reissue of a DV order is validated anew, so these are the validations of
+		// the certificate before.
+		order.Names = nil
+	}
+	order.Detail = o.http.Text(strings.Trim(order.Detail+"; "+v.organization(), "; "))
 }
 
-// approvals returns the requests that a person has to approve. An order with the
-// status "pending" waits for DigiCert, a request with that status for the account's
-// administrator (documented).
-func approvals(list []request) []request {
-	var waiting []request
+// approval tells what to do if a person has to approve a request, or must; empty if not. An
+// order with the status "pending" waits for DigiCert, a request with that status for the
+// account's administrator (documented).
+func approval(list []request, must bool) string {
+	which := ""
 	for _, r := range list {
 		switch strings.ToLower(r.Status) {
 		case "pending", "submitted":
-			waiting = append(waiting, r)
+			which += strings.TrimRight(", request "+r.ID+" "+r.Type, " ")
 		}
 	}
-	return waiting
-}
-
-// approvalNote tells what to do about requests that wait.
-func approvalNote(waiting []request) string {
-	note := "waits for the approval of an administrator of the account"
-	for _, r := range waiting {
-		note += strings.TrimRight(", request "+r.ID+" "+r.Type, " ")
+	if which == "" && !must {
+		return ""
 	}
-	return note + "; an API key with the administrator role needs none"
+	return "waits for the approval of an administrator of the account" + which + "; an API key with the administrator role needs none"
 }
 
 // names tells about each name whether it is validated.
-func (v validation) names() []vendors.NameStatus {
-	var names []vendors.NameStatus
+func (v validation) names() (names []vendors.NameStatus) {
 	for _, entry := range v.Names {
-		covered := entry.DNSNames
-		if len(covered) == 0 {
-			covered = []string{entry.NameScope}
+		if len(entry.DNSNames) == 0 {
+			entry.DNSNames = []string{entry.NameScope}
 		}
-		for _, name := range covered {
+		for _, name := range entry.DNSNames {
 			if name != "" {
 				names = append(names, vendors.NameStatus{Name: strings.ToLower(name), Verified: strings.EqualFold(entry.Status, "approved")})
 			}
@@ -173,8 +160,8 @@ func (v validation) names() []vendors.NameStatus {
 	return names
 }
 
-// openOrganization names the checks of the organization that are not done, in one note.
-func (v validation) openOrganization() []string {
+// organization names the checks of the organization that are not done.
+func (v validation) organization() string {
 	var open []string
 	for _, check := range v.Organization {
 		switch strings.ToLower(check.Status) {
@@ -184,7 +171,7 @@ func (v validation) openOrganization() []string {
 		}
 	}
 	if len(open) == 0 {
-		return nil
+		return ""
 	}
-	return []string{"organization: " + strings.Join(open, ", ")}
+	return "organization: " + strings.Join(open, ", ")
 }
