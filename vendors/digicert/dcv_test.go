@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +16,41 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
+
+// The answers of the documents, one for each method that an order can have.
+func TestAnswersOfCheckDCV(t *testing.T) {
+	const check, change = "PUT /order/certificate/123/check-dcv", "PUT /order/certificate/123/dcv-method"
+	for file, tt := range map[string]struct {
+		method  vendors.Method
+		is      error // nil means success
+		code    string
+		changes int // of the method
+	}{
+		"200.json":               {vendors.MethodHTTP, nil, "", 0},
+		"400-dns-txt-token.json": {vendors.MethodDNS, vendors.ErrStillIssuing, "invalid_dns_txt", 0},
+		"400-http-token.json":    {vendors.MethodHTTP, vendors.ErrStillIssuing, "file_random_value_not_found", 0},
+		"400-email.json":         {vendors.MethodHTTP, vendors.ErrStillIssuing, "", 1},
+	} {
+		body, err := os.ReadFile(filepath.Join("testdata", "check-dcv", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := strconv.Atoi(file[:3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFake(t)
+		f.expect(check, "", status, string(body))
+		f.expect(change, `{"dcv_method":"http-token"}`, 200, `{"dcv_random_value":"abc"}`)
+		err = f.orders.Recheck(t.Context(), "123", nil, tt.method)
+		if !errors.Is(err, tt.is) || f.calls[check] != 1 || f.calls[change] != tt.changes {
+			t.Errorf("%s: %v after %v", file, err, f.calls)
+		}
+		if e, ok := errors.AsType[*vendors.Error](err); ok && (e.Code != tt.code || e.Message == "" || e.Verdict != vendors.Retryable) {
+			t.Errorf("%s: %+v", file, e)
+		}
+	}
+}
 
 func TestRecheck(t *testing.T) {
 	const check = "PUT /order/certificate/123/check-dcv"
