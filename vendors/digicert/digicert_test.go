@@ -4,10 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 func TestUnmarshalCaddyfile(t *testing.T) {
@@ -116,4 +122,45 @@ func TestProvision(t *testing.T) {
 			t.Errorf("%s: %v, want %s", config, err, want)
 		}
 	}
+}
+
+// All modules with one key wait for each other, and the share of a key's limits is rounded
+// down.
+func TestLimits(t *testing.T) {
+	for share, want := range map[int][2]int{0: {100, 1000}, 1: {100, 1000}, 3: {33, 333}, maxShare: {1, 10}} {
+		got := limits(share)
+		if got[0] != (kit.Limit{Requests: want[0], Per: 5 * time.Second}) || got[1] != (kit.Limit{Requests: want[1], Per: 3 * time.Minute}) {
+			t.Errorf("share %d: %v", share, got)
+		}
+	}
+	meet := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range 5000 {
+			select {
+			case meet <- struct{}{}:
+				t.Error("two requests at a time")
+			case <-meet:
+			default:
+				runtime.Gosched()
+			}
+		}
+		io.WriteString(w, `{"id":1,"status":"rejected"}`)
+	}))
+	defer srv.Close()
+	var calls sync.WaitGroup
+	for _, label := range []string{"one", "two"} {
+		v, err := provision(t, fmt.Sprintf(`{"api_key":"x","endpoint":%q,"account":%q}`, srv.URL, label))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		for range 8 {
+			calls.Go(func() {
+				if _, err := v.Status(t.Context(), "1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	calls.Wait()
 }

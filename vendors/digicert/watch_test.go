@@ -166,10 +166,12 @@ func TestPendingOrdersThatAreLookedAt(t *testing.T) {
 		"list refused": {func(b *books, _ *Orders, _ string) {
 			b.list = func() (int, string) { return 400, refusal("time_frame_too_long") }
 		}, vendors.StatusPending},
-		"no list":         {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"status":"busy"}` } }, vendors.StatusPending},
-		"row without ID":  {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"orders":[{}]}` } }, vendors.StatusPending},
-		"list is cut":     {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, full } }, vendors.StatusPending},
-		"list says total": {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"page":{"total":3}}` } }, vendors.StatusPending},
+		"no list":        {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"status":"busy"}` } }, vendors.StatusPending},
+		"row without ID": {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"orders":[{}]}` } }, vendors.StatusPending},
+		"list is cut":    {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, full } }, vendors.StatusPending},
+		"list says total": {func(b *books, _ *Orders, _ string) {
+			b.list = func() (int, string) { return 200, `{"page":{"total":3}}` }
+		}, vendors.StatusPending},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			b, o, ids := watched(t, 10)
