@@ -139,14 +139,16 @@ func TestFirstComeFirstServed(t *testing.T) {
 // that is known, else when the deadline comes.
 func TestLimitsAndDeadlines(t *testing.T) {
 	for name, tt := range map[string]struct {
+		before int // requests
 		limits []Limit
-		slow   time.Duration // how long the requests before take
-		least  time.Duration // how long it takes to be refused
+		slow   time.Duration // how long they take
+		took   time.Duration // to be refused
 		wish   time.Duration
 	}{
-		"no room":            {limits: []Limit{{1, time.Minute}}, wish: time.Minute},
-		"no room for longer": {limits: []Limit{{1, time.Hour}}, wish: MaxRetryAfter},
-		"behind a slow one":  {slow: 20 * time.Second, least: 10 * time.Second},
+		"no room":                 {before: 1, limits: []Limit{{1, time.Minute}}, wish: time.Minute},
+		"no room for longer":      {before: 1, limits: []Limit{{1, time.Hour}}, wish: MaxRetryAfter},
+		"behind one without room": {before: 2, limits: []Limit{{1, time.Minute}}, wish: time.Minute},
+		"behind a slow one":       {before: 1, slow: 20 * time.Second, took: 10 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			sent := 0
@@ -155,18 +157,24 @@ func TestLimitsAndDeadlines(t *testing.T) {
 				time.Sleep(tt.slow)
 				return answered(200), nil
 			})
-			done := make(chan error, 1)
-			go func() { _, err := c.Do(t.Context(), read()); done <- err }()
-			synctest.Wait()
+			var others sync.WaitGroup
+			for range tt.before {
+				others.Go(func() {
+					if _, err := c.Do(t.Context(), read()); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				})
+				synctest.Wait()
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			begin := time.Now()
 			e := mustFail(t, c, ctx, effect())
-			if e.Verdict != vendors.Retryable || !errors.Is(e, errRateLimit) || e.RetryAfter != tt.wish || time.Since(begin) != tt.least {
+			if e.Verdict != vendors.Retryable || !errors.Is(e, errRateLimit) || e.RetryAfter != tt.wish || time.Since(begin) != tt.took {
 				t.Errorf("%s: %v, retry after %s, after %s", name, e, e.RetryAfter, time.Since(begin))
 			}
-			if err := <-done; err != nil || sent != 1 {
-				t.Errorf("%s: %v, sent %d", name, err, sent)
+			if others.Wait(); sent != tt.before {
+				t.Errorf("%s: sent %d", name, sent)
 			}
 		})
 	}
