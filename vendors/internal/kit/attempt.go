@@ -22,7 +22,7 @@ import (
 
 // try sends the request once.
 func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, *failure) {
-	end, err := c.limiter.begin(ctx)
+	end, err := c.limiter.begin(ctx, req.Class)
 	if err != nil {
 		return nil, err
 	}

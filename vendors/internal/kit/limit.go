@@ -17,14 +17,18 @@ type Limit struct {
 	Per      time.Duration
 }
 
-// Limiter keeps the requests of one credential to what its vendor allows: one at a time,
-// in the order in which they come, and within limits. HTTP 429 pauses all of them. Its
-// clients share it; the nil Limiter lets everything pass.
+// Limiter keeps the requests of one credential to what its vendor allows: one at a time and
+// within limits. HTTP 429 pauses all of them. Its clients share it; the nil Limiter lets
+// everything pass.
+//
+// Each class has a queue of its own, and only an Effect may use the last tenth of a limit, so
+// that what is paid for does not stand behind a crowd that only wants to know something.
 //
 // A request counts from its end. The vendor counts it at some moment before, so that no
 // delay on the way can bring two of them closer together than they are here.
 type Limiter struct {
-	turn chan struct{} // whoever has put something in is under way, or next
+	turn  chan struct{}    // of the request that is under way
+	first [2]chan struct{} // of each class, of the request that is next
 
 	mu     sync.Mutex
 	limits []Limit
@@ -42,7 +46,9 @@ const (
 // NewLimiter returns a limiter of its own. Without limits it still lets one request pass
 // at a time.
 func NewLimiter(limits ...Limit) *Limiter {
-	return &Limiter{turn: make(chan struct{}, 1), limits: limits}
+	l := &Limiter{turn: make(chan struct{}, 1), limits: limits}
+	l.first[Effect], l.first[Read] = make(chan struct{}, 1), make(chan struct{}, 1)
+	return l
 }
 
 // limiters holds those of this process, by endpoint and credential.
@@ -69,46 +75,62 @@ var errRateLimit = errors.New("not sent: the limits of requests leave no room in
 
 // begin waits for the turn of a request, and for room. The request is over when end is
 // called, with the status of its answer and the vendor's wish for a pause.
-func (l *Limiter) begin(ctx context.Context) (end func(status int, wish time.Duration), failed *failure) {
+func (l *Limiter) begin(ctx context.Context, class Class) (end func(status int, wish time.Duration), failed *failure) {
 	if l == nil {
 		return func(int, time.Duration) {}, nil
 	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < l.wait() {
-		return nil, l.refuse(ctx) // nobody queues for what cannot be in time
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < l.wait(class) {
+		return nil, l.refuse(ctx, class) // nobody queues for what cannot be in time
 	}
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, l.refuse(ctx)
+	if !enter(ctx, l.first[class]) {
+		return nil, l.refuse(ctx, class)
 	}
-	for ctx.Err() == nil {
-		left := l.wait()
-		if left <= 0 {
-			return l.end, nil
+	for wait(ctx, l.wait(class)) && enter(ctx, l.turn) {
+		if l.wait(class) == 0 {
+			return func(status int, wish time.Duration) {
+				l.end(status, wish)
+				<-l.turn
+				<-l.first[class]
+			}, nil
 		}
-		if !wait(ctx, left) {
-			break
-		}
+		<-l.turn // the other class took the room
 	}
-	<-l.turn
-	return nil, l.refuse(ctx)
+	<-l.first[class]
+	return nil, l.refuse(ctx, class)
 }
 
-func (l *Limiter) refuse(ctx context.Context) *failure {
+// enter waits for a place that one request has at a time, and reports whether it has it.
+func enter(ctx context.Context, place chan<- struct{}) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case place <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (l *Limiter) refuse(ctx context.Context, class Class) *failure {
 	err := errRateLimit
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", errRateLimit, context.Cause(ctx))
 	}
-	return &failure{noEffect: true, retryAfter: min(l.wait(), MaxRetryAfter), err: err}
+	return &failure{noEffect: true, retryAfter: min(l.wait(class), MaxRetryAfter), err: err}
 }
 
 // wait returns how long it is until there is room for a request.
-func (l *Limiter) wait() time.Duration {
+func (l *Limiter) wait(class Class) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := l.until
 	for _, limit := range l.limits {
-		if oldest := len(l.ends) - limit.Requests; oldest >= 0 {
+		room := limit.Requests
+		if class == Read {
+			room -= room / 10
+		}
+		if oldest := len(l.ends) - room; oldest >= 0 {
 			if free := l.ends[oldest].Add(limit.Per); free.After(at) {
 				at = free
 			}
@@ -134,5 +156,4 @@ func (l *Limiter) end(status int, wish time.Duration) {
 	default:
 		l.pause = 0
 	}
-	<-l.turn
 }

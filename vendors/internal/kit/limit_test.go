@@ -94,7 +94,7 @@ func TestLimitsAreKept(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range 200 {
 			calls.Go(func() {
-				if _, err := clients[i%2].Do(t.Context(), read()); err != nil {
+				if _, err := clients[i%2].Do(t.Context(), []Request{read(), effect()}[i%3/2]); err != nil {
 					t.Error(err)
 				}
 			})
@@ -103,7 +103,7 @@ func TestLimitsAreKept(t *testing.T) {
 		if vendor.over > 0 || vendor.most != 1 || len(vendor.at) != 200 {
 			t.Errorf("%d requests, %d at a time, %d over the limit", len(vendor.at), vendor.most, vendor.over)
 		}
-		if took := time.Since(begin); took < 120*time.Second || took > 140*time.Second {
+		if took := time.Since(begin); took < 120*time.Second || took > 170*time.Second {
 			t.Errorf("took %s", took)
 		}
 	})
@@ -180,6 +180,36 @@ func TestLimitsAndDeadlines(t *testing.T) {
 	}
 }
 
+// An effect does not wait for those that only read, neither for their turns nor for room.
+func TestEffectsPassReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := limitedClient(t, NewLimiter(Limit{20, time.Hour}), func(*http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return answered(200), nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var reads sync.WaitGroup
+		for range 100 {
+			reads.Go(func() { _, _ = c.Do(ctx, read()) })
+		}
+		synctest.Wait()
+		for _, want := range []time.Duration{3 * time.Second, time.Second, time.Second} {
+			begin := time.Now()
+			if _, err := c.Do(t.Context(), effect()); err != nil || time.Since(begin) > want {
+				t.Errorf("%v after %s", err, time.Since(begin))
+			}
+			time.Sleep(30 * time.Second) // the reads take what there is for them
+		}
+		short, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if e := mustFail(t, c, short, effect()); !errors.Is(e, errRateLimit) {
+			t.Error(e)
+		}
+		cancel()
+		reads.Wait()
+	})
+}
+
 // A paid request that stood in the queue for too long is not sent when its turn comes.
 func TestQueueDoesNotOutlastTheLastCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -193,7 +223,7 @@ func TestQueueDoesNotOutlastTheLastCheck(t *testing.T) {
 			return answered(200), nil
 		})
 		for range 3 {
-			go func() { _, _ = c.Do(t.Context(), read()) }()
+			go func() { _, _ = c.Do(t.Context(), effect()) }()
 		}
 		synctest.Wait()
 		tooLate, since := errors.New("too late"), time.Now()
