@@ -13,9 +13,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// maxYears is the longest term that is still sold (documented, "End of 4-6 year
-// Multi-year Plans"); accounts may have lower limits of their own. maxDays is the
-// same in days.
+// maxYears is the longest term that is still sold (documented, "End of 4-6 year Multi-year
+// Plans"); accounts may have lower limits of their own. maxDays is the same in days.
 const (
 	maxYears = 3
 	maxDays  = maxYears*365 + 1
@@ -28,7 +27,7 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	switch {
 	case cfg.Product == "":
 		problems = append(problems, errors.New("product: missing, for example ssl_dv_rapidssl"))
-	case strings.Trim(cfg.Product, productLetters) != "":
+	case strings.Trim(cfg.Product, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
 		problems = append(problems, fmt.Errorf("product: %q is no product ID such as ssl_dv_rapidssl", cfg.Product))
 	case !isDV(cfg.Product) && o.options.OrganizationID == 0:
 		problems = append(problems, fmt.Errorf("organization_id: missing; %s is not domain-validated and needs the ID of a validated organization, in the block of the vendor", cfg.Product))
@@ -42,8 +41,6 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	}
 	return errors.Join(problems...)
 }
-
-const productLetters = "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 func checkTerm(t vendors.Term) error {
 	switch {

@@ -23,10 +23,6 @@ const (
 	methodFile  = "http-token"
 	methodTXT   = "dns-txt-token"
 	methodCNAME = "dns-cname-token"
-
-	fileName    = "fileauth.txt"
-	recordLabel = "_dnsauth"
-	cnameSuffix = ".dcv.digicert.com"
 )
 
 // methodWord is a method as the API calls it.
@@ -43,16 +39,16 @@ func (o *Orders) methodWord(m vendors.Method) string {
 // proofOf is what to publish for a random value under a method of the API. Methods
 // by mail have nothing, and neither has a value that cannot stand in a file and a record.
 func proofOf(word, value string) (vendors.Challenge, bool) {
-	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: recordLabel}
+	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_dnsauth"}
 	switch {
 	case value == "" || len(value) > maxValue || strings.Trim(value, lettersAndDigits) != "":
 	case word == methodFile:
-		return vendors.Challenge{Method: vendors.MethodHTTP, FileName: fileName, FileContent: value}, true
+		return vendors.Challenge{Method: vendors.MethodHTTP, FileName: "fileauth.txt", FileContent: value}, true
 	case word == methodTXT:
 		record.RecordType, record.RecordValue = "TXT", value
 		return record, true
 	case word == methodCNAME:
-		record.RecordType, record.RecordValue = "CNAME", value+cnameSuffix
+		record.RecordType, record.RecordValue = "CNAME", value+".dcv.digicert.com"
 		return record, true
 	}
 	return vendors.Challenge{}, false
@@ -93,10 +89,9 @@ type knownValue struct {
 	until time.Time
 }
 
-// valueKept is how long a random value is used without asking again. It lives 30
-// days and is replaced then (documented), so this and the time between two looks bound
-// how long a dead one can stay published. refusalKept is the same for the answer that
-// there is none.
+// valueKept is how long a random value is used without asking again. It lives 30 days and is
+// replaced then (documented), so this and the time between two looks bound how long a dead one
+// can stay published. refusalKept is the same for the answer that there is none.
 const (
 	valueKept   = time.Hour
 	refusalKept = time.Minute

@@ -42,6 +42,19 @@ type DigiCert struct {
 	// {env.DIGICERT_KEY} or {file./run/secrets/digicert}.
 	APIKey string `json:"api_key,omitempty"`
 
+	// Number of servers, or other programs, that use the API key at the same time. DigiCert
+	// limits the requests of a key; each server keeps to its share of them. Default: 1
+	RateShare int `json:"rate_share,omitempty"`
+
+	Options
+	kit.Account
+	*Orders `json:"-"`
+
+	release func() // of the limiter
+}
+
+// Options are what orders have besides the account.
+type Options struct {
 	// ID of a validated organization in the account. Required for products that
 	// are not domain-validated (OV, EV), which name it; others ignore it.
 	OrganizationID int `json:"organization_id,omitempty"`
@@ -56,16 +69,6 @@ type DigiCert struct {
 	// Type of the record for proofs by DNS: txt or cname. Both stand at
 	// _dnsauth.<name>. Default: txt.
 	DNSRecord string `json:"dns_record,omitempty"`
-
-	// Number of servers, or other programs, that use the API key at the same time.
-	// DigiCert limits the requests of a key; each server keeps to its share of
-	// them. Default: 1
-	RateShare int `json:"rate_share,omitempty"`
-
-	kit.Account
-	*Orders `json:"-"`
-
-	release func() // of the limiter
 }
 
 const (
@@ -118,7 +121,7 @@ func (v *DigiCert) Provision(ctx caddy.Context) error {
 		return err
 	}
 	cfg.Limiter, v.release = kit.SharedLimiter(cfg, limits(v.RateShare)...)
-	v.Orders, err = New(cfg, Options{v.OrganizationID, v.ContainerID, v.PaymentMethod, v.DNSRecord})
+	v.Orders, err = New(cfg, v.Options)
 	return err
 }
 

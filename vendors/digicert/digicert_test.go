@@ -30,8 +30,8 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"digicert key":                      `{"api_key":"key"}`,
 		"digicert {env.X}":                  `{"api_key":"{env.X}"}`,
 		"digicert {\n api_key {file./x}\n}": `{"api_key":"{file./x}"}`,
-		"digicert key {\n endpoint https://e/s\n organization_id 5000000001\n container_id 6\n payment_method profile\n dns_record cname\n rate_share 3\n timeout 90s\n account shop\n test_service\n}": `{"api_key":"key","organization_id":5000000001,"container_id":6,` +
-			`"payment_method":"profile","dns_record":"cname","rate_share":3,"endpoint":"https://e/s","timeout":90000000000,"account":"shop","test_service":true}`,
+		"digicert key {\n endpoint https://e/s\n organization_id 5000000001\n container_id 6\n payment_method profile\n dns_record cname\n rate_share 3\n timeout 90s\n account shop\n test_service\n}": `{"api_key":"key","rate_share":3,"organization_id":5000000001,"container_id":6,` +
+			`"payment_method":"profile","dns_record":"cname","endpoint":"https://e/s","timeout":90000000000,"account":"shop","test_service":true}`,
 	} {
 		var v DigiCert
 		if err := v.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)); err != nil {
@@ -92,7 +92,7 @@ func TestProvision(t *testing.T) {
 		want := vendors.Description{
 			Name: "digicert", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
-			AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+			RecordType: "TXT", AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 10*time.Second, true

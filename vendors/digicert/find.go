@@ -57,9 +57,8 @@ func (o *Orders) findReissue(ctx context.Context, req vendors.Lookup) ([]string,
 	return nil, nil
 }
 
-// isAbsent reports whether the look-up failed because there is no such order. Both
-// 404 and an empty list were observed for that; not_found|route is a wrong endpoint
-// (documented).
+// isAbsent reports whether the look-up failed because there is no such order. Both 404 and an
+// empty list were observed for that; not_found|route is a wrong endpoint (documented).
 func isAbsent(err error) bool {
 	e, ok := errors.AsType[*vendors.Error](err)
 	return ok && e.HTTPStatus == http.StatusNotFound && strings.HasPrefix(e.Code, "not_found") && !hasCode(err, "not_found|route")

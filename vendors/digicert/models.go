@@ -11,8 +11,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// orderBody is the body of an order and of a reissue, which leaves out what is
-// about money.
+// orderBody is the body of an order and of a reissue, which leaves out what is about money.
 //
 // Fields that make DigiCert act by itself (auto_renew, auto_reissue) are not among
 // them: it would buy or replace keys behind our back.
@@ -65,8 +64,7 @@ type placed struct {
 	OrderValidTill string    `json:"order_valid_till"`
 }
 
-// request is what a person in the account approves: an order, a reissue, a
-// revocation.
+// request is what a person in the account approves: an order, a reissue, a revocation.
 type request struct {
 	ID       string `json:"id"`
 	Type     string `json:"type"`

@@ -20,18 +20,7 @@ import (
 // Config is an account that is ready for use.
 type Config = kit.Config
 
-// Options are what orders have besides the account.
-type Options struct {
-	// OrganizationID and ContainerID are left out of requests if zero.
-	OrganizationID, ContainerID int
-
-	// PaymentMethod is balance (also if empty) or profile, DNSRecord txt (also if
-	// empty) or cname.
-	PaymentMethod, DNSRecord string
-}
-
-// Orders is a client of the API as a vendor. Make one with New; it is safe for
-// concurrent use.
+// Orders is a client of the API as a vendor. Make one with New; it is safe for concurrent use.
 type Orders struct {
 	http    *kit.Client
 	key     string
@@ -56,19 +45,13 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	switch opts.PaymentMethod {
-	case "":
-		opts.PaymentMethod = payByBalance
-	case payByBalance, payByProfile:
-	default:
+	opts.PaymentMethod, opts.DNSRecord = cmp.Or(opts.PaymentMethod, payByBalance), cmp.Or(opts.DNSRecord, recordTXT)
+	switch {
+	case opts.PaymentMethod != payByBalance && opts.PaymentMethod != payByProfile:
 		return nil, fmt.Errorf("payment_method: must be %s or %s, got %q", payByBalance, payByProfile, opts.PaymentMethod)
-	}
-	switch opts.DNSRecord {
-	case "", recordTXT, recordCNAME:
-	default:
+	case opts.DNSRecord != recordTXT && opts.DNSRecord != recordCNAME:
 		return nil, fmt.Errorf("dns_record: must be %s or %s, got %q", recordTXT, recordCNAME, opts.DNSRecord)
-	}
-	if strings.ContainsFunc(cfg.Secret, func(r rune) bool { return r < ' ' || r > '~' }) {
+	case strings.ContainsFunc(cfg.Secret, func(r rune) bool { return r < ' ' || r > '~' }):
 		return nil, errors.New("api_key: has characters that no key has")
 	}
 	// Names come from the JSON of a request alone (documented). So a CSR needs no
@@ -180,9 +163,8 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 	return order
 }
 
-// Cancel implements vendors.Canceler. The balance is not refunded by itself: the
-// vendor's support must be asked (documented). An order that is cancelled already
-// is no error.
+// Cancel implements vendors.Canceler. The balance is not refunded by itself: the vendor's
+// support must be asked (documented). An order that is cancelled already is no error.
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	defer o.watch.forget(orderID)
 	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel(orderID), map[string]string{"status": "canceled", "note": noteOf(reason)})
@@ -195,9 +177,8 @@ func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	return nil
 }
 
-// Revoke implements vendors.Revoker. It revokes every certificate of the order,
-// reissues included, without refund: the order's ID does not tell which of them
-// somebody worries about.
+// Revoke implements vendors.Revoker. It revokes every certificate of the order, reissues
+// included, without refund: the order's ID does not tell which of them somebody worries about.
 func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	call := callRevoke(orderID)
 	pending, err := doOrNothing[request](ctx, o, call,

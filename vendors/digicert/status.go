@@ -14,10 +14,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// statuses translates the status of an order. Documented, under "Order info", "List
-// orders" and "Update order status": needs_approval, pending, reissue_pending,
-// issued, waiting_pickup, rejected, canceled, revoked and expired. The others were
-// observed.
+// statuses translates the status of an order. Documented, under "Order info", "List orders" and
+// "Update order status": needs_approval, pending, reissue_pending, issued, waiting_pickup,
+// rejected, canceled, revoked and expired. The others were observed.
 var statuses = map[string]vendors.Status{
 	"needs_approval":  vendors.StatusPending,
 	"approved":        vendors.StatusPending,

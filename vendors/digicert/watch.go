@@ -35,8 +35,7 @@ type pendingOrder struct {
 }
 
 const (
-	// fewOrders are looked at one by one: that costs little more, and takes nothing on
-	// trust.
+	// fewOrders are looked at one by one: that costs little more, and takes nothing on trust.
 	fewOrders = 4
 
 	// A list serves for listKept. It reaches back beyond the longest time between two
