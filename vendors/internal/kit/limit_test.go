@@ -269,9 +269,10 @@ func TestTooManyRequestsPausesAll(t *testing.T) {
 			t.Errorf("waited %s", got)
 		}
 		status.Store(429)
-		for i, want := range []time.Duration{0, 5, 10, 20, 40, 80, 160, 300, 300} {
-			if got := took([]*Client{first, second}[i%2]); got != want*time.Second {
-				t.Errorf("request %d waited %s, want %s", i, got, want*time.Second)
+		for i, seconds := range []int{0, 5, 10, 20, 40, 80, 160, 300, 300} {
+			want := time.Duration(seconds) * time.Second
+			if got := took([]*Client{first, second}[i%2]); got != want {
+				t.Errorf("request %d waited %s, want %s", i, got, want)
 			}
 		}
 		status.Store(200)
