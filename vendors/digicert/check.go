@@ -93,7 +93,7 @@ func (o *Orders) hidden(err error) bool {
 
 // compareFunds warns where the account's funds seem to be less than the price. The two
 // numbers disagree for accounts with a contract, vouchers or units, which may order all
-// the same (observed: a balance of 0 beside a price of 782), and where there is no money
+// the same (documented: an example has a balance of 0 beside a price of 782), and where there is no money
 // the order is refused, so this refuses nothing.
 func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
 	has, err := do[money](ctx, o, callBalance(o.options.ContainerID), nil)

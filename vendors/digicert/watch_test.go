@@ -30,7 +30,8 @@ type books struct {
 func (b *books) RoundTrip(r *http.Request) (*http.Response, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	code, body := http.StatusOK, `{}`
+	code := http.StatusOK
+	var body string
 	switch call := path.Base(r.URL.Path); {
 	case call == "status-changes":
 		b.calls["list"]++
