@@ -62,17 +62,16 @@ func isDV(product string) bool { return slices.Contains(strings.Split(product, "
 // this looks at what an order would fail for: the key, the product, and the
 // organization. What the key may not see is left to the order, and so are the funds.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
-	if _, err := do[productData](ctx, o, callProduct(req.Product), nil); err != nil && !o.hidden(err) {
+	if _, err := do[productData](ctx, o, callProduct, nil, req.Product); err != nil && !o.hidden(err) {
 		return err
 	}
 	if id := o.options.OrganizationID; id > 0 && !isDV(req.Product) {
-		call := callOrganization(id)
-		org, err := do[struct{ Status string }](ctx, o, call, nil)
+		org, err := do[struct{ Status string }](ctx, o, callOrganization, nil, id)
 		switch {
 		case err != nil && !o.hidden(err):
 			return err
 		case strings.EqualFold(org.Status, "inactive"):
-			return o.http.Refuse(call, fmt.Errorf("organization %d is not active", id))
+			return o.http.Refuse(callOrganization, fmt.Errorf("organization %d is not active", id))
 		}
 	}
 	if o.options.PaymentMethod == payByBalance {
@@ -96,7 +95,7 @@ func (o *Orders) hidden(err error) bool {
 // the same (documented: an example has a balance of 0 beside a price of 782), and where there is no money
 // the order is refused, so this refuses nothing.
 func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
-	has, err := do[money](ctx, o, callBalance(o.options.ContainerID), nil)
+	has, err := o.funds(ctx)
 	var costs money
 	if err == nil {
 		costs, err = o.price(ctx, req.Product, req.Names, req.Term)
@@ -111,9 +110,17 @@ func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
 	}
 }
 
+// funds are those of the division that pays.
+func (o *Orders) funds(ctx context.Context) (money, error) {
+	if id := o.options.ContainerID; id > 0 {
+		return do[money](ctx, o, callDivisionBalance, nil, id)
+	}
+	return do[money](ctx, o, callBalance, nil)
+}
+
 // price is an estimate. "0" and the empty text mean that there is none.
 func (o *Orders) price(ctx context.Context, product string, names []string, term vendors.Term) (money, error) {
-	return do[money](ctx, o, callPrice(), map[string]any{
+	return do[money](ctx, o, callPrice, map[string]any{
 		"certificate": map[string]any{"dns_names": names}, "order_validity": validity(term), "product_name_id": product,
 	})
 }
@@ -128,7 +135,7 @@ func less(a, b string) bool {
 // Products implements vendors.ProductLister: the TLS products of the account, with
 // the estimated price of one name for a year.
 func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
-	list, err := do[struct{ Products []productData }](ctx, o, callProducts(), nil)
+	list, err := do[struct{ Products []productData }](ctx, o, callProducts, nil)
 	if err != nil {
 		return nil, err
 	}

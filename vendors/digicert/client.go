@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,83 +18,53 @@ import (
 // The endpoints, each with the page of dev.digicert.com that documents it. Requests are JSON
 // with the key in the header X-DC-DEVKEY; refusals come with a 4xx status and a list of
 // errors ("Services API", "Errors").
+var (
+	// "Order DV SSL", "Order Basic OV" and their neighbours: it buys, also when it renews.
+	callOrder = kit.Call{Name: "order", Path: "/order/certificate/%s"}
 
-// callOrder buys, also when it renews. "Order DV SSL", "Order Basic OV" and their neighbours.
-func callOrder(product string) kit.Call {
-	return post("order", "/order/certificate/"+url.PathEscape(product))
-}
+	callReissue    = kit.Call{Name: "reissue", Path: "/order/certificate/%s/reissue"} // "Reissue certificate"
+	callInfo       = get("info", "/order/certificate/%s")                             // "Order info"
+	callValidation = get("validation", "/order/certificate/%s/validation")            // "Validation status"
 
-// callReissue is free. "Reissue certificate".
-func callReissue(id string) kit.Call { return post("reissue", orderPath(id, "/reissue")) }
+	// "Generate DCV token": the value that is valid, or a new one if it has expired. Older
+	// revisions call it a generator, but repeating is safe.
+	callRandomValue = kit.Call{Name: "dcv-random-value", Method: http.MethodPut, Path: "/order/certificate/%s/dcv-random-value", Class: kit.Read}
 
-// callInfo tells of an order, callValidation what it waits for. "Order info", "Validation status".
-func callInfo(id string) kit.Call       { return get("info", orderPath(id, "")) }
-func callValidation(id string) kit.Call { return get("validation", orderPath(id, "/validation")) }
+	// "Change DCV method", for pending orders. "Check DCV": the CA looks now; there is no body,
+	// because the pages disagree on its one field.
+	callChangeMethod = put("dcv-method", "/order/certificate/%s/dcv-method")
+	callCheckDCV     = put("check-dcv", "/order/certificate/%s/check-dcv")
 
-// callRandomValue tells the value that is valid, or makes one if it has expired. "Generate DCV
-// token" in its newer revision; older ones call it a generator, but repeating is safe.
-func callRandomValue(id string) kit.Call {
-	return kit.Call{Name: "dcv-random-value", Method: http.MethodPut, Path: orderPath(id, "/dcv-random-value"), Class: kit.Read}
-}
+	// "Update order status": a pending order, or a pending reissue, is taken back. The value
+	// is case-sensitive and the note required.
+	callCancel = put("cancel", "/order/certificate/%s/status")
 
-// callChangeMethod is for pending orders. "Change DCV method".
-func callChangeMethod(id string) kit.Call { return put("dcv-method", orderPath(id, "/dcv-method")) }
+	// "Revoke order certificates": all of the order. Without the right to skip approval the
+	// answer is the request that somebody has to approve.
+	callRevoke = put("revoke", "/order/certificate/%s/revoke")
 
-// callCheckDCV has the CA look now. "Check DCV". It has no body: the pages disagree on its
-// one field.
-func callCheckDCV(id string) kit.Call { return put("check-dcv", orderPath(id, "/check-dcv")) }
+	// "Download certificate", which answers PEM; the formats are in the glossary.
+	callDownload = get("download", "/certificate/%s/download/format/%s")
 
-// callCancel takes back a pending order, or a pending reissue. "Update order status"; the
-// value is case-sensitive and the note required.
-func callCancel(id string) kit.Call { return put("cancel", orderPath(id, "/status")) }
+	// "Get orders by alternative order ID": those with our reference. The example shows two of
+	// them, so it is not unique. "List orders": the newest for a name, common name or not.
+	callAlternate = get("alternate", "/order/alternate/%s")
+	callList      = get("list", "/order/certificate?filters%%5Bdomain_name%%5D=%s&limit=100&sort=-date_created")
 
-// callRevoke is about all certificates of the order. "Revoke order certificates". Without
-// the right to skip approval the answer is the request that somebody has to approve.
-func callRevoke(id string) kit.Call { return put("revoke", orderPath(id, "/revoke")) }
+	// "Status change list": the orders whose status has changed in the last minutes, with the
+	// one that they have.
+	callChanges = get("status-changes", "/order/certificate/status-changes?minutes=%s")
 
-// callDownload answers PEM. "Download certificate"; the formats are in the glossary.
-func callDownload(certificateID, format string) kit.Call {
-	return get("download", "/certificate/"+url.PathEscape(certificateID)+"/download/format/"+format)
-}
+	callProduct      = get("product", "/product/%s")           // "Product info"
+	callProducts     = get("products", "/product")             // "Product list": what the account may buy
+	callOrganization = get("organization", "/organization/%s") // observed
 
-// callAlternate lists the orders that were placed with the reference as alternative_order_id.
-// "Get orders by alternative order ID", whose example shows two, so it is not unique.
-func callAlternate(reference string) kit.Call {
-	return get("alternate", "/order/alternate/"+url.PathEscape(reference))
-}
+	callBalance         = get("balance", "/finance/balance") // "View balance"
+	callDivisionBalance = get("balance", "/finance/balance?container_id=%s")
 
-// callList lists the newest orders for a name, be it the common name or another one. "List
-// orders"; the service gives up to 1000.
-func callList(name string) kit.Call {
-	query := url.Values{"filters[domain_name]": {name}, "sort": {"-date_created"}, "limit": {"100"}}
-	return get("list", "/order/certificate?"+query.Encode())
-}
-
-// callChanges lists the orders whose status has changed in the last minutes, with the one
-// that they have. "Status change list".
-func callChanges(minutes int) kit.Call {
-	return get("status-changes", "/order/certificate/status-changes?minutes="+strconv.Itoa(minutes))
-}
-
-// callProduct and callProducts tell what the account may buy. "Product info", "Product list".
-func callProduct(code string) kit.Call { return get("product", "/product/"+url.PathEscape(code)) }
-func callProducts() kit.Call           { return get("products", "/product") }
-
-// callOrganization was observed.
-func callOrganization(id int) kit.Call { return get("organization", "/organization/"+strconv.Itoa(id)) }
-
-// callBalance is about a division, or with 0 about that of the key. "View balance".
-func callBalance(containerID int) kit.Call {
-	if containerID > 0 {
-		return get("balance", "/finance/balance?container_id="+strconv.Itoa(containerID))
-	}
-	return get("balance", "/finance/balance")
-}
-
-// callPrice estimates, where 0 means that there is no estimate. "Price estimate".
-func callPrice() kit.Call {
-	return kit.Call{Name: "price", Path: "/finance/order-pricing", Class: kit.Read}
-}
+	// "Price estimate", where 0 means that there is none.
+	callPrice = kit.Call{Name: "price", Path: "/finance/order-pricing", Class: kit.Read}
+)
 
 func get(name, path string) kit.Call {
 	return kit.Call{Name: name, Method: http.MethodGet, Path: path, Class: kit.Read}
@@ -102,13 +72,10 @@ func get(name, path string) kit.Call {
 
 func put(name, path string) kit.Call { return kit.Call{Name: name, Method: http.MethodPut, Path: path} }
 
-func post(name, path string) kit.Call { return kit.Call{Name: name, Path: path} }
-
-func orderPath(id, rest string) string { return "/order/certificate/" + url.PathEscape(id) + rest }
-
-// do sends a call with the JSON of body, nil for none, and decodes its answer.
-func do[T any](ctx context.Context, o *Orders, call kit.Call, body any) (answer T, err error) {
-	resp, err := o.send(ctx, call, body, false)
+// do sends a call with the JSON of body, nil for none, and decodes its answer. The arguments
+// go into its path.
+func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...any) (answer T, err error) {
+	resp, err := o.send(ctx, call, body, false, args...)
 	if err == nil {
 		err = o.http.Decode(call, resp, &answer)
 	}
@@ -116,8 +83,8 @@ func do[T any](ctx context.Context, o *Orders, call kit.Call, body any) (answer 
 }
 
 // doOrNothing is do for a call that may be answered with HTTP 204, which has no body.
-func doOrNothing[T any](ctx context.Context, o *Orders, call kit.Call, body any) (answer T, err error) {
-	resp, err := o.send(ctx, call, body, true)
+func doOrNothing[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...any) (answer T, err error) {
+	resp, err := o.send(ctx, call, body, true, args...)
 	if err == nil && (resp.Status != http.StatusNoContent || len(resp.Body) > 0) {
 		err = o.http.Decode(call, resp, &answer)
 	}
@@ -125,7 +92,11 @@ func doOrNothing[T any](ctx context.Context, o *Orders, call kit.Call, body any)
 }
 
 // send sends a call. Raw accepts an answer that is not JSON.
-func (o *Orders) send(ctx context.Context, call kit.Call, body any, raw bool) (*kit.Response, error) {
+func (o *Orders) send(ctx context.Context, call kit.Call, body any, raw bool, args ...any) (*kit.Response, error) {
+	for i, arg := range args {
+		args[i] = url.PathEscape(fmt.Sprint(arg))
+	}
+	call.Path = fmt.Sprintf(call.Path, args...)
 	// Observed: clients name the type on every request, and it chooses the form of errors.
 	req := kit.Request{Call: call, Header: http.Header{"X-Dc-Devkey": {o.key}}, ContentType: "application/json", Raw: raw}
 	if body != nil {

@@ -111,7 +111,7 @@ func (o *Orders) value(ctx context.Context, orderID string) string {
 	if known, ok := o.values.Load(orderID); ok && time.Now().Before(known.(knownValue).until) {
 		return known.(knownValue).value
 	}
-	answer, err := do[randomValue](ctx, o, callRandomValue(orderID), nil)
+	answer, err := do[randomValue](ctx, o, callRandomValue, nil, orderID)
 	if err != nil {
 		// Observed: the call fails when nothing is left to validate.
 		if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
@@ -129,20 +129,19 @@ func (o *Orders) value(ctx context.Context, orderID string) string {
 // CA goes on looking by itself for days (documented).
 func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, method vendors.Method) error {
 	defer o.watch.forget(orderID)
-	_, err := do[struct{}](ctx, o, callCheckDCV(orderID), nil)
+	_, err := do[struct{}](ctx, o, callCheckDCV, nil, orderID)
 	if !hasCode(err, "invalid_dns_method") {
 		return err
 	}
 	// The order is validated by mail, as one that a person placed may be
 	// (documented). Changing that is free.
 	word := o.methodWord(method)
-	call := callChangeMethod(orderID)
-	answer, err := do[randomValue](ctx, o, call, map[string]string{"dcv_method": word})
+	answer, err := do[randomValue](ctx, o, callChangeMethod, map[string]string{"dcv_method": word}, orderID)
 	if err != nil {
 		return err
 	}
 	o.keepValue(orderID, answer.Value, answer.Expires)
-	e := o.http.Fail(call, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
+	e := o.http.Fail(callChangeMethod, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
 	e.Verdict = vendors.Retryable
 	return e
 }

@@ -26,7 +26,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	if req.OrderID != "" {
 		return o.findReissue(ctx, req)
 	}
-	list, err := do[orderList](ctx, o, callAlternate(req.Reference), nil)
+	list, err := do[orderList](ctx, o, callAlternate, nil, req.Reference)
 	switch {
 	case err != nil && !isAbsent(err):
 		return nil, err
@@ -75,8 +75,7 @@ const (
 
 // findByName is the second witness.
 func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, error) {
-	call := callList(req.Names[0])
-	list, err := do[orderList](ctx, o, call, nil)
+	list, err := do[orderList](ctx, o, callList, nil, req.Names[0])
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +101,7 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 		}
 	}
 	if len(found) == 0 && len(unclear) > 0 {
-		return nil, o.http.Fail(call, "", fmt.Sprintf(
+		return nil, o.http.Fail(callList, "", fmt.Sprintf(
 			"no order has this reference, but %s for %s could be it: placed since, and without a reference or CSR",
 			strings.Join(unclear, ", "), req.Names[0]), vendors.ErrUndecidable)
 	}

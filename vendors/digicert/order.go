@@ -82,17 +82,16 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	body := o.order(req)
 	if strings.Trim(oldOrderID, "0123456789") != "" || oldOrderID == "" || oldOrderID[0] == '0' {
-		return vendors.Order{}, o.http.Refuse(callOrder(req.Product), fmt.Errorf("%q is no order ID", oldOrderID))
+		return vendors.Order{}, o.http.Refuse(callOrder, fmt.Errorf("%q is no order ID", oldOrderID))
 	}
 	body.RenewalOf = json.Number(oldOrderID)
 	return o.buy(ctx, req, body)
 }
 
 func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, body orderBody) (vendors.Order, error) {
-	call := callOrder(req.Product)
-	p, err := do[placed](ctx, o, call, body)
+	p, err := do[placed](ctx, o, callOrder, body, req.Product)
 	if err == nil && p.ID == "" {
-		err = o.http.Fail(call, "", "", errors.New("answer has no id")) // it must be looked up by its reference
+		err = o.http.Fail(callOrder, "", "", errors.New("answer has no id")) // it must be looked up by its reference
 	}
 	if err != nil {
 		return vendors.Order{}, err
@@ -108,17 +107,16 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	call := callReissue(oldOrderID)
 	if statuses[info.word()] != vendors.StatusIssued {
-		e := o.http.Fail(call, info.word(), "", vendors.ErrWrongState)
+		e := o.http.Fail(callReissue, info.word(), "", vendors.ErrWrongState)
 		e.Verdict = vendors.Permanent
 		return vendors.Order{}, e
 	}
 	names, err := o.reissueNames(info.names(), req.Names)
 	if err != nil {
-		return vendors.Order{}, o.http.Refuse(call, err)
+		return vendors.Order{}, o.http.Refuse(callReissue, err)
 	}
-	p, err := do[placed](ctx, o, call, o.body(names, req))
+	p, err := do[placed](ctx, o, callReissue, o.body(names, req), oldOrderID)
 	o.values.Delete(oldOrderID)
 	o.watch.forget(oldOrderID)
 	if err != nil {
@@ -167,7 +165,7 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 // support must be asked (documented). An order that is cancelled already is no error.
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	defer o.watch.forget(orderID)
-	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel(orderID), map[string]string{"status": "canceled", "note": noteOf(reason)})
+	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": noteOf(reason)}, orderID)
 	if e, ok := errors.AsType[*vendors.Error](err); !ok || e.HTTPStatus != http.StatusBadRequest {
 		return err
 	}
@@ -180,11 +178,10 @@ func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 // Revoke implements vendors.Revoker. It revokes every certificate of the order, reissues
 // included, without refund: the order's ID does not tell which of them somebody worries about.
 func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
-	call := callRevoke(orderID)
-	pending, err := doOrNothing[request](ctx, o, call,
-		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true})
+	pending, err := doOrNothing[request](ctx, o, callRevoke,
+		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true}, orderID)
 	if note := approval([]request{pending}, false); err == nil && note != "" {
-		return o.http.Refuse(call, errors.New("the revocation "+o.http.Text(note)))
+		return o.http.Refuse(callRevoke, errors.New("the revocation "+o.http.Text(note)))
 	}
 	return err
 }

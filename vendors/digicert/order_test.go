@@ -45,11 +45,11 @@ func wireCalls() []wireCall {
 			call: func(ctx context.Context, o *Orders) error { return first(o.Status(ctx, "123")) }},
 		{endpoint: "validation", request: "GET /order/certificate/123/validation", good: `{}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[validation](ctx, o, callValidation("123"), nil))
+				return first(do[validation](ctx, o, callValidation, nil, "123"))
 			}},
 		{endpoint: "dcv-random-value", request: "PUT /order/certificate/123/dcv-random-value", good: `{"dcv_random_value":"x"}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[randomValue](ctx, o, callRandomValue("123"), nil))
+				return first(do[randomValue](ctx, o, callRandomValue, nil, "123"))
 			}},
 		{endpoint: "check-dcv", request: "PUT /order/certificate/123/check-dcv", good: `{"order_status":"pending"}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error {
@@ -57,7 +57,7 @@ func wireCalls() []wireCall {
 			}},
 		{endpoint: "dcv-method", request: "PUT /order/certificate/123/dcv-method", body: `{"dcv_method":"http-token"}`, good: `{}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[randomValue](ctx, o, callChangeMethod("123"), map[string]string{"dcv_method": methodFile}))
+				return first(do[randomValue](ctx, o, callChangeMethod, map[string]string{"dcv_method": methodFile}, "123"))
 			}},
 		{endpoint: "cancel", request: "PUT /order/certificate/123/status", body: `{"status":"canceled","note":"requested by the operator"}`, good: `{}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error { return o.Cancel(ctx, "123", " ") }},
@@ -75,20 +75,22 @@ func wireCalls() []wireCall {
 			}},
 		{endpoint: "status-changes", request: "GET /order/certificate/status-changes?minutes=65", good: `{"orders":[{"order_id":123,"status":"issued"}]}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[orderList](ctx, o, callChanges(listMinutes), nil))
+				return first(do[orderList](ctx, o, callChanges, nil, listMinutes))
 			}},
 		{endpoint: "product", request: "GET /product/ssl_dv_rapidssl", good: `{"name_id":"ssl_dv_rapidssl"}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[productData](ctx, o, callProduct("ssl_dv_rapidssl"), nil))
+				return first(do[productData](ctx, o, callProduct, nil, "ssl_dv_rapidssl"))
 			}},
 		{endpoint: "products", request: "GET /product", good: `{"products":[]}`,
 			call: func(ctx context.Context, o *Orders) error { return first(o.Products(ctx)) }},
 		{endpoint: "organization", request: "GET /organization/5000000001", good: `{"id":5000000001}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[struct{}](ctx, o, callOrganization(5000000001), nil))
+				return first(do[struct{}](ctx, o, callOrganization, nil, 5000000001))
 			}},
-		{endpoint: "balance", request: "GET /finance/balance?container_id=9", good: `{}`,
-			call: func(ctx context.Context, o *Orders) error { return first(do[money](ctx, o, callBalance(9), nil)) }},
+		{endpoint: "balance", request: "GET /finance/balance", good: `{}`,
+			call: func(ctx context.Context, o *Orders) error { return first(o.funds(ctx)) }},
+		{endpoint: "balance", request: "GET /finance/balance?container_id=9", good: `{}`, prepare: func(f *fake) { f.orders.options.ContainerID = 9 },
+			call: func(ctx context.Context, o *Orders) error { return first(o.funds(ctx)) }},
 		{endpoint: "price", request: "POST /finance/order-pricing", good: `{}`,
 			body: `{"certificate":{"dns_names":["example.com"]},"order_validity":{"years":1},"product_name_id":"ssl_dv_rapidssl"}`,
 			call: func(ctx context.Context, o *Orders) error {

@@ -41,10 +41,9 @@ const (
 )
 
 func (o *Orders) info(ctx context.Context, id string) (orderInfo, error) {
-	call := callInfo(id)
-	info, err := do[orderInfo](ctx, o, call, nil)
+	info, err := do[orderInfo](ctx, o, callInfo, nil, id)
 	if err == nil && info.ID == "" && info.Status == "" {
-		err = o.http.Fail(call, "", "", errors.New("answer has no order"))
+		err = o.http.Fail(callInfo, "", "", errors.New("answer has no order"))
 	}
 	return info, err
 }
@@ -83,7 +82,7 @@ func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID
 		if certificateID == "" {
 			break
 		}
-		resp, err := o.send(ctx, callDownload(certificateID, format), nil, true)
+		resp, err := o.send(ctx, callDownload, nil, true, certificateID, format)
 		if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
 			return vendors.Order{}, err
 		}
@@ -113,7 +112,7 @@ func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderI
 	if unapproved {
 		return
 	}
-	v, err := do[validation](ctx, o, callValidation(order.ID), nil)
+	v, err := do[validation](ctx, o, callValidation, nil, order.ID)
 	if err != nil {
 		o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
 	}

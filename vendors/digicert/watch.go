@@ -99,7 +99,7 @@ func (o *Orders) refresh(ctx context.Context) bool {
 		return age(w.asked) <= listKept
 	}
 	began := time.Now()
-	rows, err := do[orderList](ctx, o, callChanges(listMinutes), nil)
+	rows, err := do[orderList](ctx, o, callChanges, nil, listMinutes)
 	if err != nil || len(rows) >= listMost {
 		w.quiet = time.Now().Add(listPause)
 		o.logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
