@@ -28,7 +28,7 @@ type Orders struct {
 	logger  *zap.Logger
 	options Options
 	values  sync.Map // of knownValue by ID of the order, while that is pending
-	watch   *watch
+	watch   watch
 }
 
 // The values of the options that have a choice.
@@ -63,7 +63,10 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Orders{http: httpClient, key: cfg.Secret, about: about, logger: cfg.Logger, options: opts, watch: newWatch()}, nil
+	return &Orders{
+		http: httpClient, key: cfg.Secret, about: about, logger: cfg.Logger, options: opts,
+		watch: watch{turn: make(chan struct{}, 1), orders: make(map[string]*pendingOrder)},
+	}, nil
 }
 
 // Close ends idle connections.
@@ -162,14 +165,20 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 }
 
 // Cancel implements vendors.Canceler. The balance is not refunded by itself: the vendor's
-// support must be asked (documented). An order that is cancelled already is no error.
+// support must be asked (documented).
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	defer o.watch.forget(orderID)
 	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": noteOf(reason)}, orderID)
+	return o.unless(ctx, orderID, vendors.StatusCancelled, err)
+}
+
+// unless forgives the refusal of what is done already. The codes for that are observed at
+// best, so the order itself is asked.
+func (o *Orders) unless(ctx context.Context, orderID string, done vendors.Status, err error) error {
 	if e, ok := errors.AsType[*vendors.Error](err); !ok || e.HTTPStatus != http.StatusBadRequest {
 		return err
 	}
-	if info, failed := o.info(ctx, orderID); failed != nil || statuses[info.word()] != vendors.StatusCancelled {
+	if info, failed := o.info(ctx, orderID); failed != nil || statuses[info.word()] != done {
 		return err
 	}
 	return nil
@@ -183,7 +192,7 @@ func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	if note := approval([]request{pending}, false); err == nil && note != "" {
 		return o.http.Refuse(callRevoke, errors.New("the revocation "+o.http.Text(note)))
 	}
-	return err
+	return o.unless(ctx, orderID, vendors.StatusRevoked, err)
 }
 
 // revocationReason picks the documented word that a text means.

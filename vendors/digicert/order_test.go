@@ -323,6 +323,14 @@ func TestCancelAndRevoke(t *testing.T) {
 	if err := f.orders.Revoke(t.Context(), "123", ""); vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(err.Error(), "request 7 revoke") {
 		t.Errorf("revocation that waits: %v", err)
 	}
+	for after, good := range map[string]bool{"revoked": true, "issued": false, "reissue_pending": false} {
+		f := newFake(t)
+		f.expect("PUT /order/certificate/123/revoke", "*", 400, refusal("order_already_revoked"))
+		f.expect("GET /order/certificate/123", "", 200, `{"id":123,"status":"`+after+`"}`)
+		if err := f.orders.Revoke(t.Context(), "123", ""); (err == nil) != good {
+			t.Errorf("revoking what is %s: %v", after, err)
+		}
+	}
 	for text, want := range map[string]string{
 		"key compromise": "keyCompromise", "cessation of operation": "cessationOfOperation", "affiliation changed": "affiliationChanged",
 		"superseded": "superseded", "CA compromise": "unspecified", "": "unspecified",

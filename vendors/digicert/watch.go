@@ -54,10 +54,6 @@ const (
 	maxLook = time.Hour
 )
 
-func newWatch() *watch {
-	return &watch{turn: make(chan struct{}, 1), orders: make(map[string]*pendingOrder)}
-}
-
 // age is how long ago something was, by the monotonic clock or by the wall clock: the
 // machine may have slept.
 func age(t time.Time) time.Duration { return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0))) }
@@ -69,7 +65,7 @@ func (p *pendingOrder) known() bool {
 
 // unchanged returns a pending order as it was at the last look, if that is how it stands.
 func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool) {
-	w := o.watch
+	w := &o.watch
 	w.mu.Lock()
 	worthwhile := len(w.orders) > fewOrders && w.orders[id].known()
 	w.mu.Unlock()
@@ -88,7 +84,7 @@ func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool)
 
 // refresh asks for a list unless there is one, and reports whether there is.
 func (o *Orders) refresh(ctx context.Context) bool {
-	w := o.watch
+	w := &o.watch
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
