@@ -293,6 +293,21 @@ func TestReissueKeepsAllNames(t *testing.T) {
 	}
 }
 
+// A reissue has a value of its own, told in its answer or not.
+func TestReissueForgetsTheValue(t *testing.T) {
+	f := newFake(t)
+	f.orders.keepValue("123", "old", "")
+	f.expect("GET /order/certificate/123", "", 200, issuedInfo)
+	f.expect("POST /order/certificate/123/reissue", "*", 201, `{"id":123}`)
+	f.expect("PUT /order/certificate/123/dcv-random-value", "", 200, `{"dcv_random_value":"new"}`)
+	if _, err := f.orders.Reissue(t.Context(), "123", workedReissue()); err != nil {
+		t.Fatal(err)
+	}
+	if value := f.orders.value(t.Context(), "123"); value != "new" {
+		t.Errorf("value %q", value)
+	}
+}
+
 func TestReissueOnlyWhatIsIssued(t *testing.T) {
 	for _, status := range []string{"pending", "needs_approval", "reissue_pending", "canceled", "revoked", "strange"} {
 		f := newFake(t)

@@ -97,6 +97,18 @@ func TestRevokedCertificateOfLivingOrder(t *testing.T) {
 	}
 }
 
+// One that cannot be downloaded any more is revoked all the same.
+func TestRevokedCertificateThatIsGone(t *testing.T) {
+	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"Revoked"}}`)
+	for _, format := range formats {
+		f.expect("GET /certificate/77/download/format/"+format, "", 404, refusal("not_found|certificate"))
+	}
+	got, err := f.orders.Status(t.Context(), "123")
+	if err != nil || got.Status != vendors.StatusIssued || !got.CertificateRevoked || len(got.Certificates) > 0 || got.Detail == "" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestDownload(t *testing.T) {
 	const all, noRoot = "GET /certificate/77/download/format/pem_all", "GET /certificate/77/download/format/pem_noroot"
 	for name, tt := range map[string]struct {
