@@ -1,11 +1,13 @@
 package issuer
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // revokeUnseen has the latest certificate of an order made and revoked while no server
@@ -84,6 +86,32 @@ func TestRevokedCertificateIsNotDelivered(t *testing.T) {
 		p.untilServed(6*time.Hour, names[1])
 		if w.ca.Revoked(p.site.Served(names[1])[0].SerialNumber) || w.ca.Calls("reissue") != 1 {
 			t.Errorf("%d reissues", w.ca.Calls("reissue"))
+		}
+		w.wantCharges(1)
+	})
+}
+
+// gone is a vendor that tells of certificates that were revoked, and does not show them.
+type gone struct{ vendors.Vendor }
+
+func (v gone) Status(ctx context.Context, id string) (vendors.Order, error) {
+	order, err := v.Vendor.Status(ctx, id)
+	if order.Status == vendors.StatusIssued {
+		order.CertificateRevoked, order.Certificates = true, nil
+	}
+	return order, err
+}
+
+// Where nothing is to be seen of the certificate, a person is asked as for an order that ended.
+func TestRevokedCertificateThatIsGone(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.startDigiCert(nil, func(f *flow) { quickly(f); f.vendor = gone{f.vendor} })
+		p.configure("example.com")
+		w.until(6*time.Hour, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		time.Sleep(7 * 24 * time.Hour)
+		if e := w.entry("example.com"); !e.Flag.Ended || w.ca.Calls("reissue") != 0 {
+			t.Errorf("%+v, %d reissues", e.Flag, w.ca.Calls("reissue"))
 		}
 		w.wantCharges(1)
 	})
