@@ -73,18 +73,11 @@ func get(name, path string) kit.Call {
 func put(name, path string) kit.Call { return kit.Call{Name: name, Method: http.MethodPut, Path: path} }
 
 // do sends a call with the JSON of body, nil for none, and decodes its answer. The arguments
-// go into its path.
+// go into its path. What changes something by PUT may be answered with HTTP 204, which has no
+// body (documented).
 func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...any) (answer T, err error) {
-	resp, err := o.send(ctx, call, body, false, args...)
-	if err == nil {
-		err = o.http.Decode(call, resp, &answer)
-	}
-	return answer, err
-}
-
-// doOrNothing is do for a call that may be answered with HTTP 204, which has no body.
-func doOrNothing[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...any) (answer T, err error) {
-	resp, err := o.send(ctx, call, body, true, args...)
+	writes := call.Method == http.MethodPut && call.Class == kit.Effect
+	resp, err := o.send(ctx, call, body, writes, args...)
 	if err == nil && (resp.Status != http.StatusNoContent || len(resp.Body) > 0) {
 		err = o.http.Decode(call, resp, &answer)
 	}

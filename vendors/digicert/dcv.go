@@ -91,16 +91,18 @@ type knownValue struct {
 
 // valueKept is how long a random value is used without asking again. It lives 30 days and is
 // replaced then (documented), so this and the time between two looks bound how long a dead one
-// can stay published. refusalKept is the same for the answer that there is none.
+// can stay published. noValueKept is the same for the answer that there is none.
 const (
 	valueKept   = time.Hour
-	refusalKept = time.Minute
+	noValueKept = time.Minute
 )
 
 // keepValue remembers the random value of an order. Expires is empty if it is not told.
 func (o *Orders) keepValue(orderID, value, expires string) {
 	until := time.Now().Add(valueKept)
-	if end := kit.Time(expires); !end.IsZero() && end.Before(until) {
+	if end := kit.Time(expires); value == "" {
+		until = time.Now().Add(noValueKept)
+	} else if !end.IsZero() && end.Before(until) {
 		until = end
 	}
 	o.values.Store(orderID, knownValue{value, until})
@@ -115,7 +117,7 @@ func (o *Orders) value(ctx context.Context, orderID string) string {
 	if err != nil {
 		// Observed: the call fails when nothing is left to validate.
 		if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
-			o.values.Store(orderID, knownValue{"", time.Now().Add(refusalKept)})
+			o.keepValue(orderID, "", "")
 		}
 		o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
 		return ""

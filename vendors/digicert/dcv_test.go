@@ -89,6 +89,13 @@ func TestRecheck(t *testing.T) {
 	if value := f.orders.value(t.Context(), "123"); value != "abc" {
 		t.Errorf("value of the new method: %q", value)
 	}
+	f.expect("PUT /order/certificate/123/dcv-method", "*", 204, "")
+	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodDNS); !errors.Is(err, vendors.ErrStillIssuing) {
+		t.Errorf("wrong method, no answer: %v", err)
+	}
+	if known, ok := f.orders.values.Load("123"); !ok || known.(knownValue).value != "" || time.Until(known.(knownValue).until) > noValueKept {
+		t.Errorf("value where none was told: %+v", known)
+	}
 	f.expect("PUT /order/certificate/123/dcv-method", "*", 400, refusal("invalid_wildcard_dcv_method"))
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodHTTP); vendors.VerdictOf(err) != vendors.Permanent {
 		t.Errorf("method that cannot be: %v", err)

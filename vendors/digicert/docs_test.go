@@ -1,6 +1,7 @@
 package digicert
 
 import (
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -28,6 +29,15 @@ func TestDocsAreComplete(t *testing.T) {
 	for _, word := range want {
 		if !strings.Contains(string(data), "`"+word+"`") {
 			t.Errorf("docs/digicert.md does not have `%s`", word)
+		}
+	}
+	for _, number := range []string{
+		fmt.Sprintf("every %d seconds", int(listKept.Seconds())), fmt.Sprintf("last %d minutes", listMinutes),
+		fmt.Sprintf("has %d orders", listMost), fmt.Sprintf("then %d minutes pass", int(listPause.Minutes())),
+		fmt.Sprintf("%d requests in 5 seconds and %d in 3 minutes", limits(1)[0].Requests, limits(1)[1].Requests),
+	} {
+		if !strings.Contains(string(data), number) {
+			t.Errorf("docs/digicert.md does not have %q", number)
 		}
 	}
 	if len(want) < 40 {

@@ -168,7 +168,7 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 // support must be asked (documented).
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	defer o.watch.forget(orderID)
-	_, err := doOrNothing[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": noteOf(reason)}, orderID)
+	_, err := do[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": noteOf(reason)}, orderID)
 	return o.unless(ctx, orderID, vendors.StatusCancelled, err)
 }
 
@@ -187,7 +187,7 @@ func (o *Orders) unless(ctx context.Context, orderID string, done vendors.Status
 // Revoke implements vendors.Revoker. It revokes every certificate of the order, reissues
 // included, without refund: the order's ID does not tell which of them somebody worries about.
 func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
-	pending, err := doOrNothing[request](ctx, o, callRevoke,
+	pending, err := do[request](ctx, o, callRevoke,
 		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true}, orderID)
 	if note := approval([]request{pending}, false); err == nil && note != "" {
 		return o.http.Refuse(callRevoke, errors.New("the revocation "+o.http.Text(note)))
