@@ -240,7 +240,7 @@ func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) mov
 	if fresh && f.account.waitsFor(j.want, c.Key) {
 		got, err := f.certificateOf(ctx, e)
 		if err != nil {
-			return ends(progress{err: err})
+			return unfetched(err)
 		}
 		return ends(progress{got: got, entry: e})
 	}
@@ -295,7 +295,18 @@ func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 	if serialOf(got.leaf()) != e.Certificate.Serial {
 		return nil, fmt.Errorf("%w: order %s has the serial number %s, and the ledger %s", errWrongCertificate, e.OrderID, serialOf(got.leaf()), e.Certificate.Serial)
 	}
+	if order.CertificateRevoked {
+		return nil, fmt.Errorf("order %s: %w", e.OrderID, errRevoked)
+	}
 	return got, nil
+}
+
+// unfetched is what follows when the latest certificate of an order cannot be had.
+func unfetched(err error) move {
+	if errors.Is(err, errRevoked) {
+		return move{change: func(e *ledger.Entry) { e.Certificate.Revoked, e.Problem = true, errRevoked.Error() }}
+	}
+	return ends(progress{err: err})
 }
 
 // certificateOf returns the latest certificate of an order.
@@ -310,7 +321,7 @@ func (f *flow) certificateOf(ctx context.Context, e *ledger.Entry) (chain, error
 func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key crypto.Signer) move {
 	got, err := f.certificateOf(ctx, e)
 	if err != nil {
-		return ends(progress{err: err})
+		return unfetched(err)
 	}
 	defer f.account.store(j.name)()
 	if err := f.site.Deliver(ctx, j.name, key, issuedCertificate(f.about, got, e)); err != nil {

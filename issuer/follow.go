@@ -106,7 +106,10 @@ func (f *flow) seen(text string, e *ledger.Entry) string {
 // certified deals with an order that the vendor says has a certificate.
 func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *look, order vendors.Order) move {
 	got, err := f.chainOf(e, order)
-	if err == nil {
+	switch {
+	case order.CertificateRevoked && (err == nil || e.Attempt.Kind != ledger.KindReissue):
+		return f.certificateRevoked(ctx, j, e, order)
+	case err == nil:
 		return f.recordCertificate(j, e, order, got)
 	}
 	if f.settled(e) {
@@ -130,6 +133,32 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 		return f.flag(e, move.done.err.Error())
 	}
 	return move
+}
+
+// errRevoked is the cause of a reissue that would not be needed otherwise.
+var errRevoked = errors.New("its certificate was revoked, and the order lives on, so that it is reissued")
+
+// certificateRevoked deals with an order that lives on though its certificate was revoked
+// before it was of any use. It is reissued, free of charge, but not again and again: if that
+// certificate is revoked, too, a person is asked, as where nothing is to be seen of it.
+func (f *flow) certificateRevoked(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
+	if e.Attempt.Kind == ledger.KindReissue {
+		return f.flag(e, fmt.Sprintf("the certificate of the reissue of order %s was revoked at once", e.OrderID))
+	}
+	got, err := f.foreignChain(e, order)
+	if err != nil {
+		return f.ended(ctx, j, e, order)
+	}
+	m := f.recordCertificate(j, e, order, got)
+	record := m.change
+	if record == nil {
+		return m
+	}
+	j.log.Warn("the certificate of a paid order was revoked; reissuing it", zap.String("order_id", e.OrderID))
+	return move{change: func(e *ledger.Entry) {
+		record(e)
+		e.Certificate.Revoked, e.Problem = true, errRevoked.Error()
+	}}
 }
 
 // recordCertificate notes the certificate that the latest request gave.

@@ -47,13 +47,13 @@ var vendorKinds = []struct {
 
 func (w *world) startDigiCert(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
-	client, err := digicert.New(digicert.Settings{
-		Key: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
+	client, err := digicert.New(digicert.Config{
+		Secret: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
 		Transport: fusedTransport{f, w.ca.Transport()},
 		Description: vendors.Description{
 			Name: "digicert", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute, RenewWindow: 90 * day,
 		},
-	})
+	}, digicert.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

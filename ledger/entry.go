@@ -134,6 +134,9 @@ type Certificate struct {
 	// attempt that gave it.
 	Key       string `json:"key"`
 	Reference string `json:"reference,omitempty"`
+
+	// Revoked is whether it was revoked before it was of use, though the order lives on.
+	Revoked bool `json:"revoked,omitempty"`
 }
 
 // Flag asks a person.

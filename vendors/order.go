@@ -107,6 +107,10 @@ type Order struct {
 	Status    Status
 	RawStatus string
 
+	// CertificateRevoked is whether the certificate of an issued order was revoked while
+	// the order lives on, so that a reissue gives another one.
+	CertificateRevoked bool
+
 	// CAOrderID is the number of the order at the CA behind the vendor.
 	CAOrderID string
 

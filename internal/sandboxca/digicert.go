@@ -64,6 +64,7 @@ type digicertRoute struct {
 var digicertRoutes = []digicertRoute{
 	{"list", http.MethodGet, "order/certificate", (*digicert).list},
 	{"alternate", http.MethodGet, "order/alternate/*", (*digicert).alternate},
+	{"status-changes", http.MethodGet, "order/certificate/status-changes", (*digicert).changes},
 	{"order", http.MethodPost, "order/certificate/*", (*digicert).order},
 	{"info", http.MethodGet, "order/certificate/*", (*digicert).info},
 	{"validation", http.MethodGet, "order/certificate/*/validation", (*digicert).validation},

@@ -331,6 +331,19 @@ func (c *CA) SetStatus(orderID, status string) error {
 	return c.save()
 }
 
+// RevokeCertificate revokes the certificate of an order that lives on.
+func (c *CA) RevokeCertificate(orderID string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID(orderID)
+	if o == nil {
+		return fmt.Errorf("no order %q", orderID)
+	}
+	c.advance(o)
+	o.Revoked = o.Cert != nil
+	return c.save()
+}
+
 // Approve proves one name of a pending order, as a click on the link in a
 // validation mail would.
 func (c *CA) Approve(orderID, name string) error {

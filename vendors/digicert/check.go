@@ -13,9 +13,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// maxYears is the longest term that is still sold (documented, "End of 4-6 year
-// Multi-year Plans"); accounts may have lower limits of their own. maxDays is the
-// same in days.
+// maxYears is the longest term that is still sold (documented, "End of 4-6 year Multi-year
+// Plans"); accounts may have lower limits of their own. maxDays is the same in days.
 const (
 	maxYears = 3
 	maxDays  = maxYears*365 + 1
@@ -28,9 +27,9 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	switch {
 	case cfg.Product == "":
 		problems = append(problems, errors.New("product: missing, for example ssl_dv_rapidssl"))
-	case strings.Trim(cfg.Product, productLetters) != "":
+	case strings.Trim(cfg.Product, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
 		problems = append(problems, fmt.Errorf("product: %q is no product ID such as ssl_dv_rapidssl", cfg.Product))
-	case !isDV(cfg.Product) && o.organization == 0:
+	case !isDV(cfg.Product) && o.options.OrganizationID == 0:
 		problems = append(problems, fmt.Errorf("organization_id: missing; %s is not domain-validated and needs the ID of a validated organization, in the block of the vendor", cfg.Product))
 	}
 	problems = append(problems, checkTerm(cfg.Term))
@@ -42,8 +41,6 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	}
 	return errors.Join(problems...)
 }
-
-const productLetters = "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 func checkTerm(t vendors.Term) error {
 	switch {
@@ -62,25 +59,25 @@ func checkTerm(t vendors.Term) error {
 func isDV(product string) bool { return slices.Contains(strings.Split(product, "_"), "dv") }
 
 // Validate implements vendors.Validator. The API has no dry run of an order, so
-// this looks at what an order would fail for: the key, the product, the
-// organization, and the funds. What the key may not see is left to the order.
+// this looks at what an order would fail for: the key, the product, and the
+// organization. What the key may not see is left to the order, and so are the funds.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
-	if _, err := o.client.Product(ctx, req.Product); err != nil && !o.hidden(err) {
+	if _, err := do[productData](ctx, o, callProduct, nil, req.Product); err != nil && !o.hidden(err) {
 		return err
 	}
-	if o.organization > 0 && !isDV(req.Product) {
-		org, err := o.client.Organization(ctx, o.organization)
+	if id := o.options.OrganizationID; id > 0 && !isDV(req.Product) {
+		org, err := do[struct{ Status string }](ctx, o, callOrganization, nil, id)
 		switch {
 		case err != nil && !o.hidden(err):
 			return err
-		case err == nil && strings.EqualFold(org.Status.Word(), "inactive"):
-			return o.client.fail("organization", vendors.Permanent, fmt.Sprintf("organization %d is not active", o.organization))
+		case strings.EqualFold(org.Status, "inactive"):
+			return o.http.Refuse(callOrganization, fmt.Errorf("organization %d is not active", id))
 		}
 	}
-	if o.payment != payByBalance {
-		return nil
+	if o.options.PaymentMethod == payByBalance {
+		o.compareFunds(ctx, req)
 	}
-	return o.checkFunds(ctx, req)
+	return nil
 }
 
 // hidden reports whether a key may order although it may not ask: its role lacks a
@@ -93,63 +90,73 @@ func (o *Orders) hidden(err error) bool {
 	return true
 }
 
-// checkFunds compares the account's funds with the estimated price. Where either is
-// unknown or in another currency there is nothing to compare.
-func (o *Orders) checkFunds(ctx context.Context, req vendors.OrderRequest) error {
-	has, err := o.client.Balance(ctx, o.container)
+// compareFunds warns where the account's funds seem to be less than the price. The two
+// numbers disagree for accounts with a contract, vouchers or units, which may order all
+// the same (documented: an example has a balance of 0 beside a price of 782), and where there is no money
+// the order is refused, so this refuses nothing.
+func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
+	has, err := o.funds(ctx)
+	var costs money
 	if err == nil {
-		var costs price
-		costs, err = o.client.Price(ctx, req.Product, req.Names, termOf(req.Term))
-		if err == nil && less(has.Available, costs.Total) && has.Currency == costs.Currency {
-			return &vendors.Error{
-				Vendor: o.about.Name, Endpoint: "balance", Verdict: vendors.Permanent,
-				Message: o.client.http.Scrub(short(fmt.Sprintf("%s %s available, %s %s needed",
-					has.Available.Word(), has.Currency.Word(), costs.Total.Word(), costs.Currency.Word()))),
-				Err: vendors.ErrBalance,
-			}
-		}
+		costs, err = o.price(ctx, req.Product, req.Names, req.Term)
 	}
-	if err != nil {
-		// An order without money is refused or waits for it; either way this is
-		// only a kindness.
+	switch {
+	case err != nil:
 		o.logger.Warn("comparing the account's funds with the price failed; ordering without", zap.Error(err))
+	case has.Currency == costs.Currency && less(has.Available, costs.Total):
+		o.logger.Warn("the account's funds seem to be too low for the order; ordering all the same, as accounts with a contract may",
+			zap.Strings("identifiers", req.Names), zap.String("available", o.http.Text(has.Available+" "+has.Currency)),
+			zap.String("estimated_price", o.http.Text(costs.Total+" "+costs.Currency)))
 	}
-	return nil
+}
+
+// funds are those of the division that pays.
+func (o *Orders) funds(ctx context.Context) (money, error) {
+	if id := o.options.ContainerID; id > 0 {
+		return do[money](ctx, o, callDivisionBalance, nil, id)
+	}
+	return do[money](ctx, o, callBalance, nil)
+}
+
+// price is an estimate. "0" and the empty text mean that there is none.
+func (o *Orders) price(ctx context.Context, product string, names []string, term vendors.Term) (money, error) {
+	return do[money](ctx, o, callPrice, map[string]any{
+		"certificate": map[string]any{"dns_names": names}, "order_validity": validity(term), "product_name_id": product,
+	})
 }
 
 // less reports whether an amount is known to be smaller than another.
-func less(a, b text) bool {
-	x, errX := strconv.ParseFloat(a.Word(), 64)
-	y, errY := strconv.ParseFloat(b.Word(), 64)
+func less(a, b string) bool {
+	x, errX := strconv.ParseFloat(a, 64)
+	y, errY := strconv.ParseFloat(b, 64)
 	return errX == nil && errY == nil && x < y
 }
 
 // Products implements vendors.ProductLister: the TLS products of the account, with
 // the estimated price of one name for a year.
 func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
-	list, err := o.client.Products(ctx)
+	list, err := do[struct{ Products []productData }](ctx, o, callProducts, nil)
 	if err != nil {
 		return nil, err
 	}
 	var products []vendors.Product
-	for _, p := range list {
-		kind := p.Type.Word()
-		if kind != "dv_ssl_certificate" && kind != "ssl_certificate" {
+	for _, p := range list.Products {
+		if p.Type != "dv_ssl_certificate" && p.Type != "ssl_certificate" {
 			continue
 		}
 		product := vendors.Product{
-			Code:       p.NameID.Word(),
-			Name:       p.Name.Word(),
-			Validation: strings.ToLower(p.ValidationType.Word()),
-			Wildcard:   strings.Contains(p.NameID.Word(), "wildcard") || strings.Contains(p.NameID.Word(), "flex"),
+			Code:       p.NameID,
+			Name:       p.Name,
+			Validation: strings.ToLower(p.ValidationType),
+			Wildcard:   strings.Contains(p.NameID, "wildcard") || strings.Contains(p.NameID, "flex"),
 			Prices:     make(map[int]string),
 		}
-		costs, err := o.client.Price(ctx, product.Code, []string{"example.com"}, validity{Years: 1})
+		costs, err := o.price(ctx, product.Code, []string{"example.com"}, vendors.Term{Years: 1})
 		if ctx.Err() != nil {
 			return nil, err
 		}
 		if err == nil && less("0", costs.Total) {
-			product.Prices[12] = strings.TrimSpace(costs.Total.Word() + " " + costs.Currency.Word())
+			product.Prices[12] = strings.TrimSpace(costs.Total + " " + costs.Currency)
 		}
 		products = append(products, product)
 	}

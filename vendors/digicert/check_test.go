@@ -16,7 +16,7 @@ func TestCheckConfig(t *testing.T) {
 		return cfg
 	}
 	ov := func(c *vendors.OrderConfig) { c.Product = "ssl_basic" }
-	without, with := newFake(t).orders, newFake(t, func(s *Settings) { s.OrganizationID = 7 }).orders
+	without, with := newFake(t).orders, newFake(t, Options{OrganizationID: 7}).orders
 	for _, cfg := range []vendors.OrderConfig{
 		goodConfig(),
 		change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 90} }),
@@ -58,7 +58,7 @@ func TestValidate(t *testing.T) {
 	const product, org = "GET /product/ssl_basic", "GET /organization/7"
 	denied := refusal("access_denied|missing_permission")
 	open := func() (*fake, vendors.OrderRequest) {
-		f := newFake(t, func(s *Settings) { s.OrganizationID = 7 })
+		f := newFake(t, Options{OrganizationID: 7})
 		f.expect(product, "", 200, `{"name_id":"ssl_basic"}`)
 		f.expect(org, "", 200, `{"id":7,"status":"active"}`)
 		f.expect("GET /finance/balance", "", 200, `{"total_available_funds":"2454.00","currency":"USD"}`)
@@ -82,7 +82,6 @@ func TestValidate(t *testing.T) {
 		{product, 403, refusal("access_denied|access_denied_invalid_key"), vendors.ErrCredential, "invalid_key"},
 		{org, 404, refusal("not_found|organization"), nil, "digicert organization: HTTP 404"},
 		{org, 200, `{"id":7,"status":"inactive"}`, nil, "organization 7 is not active"},
-		{"GET /finance/balance", 200, `{"total_available_funds":"781.99","currency":"USD"}`, vendors.ErrBalance, "781.99 USD available, 782 USD needed"},
 	} {
 		f, req := open()
 		f.expect(tt.request, "", tt.status, tt.body)
@@ -105,12 +104,25 @@ func TestValidate(t *testing.T) {
 	} {
 		f, req := open()
 		f.expect("GET /finance/balance", "", 200, funds)
-		if err := f.orders.Validate(t.Context(), req); err != nil {
+		if err := f.orders.Validate(t.Context(), req); err != nil || f.logs.FilterMessageSnippet("funds").Len() > 0 {
 			t.Errorf("%s: %v", funds, err)
 		}
 	}
+	// Funds that seem to be too low refuse nothing: those of a contract are told nowhere.
+	for _, funds := range []string{"0", "781.99", "-5"} {
+		f, req := open()
+		f.expect("GET /finance/balance", "", 200, `{"total_available_funds":"`+funds+`","currency":"USD"}`)
+		err := f.orders.Validate(t.Context(), req)
+		warned := f.logs.FilterMessageSnippet("funds seem to be too low").All()
+		if err != nil || len(warned) != 1 {
+			t.Fatalf("%s: %v, %d warnings", funds, err, len(warned))
+		}
+		if told := warned[0].ContextMap(); told["available"] != funds+" USD" || told["estimated_price"] != "782 USD" {
+			t.Errorf("%s: %v", funds, told)
+		}
+	}
 	f, req = open()
-	f.orders.payment = payByProfile
+	f.orders.options.PaymentMethod = payByProfile
 	if err := f.orders.Validate(t.Context(), req); err != nil || f.calls["GET /finance/balance"] != 0 {
 		t.Errorf("paid by profile: %v", err)
 	}

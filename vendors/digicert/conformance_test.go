@@ -83,10 +83,10 @@ func newService(t *testing.T, change func(*sandboxca.Config)) (*service, *observ
 
 func (s *service) open(key, base string) *Orders {
 	s.t.Helper()
-	v, err := New(Settings{
-		Key: key, Endpoint: base + "/services/v2", Logger: s.log, OrganizationID: testOrganization,
+	v, err := New(Config{
+		Secret: key, Endpoint: base + "/services/v2", Logger: s.log,
 		Description: vendors.Description{Name: "digicert", Account: "www.example", Portal: "https://www.example"},
-	})
+	}, Options{OrganizationID: testOrganization})
 	if err != nil {
 		s.t.Fatal(err)
 	}

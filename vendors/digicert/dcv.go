@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // The methods of the API that a program can serve, and where their proofs are.
@@ -23,10 +23,6 @@ const (
 	methodFile  = "http-token"
 	methodTXT   = "dns-txt-token"
 	methodCNAME = "dns-cname-token"
-
-	fileName    = "fileauth.txt"
-	recordLabel = "_dnsauth"
-	cnameSuffix = ".dcv.digicert.com"
 )
 
 // methodWord is a method as the API calls it.
@@ -34,41 +30,35 @@ func (o *Orders) methodWord(m vendors.Method) string {
 	switch {
 	case m != vendors.MethodDNS:
 		return methodFile
-	case o.record == recordCNAME:
+	case o.options.DNSRecord == recordCNAME:
 		return methodCNAME
 	}
 	return methodTXT
 }
 
 // proofOf is what to publish for a random value under a method of the API. Methods
-// by mail have nothing.
+// by mail have nothing, and neither has a value that cannot stand in a file and a record.
 func proofOf(word, value string) (vendors.Challenge, bool) {
-	if !usable(value) {
-		return vendors.Challenge{}, false
-	}
-	switch word {
-	case methodFile:
-		return vendors.Challenge{Method: vendors.MethodHTTP, FileName: fileName, FileContent: value}, true
-	case methodTXT:
-		return vendors.Challenge{
-			Method: vendors.MethodDNS, RecordName: recordLabel, RecordType: "TXT", RecordValue: value,
-		}, true
-	case methodCNAME:
-		return vendors.Challenge{
-			Method: vendors.MethodDNS, RecordName: recordLabel, RecordType: "CNAME", RecordValue: value + cnameSuffix,
-		}, true
+	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_dnsauth"}
+	switch {
+	case value == "" || len(value) > maxValue || strings.Trim(value, lettersAndDigits) != "":
+	case word == methodFile:
+		return vendors.Challenge{Method: vendors.MethodHTTP, FileName: "fileauth.txt", FileContent: value}, true
+	case word == methodTXT:
+		record.RecordType, record.RecordValue = "TXT", value
+		return record, true
+	case word == methodCNAME:
+		record.RecordType, record.RecordValue = "CNAME", value+".dcv.digicert.com"
+		return record, true
 	}
 	return vendors.Challenge{}, false
 }
 
-// maxValue bounds a random value; those seen have 10 to 32 characters.
-const maxValue = 128
-
-// usable reports whether a random value may be served as a file and stand in a
-// record: letters and digits only.
-func usable(value string) bool {
-	return value != "" && len(value) <= maxValue && strings.Trim(strings.ToLower(value), "abcdefghijklmnopqrstuvwxyz0123456789") == ""
-}
+// Random values that were seen have 10 to 32 of these characters.
+const (
+	maxValue         = 128
+	lettersAndDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+)
 
 // challenges returns what a pending order wants published, asking for the random value
 // if it is not known or may have been renewed. Where nothing tells the order's method
@@ -93,98 +83,67 @@ func (o *Orders) challenges(ctx context.Context, orderID, word string) []vendors
 	return list
 }
 
-// value returns the random value of an order, empty if there is none.
-func (o *Orders) value(ctx context.Context, orderID string) string {
-	value, known := o.values.get(orderID)
-	if !known {
-		answer, err := o.client.RandomValue(ctx, orderID)
-		if err != nil {
-			// Observed: the call fails when nothing is left to validate.
-			if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
-				o.values.put(orderID, "", time.Now().Add(refusalKept))
-			}
-			o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
-			return ""
-		}
-		value = answer.Value.Word()
-		o.values.put(orderID, value, fresh(parseTime(answer.Expires)))
-	}
-	return value
-}
-
-// valueKept is how long a random value is used without asking again. It lives 30
-// days and is replaced then (documented), so this bounds how long a dead one can
-// stay published. refusalKept is the same for the answer that there is none.
-const (
-	valueKept   = time.Hour
-	refusalKept = time.Minute
-)
-
-// fresh returns until when a value is used that expires at the given moment; zero
-// means that it was not told.
-func fresh(expires time.Time) time.Time {
-	until := time.Now().Add(valueKept)
-	if !expires.IsZero() && expires.Before(until) {
-		return expires
-	}
-	return until
-}
-
-// valueCache remembers the random values of pending orders, so that following an
-// order does not ask for it each time. The zero value is ready to use.
-type valueCache struct {
-	mu     sync.Mutex
-	values map[string]cachedValue
-}
-
-type cachedValue struct {
+// knownValue is a random value, or that there is none, until it is to be asked for again.
+type knownValue struct {
 	value string
 	until time.Time
 }
 
-// maxValues bounds the memory; losing a value costs one free call.
-const maxValues = 4096
+// valueKept is how long a random value is used without asking again. It lives 30 days and is
+// replaced then (documented), so this and the time between two looks bound how long a dead one
+// can stay published. noValueKept is the same for the answer that there is none.
+const (
+	valueKept   = time.Hour
+	noValueKept = time.Minute
+)
 
-func (c *valueCache) get(orderID string) (string, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v, ok := c.values[orderID]
-	return v.value, ok && time.Now().Before(v.until)
-}
-
-func (c *valueCache) put(orderID, value string, until time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.values == nil || len(c.values) >= maxValues {
-		c.values = make(map[string]cachedValue)
+// keepValue remembers the random value of an order. Expires is empty if it is not told.
+func (o *Orders) keepValue(orderID, value, expires string) {
+	until := time.Now().Add(valueKept)
+	if end := kit.Time(expires); value == "" {
+		until = time.Now().Add(noValueKept)
+	} else if !end.IsZero() && end.Before(until) {
+		until = end
 	}
-	c.values[orderID] = cachedValue{value, until}
+	o.values.Store(orderID, knownValue{value, until})
 }
 
-func (c *valueCache) forget(orderID string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.values, orderID)
+// value returns the random value of an order, empty if there is none.
+func (o *Orders) value(ctx context.Context, orderID string) string {
+	if known, ok := o.values.Load(orderID); ok && time.Now().Before(known.(knownValue).until) {
+		return known.(knownValue).value
+	}
+	answer, err := do[randomValue](ctx, o, callRandomValue, nil, orderID)
+	if err != nil {
+		// Observed: the call fails when nothing is left to validate.
+		if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
+			o.keepValue(orderID, "", "")
+		}
+		o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
+		return ""
+	}
+	o.keepValue(orderID, answer.Value, answer.Expires)
+	return answer.Value
 }
 
 // Recheck implements vendors.Rechecker: the CA looks at all names of the order now.
 // That a proof was not found yet is an error matching vendors.ErrStillIssuing; the
 // CA goes on looking by itself for days (documented).
 func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, method vendors.Method) error {
-	err := o.client.CheckDCV(ctx, orderID)
+	defer o.watch.forget(orderID)
+	_, err := do[struct{}](ctx, o, callCheckDCV, nil, orderID)
 	if !hasCode(err, "invalid_dns_method") {
 		return err
 	}
 	// The order is validated by mail, as one that a person placed may be
 	// (documented). Changing that is free.
-	answer, err := o.client.ChangeMethod(ctx, orderID, o.methodWord(method))
+	word := o.methodWord(method)
+	answer, err := do[randomValue](ctx, o, callChangeMethod, map[string]string{"dcv_method": word}, orderID)
 	if err != nil {
 		return err
 	}
-	o.values.put(orderID, answer.Value.Word(), fresh(parseTime(answer.Expires)))
-	return &vendors.Error{
-		Vendor: o.about.Name, Endpoint: "dcv-method", Verdict: vendors.Retryable,
-		Message: "the order was validated by mail; changed to " + o.methodWord(method),
-		Err:     vendors.ErrStillIssuing,
-	}
+	o.keepValue(orderID, answer.Value, answer.Expires)
+	e := o.http.Fail(callChangeMethod, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
+	e.Verdict = vendors.Retryable
+	return e
 }

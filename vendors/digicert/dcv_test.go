@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +16,41 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
+
+// The answers of the documents, one for each method that an order can have.
+func TestAnswersOfCheckDCV(t *testing.T) {
+	const check, change = "PUT /order/certificate/123/check-dcv", "PUT /order/certificate/123/dcv-method"
+	for file, tt := range map[string]struct {
+		method  vendors.Method
+		is      error // nil means success
+		code    string
+		changes int // of the method
+	}{
+		"200.json":               {vendors.MethodHTTP, nil, "", 0},
+		"400-dns-txt-token.json": {vendors.MethodDNS, vendors.ErrStillIssuing, "invalid_dns_txt", 0},
+		"400-http-token.json":    {vendors.MethodHTTP, vendors.ErrStillIssuing, "file_random_value_not_found", 0},
+		"400-email.json":         {vendors.MethodHTTP, vendors.ErrStillIssuing, "", 1},
+	} {
+		body, err := os.ReadFile(filepath.Join("testdata", "check-dcv", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := strconv.Atoi(file[:3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFake(t)
+		f.expect(check, "", status, string(body))
+		f.expect(change, `{"dcv_method":"http-token"}`, 200, `{"dcv_random_value":"abc"}`)
+		err = f.orders.Recheck(t.Context(), "123", nil, tt.method)
+		if !errors.Is(err, tt.is) || f.calls[check] != 1 || f.calls[change] != tt.changes {
+			t.Errorf("%s: %v after %v", file, err, f.calls)
+		}
+		if e, ok := errors.AsType[*vendors.Error](err); ok && (e.Code != tt.code || e.Message == "" || e.Verdict != vendors.Retryable) {
+			t.Errorf("%s: %+v", file, e)
+		}
+	}
+}
 
 func TestRecheck(t *testing.T) {
 	const check = "PUT /order/certificate/123/check-dcv"
@@ -48,8 +86,15 @@ func TestRecheck(t *testing.T) {
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodDNS); !errors.Is(err, vendors.ErrStillIssuing) {
 		t.Errorf("wrong method: %v", err)
 	}
-	if value, ok := f.orders.values.get("123"); !ok || value != "abc" {
-		t.Errorf("value of the new method: %q, %v", value, ok)
+	if value := f.orders.value(t.Context(), "123"); value != "abc" {
+		t.Errorf("value of the new method: %q", value)
+	}
+	f.expect("PUT /order/certificate/123/dcv-method", "*", 204, "")
+	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodDNS); !errors.Is(err, vendors.ErrStillIssuing) {
+		t.Errorf("wrong method, no answer: %v", err)
+	}
+	if known, ok := f.orders.values.Load("123"); !ok || known.(knownValue).value != "" || time.Until(known.(knownValue).until) > noValueKept {
+		t.Errorf("value where none was told: %+v", known)
 	}
 	f.expect("PUT /order/certificate/123/dcv-method", "*", 400, refusal("invalid_wildcard_dcv_method"))
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodHTTP); vendors.VerdictOf(err) != vendors.Permanent {
@@ -71,7 +116,7 @@ func TestRandomValueIsAskedForAgain(t *testing.T) {
 			}
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 		}
-		o, err := New(Settings{Key: testKey, Endpoint: "https://127.0.0.1", Transport: roundTripFunc(answer), Description: vendors.Description{Name: "digicert"}})
+		o, err := New(Config{Secret: testKey, Endpoint: "https://127.0.0.1", Transport: roundTripFunc(answer), Description: vendors.Description{Name: "digicert"}}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +141,7 @@ func TestRandomValueIsAskedForAgain(t *testing.T) {
 }
 
 func TestRandomValuesThatCannotBeServed(t *testing.T) {
-	for _, value := range []string{"", "a b", "a/b", "a.b", "ä", strings.Repeat("a", maxValue+1), "a\n"} {
+	for _, value := range []string{"", "a b", "a/b", "a.b", "ä", "\u212a", strings.Repeat("a", maxValue+1), "a\n"} {
 		if ch, ok := proofOf(methodFile, value); ok {
 			t.Errorf("%q: %+v", value, ch)
 		}
@@ -109,20 +154,3 @@ func TestRandomValuesThatCannotBeServed(t *testing.T) {
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func TestValueCacheIsBounded(t *testing.T) {
-	var c valueCache
-	for i := range maxValues + 1 {
-		c.put(fmt.Sprint(i), "x", time.Now().Add(time.Hour))
-	}
-	if len(c.values) > maxValues {
-		t.Errorf("%d values", len(c.values))
-	}
-	if _, ok := c.get(fmt.Sprint(maxValues)); !ok {
-		t.Error("the newest is gone")
-	}
-	c.forget(fmt.Sprint(maxValues))
-	if _, ok := c.get(fmt.Sprint(maxValues)); ok {
-		t.Error("not forgotten")
-	}
-}

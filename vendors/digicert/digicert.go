@@ -1,41 +1,32 @@
 // Package digicert buys certificates from DigiCert CertCentral: DigiCert, GeoTrust,
 // RapidSSL and Thawte products, through the Services API v2.
 //
-// The API is documented on dev.digicert.com ("Services API") and, for how domains
-// are validated, on docs.digicert.com. Its pages exist in many revisions that do
-// not always agree, and some tables could not be read to their end, so comments
-// here say "documented" for what a page states, "observed" for what published
-// clients of the live service rely on or recorded, and "assumed" for the rest.
-//
-// Three things make it unlike other vendors:
+// The API's pages exist in many revisions that do not always agree. Comments here say
+// "documented" for what a page of dev.digicert.com or docs.digicert.com states, "observed"
+// for what published clients of the live service rely on or recorded, and "assumed" for the
+// rest; docs/digicert.md has it in one place. Three things make it unlike other vendors:
 //
 //   - The content of the validation file is a random value that exists only once
-//     the order is paid, so nothing can be predicted. The file's name never
-//     changes: fileauth.txt.
-//   - A reissue keeps the order's ID. Until it is validated the order is
-//     "reissue_pending" and its active certificate is the old one. A reissue
-//     that leaves out a name has all earlier certificates revoked within 72 hours
-//     (documented), so names are never dropped.
+//     the order is paid, so nothing can be predicted.
+//   - A reissue keeps the order's ID, and until it is validated the old certificate is the
+//     active one. A reissue that leaves out a name has all earlier certificates revoked
+//     within 72 hours (documented), so names are never dropped.
 //   - Our reference does not deduplicate orders: the same request sent twice is
 //     paid twice.
-//
-// Duplicates of a certificate, which the API has besides reissues, are not used:
-// they need validations that DV orders never keep, and the order goes on telling
-// of its primary certificate only.
 package digicert
 
 import (
 	"errors"
 	"fmt"
-	"net/url"
+	"math"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 func init() {
@@ -44,17 +35,26 @@ func init() {
 
 // DigiCert orders certificates from DigiCert CertCentral. The account pays from
 // its balance unless configured otherwise, and the API key should belong to an
-// administrator, because orders of others wait for approval.
+// administrator, because orders of others wait for approval. For accounts on
+// CertCentral Europe the endpoint is https://certcentral.digicert.eu/services/v2.
 type DigiCert struct {
 	// REQUIRED. An API key of the account. Placeholders are supported, for example
 	// {env.DIGICERT_KEY} or {file./run/secrets/digicert}.
 	APIKey string `json:"api_key,omitempty"`
 
-	// Base URL of the API. Default: https://www.digicert.com/services/v2; for
-	// accounts on CertCentral Europe: https://certcentral.digicert.eu/services/v2.
-	// Must be https, except on a loopback host. Placeholders are supported.
-	Endpoint string `json:"endpoint,omitempty"`
+	// Number of servers, or other programs, that use the API key at the same time. DigiCert
+	// limits the requests of a key; each server keeps to its share of them. Default: 1
+	RateShare int `json:"rate_share,omitempty"`
 
+	Options
+	kit.Account
+	*Orders `json:"-"`
+
+	release func() // of the limiter
+}
+
+// Options are what orders have besides the account.
+type Options struct {
 	// ID of a validated organization in the account. Required for products that
 	// are not domain-validated (OV, EV), which name it; others ignore it.
 	OrganizationID int `json:"organization_id,omitempty"`
@@ -69,22 +69,6 @@ type DigiCert struct {
 	// Type of the record for proofs by DNS: txt or cname. Both stand at
 	// _dnsauth.<name>. Default: txt.
 	DNSRecord string `json:"dns_record,omitempty"`
-
-	// Longest time that one attempt of a call may take. Default: 60s.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
-
-	// A label of your choice for the account. Needed only when several accounts
-	// of the same endpoint are used with one storage: it keeps their orders
-	// apart. Do not change it later, or paid orders are not found again.
-	// Placeholders are supported.
-	Account string `json:"account,omitempty"`
-
-	// Whether the endpoint is a test service on this machine, such as the
-	// sandbox, and not a way to the vendor. It may then certify names like
-	// demo.localhost, and lost orders are given up sooner. Default: false
-	TestService bool `json:"test_service,omitempty"`
-
-	*Orders `json:"-"`
 }
 
 const (
@@ -97,14 +81,20 @@ const (
 	// assumed ("within minutes"); no page tells.
 	absenceAge = 10 * time.Minute
 
-	// testAbsenceAge is that of a test service, where nothing is on the way for
-	// long and no money is at stake.
-	testAbsenceAge = 10 * time.Second
-
 	// renewWindow is documented on dev.digicert.com ("Update order status") and
 	// docs.digicert.com ("Turn on or off automatic certificate renewals").
 	renewWindow = 90 * 24 * time.Hour
+
+	// maxShare is how many servers can share a key: the shorter limit has no more.
+	maxShare = 100
 )
+
+// limits is a share of what a key may do (documented, "Rate limits"). That there is one
+// request at a time is what the page "Best practices" asks for.
+func limits(share int) []kit.Limit {
+	share = max(share, 1)
+	return []kit.Limit{{Requests: 100 / share, Per: 5 * time.Second}, {Requests: 1000 / share, Per: 3 * time.Minute}}
+}
 
 // CaddyModule returns the Caddy module information.
 func (*DigiCert) CaddyModule() caddy.ModuleInfo {
@@ -116,80 +106,30 @@ func (*DigiCert) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders and prepares the client. It makes no call.
 func (v *DigiCert) Provision(ctx caddy.Context) error {
-	repl := caddy.NewReplacer()
-	key, err := options.Resolve(repl, "api_key", v.APIKey)
-	if err != nil {
-		return err
-	}
-	if key == "" {
-		return errors.New("api_key: missing; give the key after the vendor's name, for example: vendor digicert {env.DIGICERT_KEY}")
-	}
-	endpoint, err := options.Resolve(repl, "endpoint", v.Endpoint)
-	if err != nil {
-		return err
-	}
-	if endpoint == "" {
-		endpoint = defaultEndpoint
-	}
-	label, err := options.Resolve(repl, "account", v.Account)
-	if err != nil {
-		return err
-	}
-	if err := v.checkNumbers(); err != nil {
-		return err
-	}
-	if endpoint, err = vendorhttp.CheckEndpoint(endpoint); err != nil {
-		return err
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return fmt.Errorf("endpoint: %w", err)
-	}
-	account := u.Host
-	if label != "" {
-		account += "/" + label
-	}
-	about := vendors.Description{
-		Name:        moduleName,
-		Account:     account,
-		Portal:      u.Scheme + "://" + u.Host,
-		AbsenceAge:  absenceAge,
-		RenewWindow: renewWindow,
-	}
-	if v.TestService {
-		if !vendorhttp.IsLoopback(u.Hostname()) {
-			return fmt.Errorf("test_service: %s is not on this machine", u.Host)
-		}
-		about.AbsenceAge, about.AnyName = testAbsenceAge, true
-	}
-	v.Orders, err = New(Settings{
-		Key:            key,
-		Endpoint:       endpoint,
-		OrganizationID: v.OrganizationID,
-		ContainerID:    v.ContainerID,
-		PaymentMethod:  v.PaymentMethod,
-		DNSRecord:      v.DNSRecord,
-		Timeout:        time.Duration(v.Timeout),
-		Logger:         ctx.Logger(),
-		Description:    about,
-	})
-	return err
-}
-
-func (v *DigiCert) checkNumbers() error {
 	switch {
-	case v.Timeout < 0:
-		return errors.New("timeout: must not be negative")
 	case v.OrganizationID < 0:
 		return errors.New("organization_id: must not be negative")
 	case v.ContainerID < 0:
 		return errors.New("container_id: must not be negative")
+	case v.RateShare < 0 || v.RateShare > maxShare:
+		return fmt.Errorf("rate_share: must be 1 to %d, got %d", maxShare, v.RateShare)
 	}
-	return nil
+	cfg, err := v.Config(ctx, "api_key", v.APIKey, defaultEndpoint, vendors.Description{
+		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow,
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Limiter, v.release = kit.SharedLimiter(cfg, limits(v.RateShare)...)
+	v.Orders, err = New(cfg, v.Options)
+	return err
 }
 
 // Cleanup ends idle connections.
 func (v *DigiCert) Cleanup() error {
+	if v.release != nil {
+		v.release()
+	}
 	if v.Orders != nil {
 		v.Close()
 	}
@@ -205,33 +145,21 @@ func (v *DigiCert) Cleanup() error {
 //	    container_id    <id>
 //	    payment_method  balance|profile
 //	    dns_record      txt|cname
+//	    rate_share      <servers>
 //	    timeout         <duration>
 //	    account         <label>
 //	    test_service
 //	}
 func (v *DigiCert) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume vendor name
-	var given []string
-	if d.NextArg() {
-		v.APIKey = d.Val()
-		given = append(given, "api_key")
-	}
-	return options.Parse(d, options.Table{
+	return v.Unmarshal(d, "api_key", &v.APIKey, options.Table{
 		"api_key":         options.String(&v.APIKey),
-		"endpoint":        options.String(&v.Endpoint),
-		"organization_id": options.Int(&v.OrganizationID, 1, maxID),
-		"container_id":    options.Int(&v.ContainerID, 1, maxID),
+		"organization_id": options.Int(&v.OrganizationID, 1, math.MaxInt),
+		"container_id":    options.Int(&v.ContainerID, 1, math.MaxInt),
 		"payment_method":  options.String(&v.PaymentMethod),
 		"dns_record":      options.String(&v.DNSRecord),
-		"timeout":         options.Duration(&v.Timeout),
-		"account":         options.String(&v.Account),
-
-		"test_service": options.Flag(&v.TestService),
-	}, given...)
+		"rate_share":      options.Int(&v.RateShare, 1, maxShare),
+	})
 }
-
-// maxID only keeps the table's bounds from cutting real IDs short.
-const maxID = int(^uint(0) >> 1)
 
 // Interface guards
 var (

@@ -4,10 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 func TestUnmarshalCaddyfile(t *testing.T) {
@@ -23,8 +30,8 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"digicert key":                      `{"api_key":"key"}`,
 		"digicert {env.X}":                  `{"api_key":"{env.X}"}`,
 		"digicert {\n api_key {file./x}\n}": `{"api_key":"{file./x}"}`,
-		"digicert key {\n endpoint https://e/s\n organization_id 5000000001\n container_id 6\n payment_method profile\n dns_record cname\n timeout 90s\n account shop\n test_service\n}": `{"api_key":"key","endpoint":"https://e/s","organization_id":5000000001,"container_id":6,` +
-			`"payment_method":"profile","dns_record":"cname","timeout":90000000000,"account":"shop","test_service":true}`,
+		"digicert key {\n endpoint https://e/s\n organization_id 5000000001\n container_id 6\n payment_method profile\n dns_record cname\n rate_share 3\n timeout 90s\n account shop\n test_service\n}": `{"api_key":"key","rate_share":3,"organization_id":5000000001,"container_id":6,` +
+			`"payment_method":"profile","dns_record":"cname","endpoint":"https://e/s","timeout":90000000000,"account":"shop","test_service":true}`,
 	} {
 		var v DigiCert
 		if err := v.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)); err != nil {
@@ -41,6 +48,7 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"digicert {\n endpoint\n}":               "option 'endpoint' needs an argument",
 		"digicert {\n organization_id example\n": "option 'organization_id' must be a number",
 		"digicert {\n container_id 0\n}":         "option 'container_id' must be a number",
+		"digicert {\n rate_share 0\n}":           "option 'rate_share' must be a number from 1 to 100",
 		"digicert {\n timeout soon\n}":           "option 'timeout' must be a duration",
 		"digicert {\n test_service yes\n}":       "unexpected argument 'yes'",
 		"digicert {\n auto_renew\n}":             "unrecognized option 'auto_renew'",
@@ -84,7 +92,7 @@ func TestProvision(t *testing.T) {
 		want := vendors.Description{
 			Name: "digicert", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
-			AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+			RecordType: "TXT", AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 10*time.Second, true
@@ -92,8 +100,8 @@ func TestProvision(t *testing.T) {
 		if got := v.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
 		}
-		if v.client.key != tt.key || v.payment != payByBalance {
-			t.Errorf("%s: key %q, payment %q", tt.config, v.client.key, v.payment)
+		if v.key != tt.key || v.options.PaymentMethod != payByBalance {
+			t.Errorf("%s: key %q, payment %q", tt.config, v.key, v.options.PaymentMethod)
 		}
 	}
 	for config, want := range map[string]string{
@@ -105,6 +113,8 @@ func TestProvision(t *testing.T) {
 		`{"api_key":"x","timeout":-1}`:             "timeout: must not be negative",
 		`{"api_key":"x","organization_id":-1}`:     "organization_id: must not be negative",
 		`{"api_key":"x","container_id":-1}`:        "container_id: must not be negative",
+		`{"api_key":"x","rate_share":-1}`:          "rate_share: must be 1 to 100, got -1",
+		`{"api_key":"x","rate_share":101}`:         "rate_share: must be 1 to 100, got 101",
 		`{"api_key":"x","payment_method":"card"}`:  `payment_method: must be balance or profile, got "card"`,
 		`{"api_key":"a\nb"}`:                       "api_key: has characters that no key has",
 		`{"api_key":"x","dns_record":"mx"}`:        `dns_record: must be txt or cname, got "mx"`,
@@ -113,4 +123,43 @@ func TestProvision(t *testing.T) {
 			t.Errorf("%s: %v, want %s", config, err, want)
 		}
 	}
+}
+
+// All modules with one key wait for each other, and the share of a key's limits is rounded
+// down.
+func TestLimits(t *testing.T) {
+	for share, want := range map[int][2]int{0: {100, 1000}, 1: {100, 1000}, 3: {33, 333}, maxShare: {1, 10}} {
+		got := limits(share)
+		if got[0] != (kit.Limit{Requests: want[0], Per: 5 * time.Second}) || got[1] != (kit.Limit{Requests: want[1], Per: 3 * time.Minute}) {
+			t.Errorf("share %d: %v", share, got)
+		}
+	}
+	var inside atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		defer inside.Add(-1)
+		if inside.Add(1) > 1 {
+			t.Error("two requests at a time")
+		}
+		for range 1000 {
+			runtime.Gosched() // lets another in
+		}
+		io.WriteString(w, `{"id":1,"status":"rejected"}`)
+	}))
+	defer srv.Close()
+	var calls sync.WaitGroup
+	for _, label := range []string{"one", "two"} {
+		v, err := provision(t, fmt.Sprintf(`{"api_key":"x","endpoint":%q,"account":%q}`, srv.URL, label))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		for range 8 {
+			calls.Go(func() {
+				if _, err := v.Status(t.Context(), "1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	calls.Wait()
 }

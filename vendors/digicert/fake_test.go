@@ -39,22 +39,19 @@ type exchange struct {
 	answer string
 }
 
-func newFake(t testing.TB, change ...func(*Settings)) *fake {
+func newFake(t testing.TB, opts ...Options) *fake {
 	t.Helper()
 	f := &fake{t: t, known: make(map[string]exchange), calls: make(map[string]int)}
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
 	core, logs := observer.New(zap.DebugLevel)
 	f.logs = logs
-	settings := Settings{
-		Key: testKey, Endpoint: srv.URL + "/services/v2", Logger: zap.New(core),
+	cfg := Config{
+		Secret: testKey, Endpoint: srv.URL + "/services/v2", Logger: zap.New(core),
 		Description: vendors.Description{Name: "digicert"},
 	}
-	for _, c := range change {
-		c(&settings)
-	}
 	var err error
-	if f.orders, err = New(settings); err != nil {
+	if f.orders, err = New(cfg, append(opts, Options{})[0]); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.orders.Close)

@@ -2,6 +2,7 @@ package digicert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // Find implements vendors.Finder.
@@ -24,15 +26,18 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	if req.OrderID != "" {
 		return o.findReissue(ctx, req)
 	}
-	list, err := o.client.Alternate(ctx, req.Reference)
+	list, err := do[orderList](ctx, o, callAlternate, nil, req.Reference)
 	switch {
-	case isAbsent(err):
-	case err != nil:
+	case err != nil && !isAbsent(err):
 		return nil, err
-	case len(list.Orders) > 0:
-		return o.foundIDs(list)
-	}
-	if len(req.Names) == 0 {
+	case len(list) > 0:
+		var ids []string
+		for _, row := range list {
+			ids = append(ids, row.id())
+		}
+		slices.Sort(ids)
+		return slices.Compact(ids), nil
+	case len(req.Names) == 0:
 		return nil, nil
 	}
 	return o.findByName(ctx, req)
@@ -42,36 +47,21 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 // order has one reissue in progress at most. If that is not the request's, the key of
 // its certificate will tell.
 func (o *Orders) findReissue(ctx context.Context, req vendors.Lookup) ([]string, error) {
-	info, err := o.client.Info(ctx, req.OrderID)
+	info, err := o.info(ctx, req.OrderID)
 	if err != nil {
 		return nil, err
 	}
-	if _, ours := info.reference(req.Reference); ours || info.has(req.CSR) || strings.EqualFold(info.Status.Word(), statusReissuing) {
+	if _, ours := info.reference(req.Reference); ours || info.has(req.CSR) || info.word() == statusReissuing {
 		return []string{req.OrderID}, nil
 	}
 	return nil, nil
 }
 
-// isAbsent reports whether the look-up failed because there is no such order. Both
-// 404 and an empty list were observed for that; not_found|route is a wrong endpoint
-// (documented).
+// isAbsent reports whether the look-up failed because there is no such order. Both 404 and an
+// empty list were observed for that; not_found|route is a wrong endpoint (documented).
 func isAbsent(err error) bool {
 	e, ok := errors.AsType[*vendors.Error](err)
 	return ok && e.HTTPStatus == http.StatusNotFound && strings.HasPrefix(e.Code, "not_found") && !hasCode(err, "not_found|route")
-}
-
-func (o *Orders) foundIDs(list orderList) ([]string, error) {
-	var ids []string
-	for _, row := range list.Orders {
-		id := row.OrderID.Word()
-		if id == "" {
-			return nil, o.client.fail("alternate", vendors.Retryable, "answer has an order without an ID")
-		}
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }
 
 const (
@@ -85,45 +75,35 @@ const (
 
 // findByName is the second witness.
 func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, error) {
-	list, err := o.client.List(ctx, req.Names[0])
+	list, err := do[orderList](ctx, o, callList, nil, req.Names[0])
 	if err != nil {
 		return nil, err
 	}
 	var found, unclear []string
 	older := 0
-	for _, row := range list.Orders {
-		id := row.ID.Word()
-		if id == "" {
-			id = row.OrderID.Word()
-		}
-		if id == "" {
-			return nil, o.client.fail("list", vendors.Retryable, "answer has an order without an ID")
-		}
-		created := parseTime(row.DateCreated)
+	for _, row := range list {
+		created := kit.Time(row.DateCreated)
 		recent := created.IsZero() || !created.Before(req.Sent.Add(-clockSkew))
 		if !recent {
 			if older++; older > olderOrders {
 				continue
 			}
 		}
-		info, err := o.client.Info(ctx, id)
+		info, err := o.info(ctx, row.id())
 		if err != nil {
 			return nil, err
 		}
 		switch reference, ours := info.reference(req.Reference); {
 		case ours || info.has(req.CSR):
-			found = append(found, id)
+			found = append(found, row.id())
 		case recent && reference == "" && (len(req.CSR) == 0 || info.csr() == nil):
-			unclear = append(unclear, id)
+			unclear = append(unclear, row.id())
 		}
 	}
 	if len(found) == 0 && len(unclear) > 0 {
-		return nil, &vendors.Error{
-			Vendor: o.about.Name, Endpoint: "list", Verdict: vendors.Retryable,
-			Message: o.client.http.Scrub(fmt.Sprintf("no order has this reference, but %s for %s could be it: placed since, and without a reference or CSR",
-				short(strings.Join(unclear, ", ")), req.Names[0])),
-			Err: vendors.ErrUndecidable,
-		}
+		return nil, o.http.Fail(callList, "", fmt.Sprintf(
+			"no order has this reference, but %s for %s could be it: placed since, and without a reference or CSR",
+			strings.Join(unclear, ", "), req.Names[0]), vendors.ErrUndecidable)
 	}
 	return found, nil
 }
@@ -134,20 +114,11 @@ func (i orderInfo) has(csr []byte) bool { return len(csr) > 0 && bytes.Equal(i.c
 // reference returns a reference that the order or one of its requests bears, the
 // wanted one if it does.
 func (i orderInfo) reference(wanted string) (borne string, ours bool) {
-	all := []string{i.AlternativeID.Word()}
-	for _, r := range i.Requests.V {
-		if _, ref, ok := strings.Cut(string(r.Comments), commentPrefix); ok {
-			all = append(all, strings.TrimSpace(ref))
+	borne = i.AlternativeID
+	for _, r := range i.Requests {
+		if _, ref, ok := strings.Cut(r.Comments, commentPrefix); ok && borne != wanted {
+			borne = cmp.Or(strings.TrimSpace(ref), borne)
 		}
 	}
-	for _, ref := range all {
-		if ref == "" {
-			continue
-		}
-		if ref == wanted {
-			return ref, true
-		}
-		borne = ref
-	}
-	return borne, false
+	return borne, borne != "" && borne == wanted
 }

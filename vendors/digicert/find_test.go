@@ -38,6 +38,7 @@ func TestFindByReference(t *testing.T) {
 		{200, `{"order_id":1}`, nil, vendors.Retryable},
 		{200, `{"orders":{"order_id":1}}`, nil, vendors.Retryable},
 		{200, `{"orders":"none"}`, nil, vendors.Retryable},
+		{200, `{"orders":"[]"}`, nil, vendors.Retryable},
 		{200, `[{"order_id":1}]`, nil, vendors.Retryable},
 		{200, `null`, nil, vendors.Retryable},
 		{200, refusal("server_error"), nil, vendors.Retryable},

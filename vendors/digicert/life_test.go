@@ -134,7 +134,7 @@ func TestExpiredRandomValueIsRenewed(t *testing.T) {
 	s, v := life(t, nil)
 	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
 	s.pass(31 * day)
-	v.values.forget(order.ID) // an hour later, or after a restart
+	v.values.Delete(order.ID) // an hour later, or after a restart
 	s.Prove(order)
 	got := s.must(v.Status(t.Context(), order.ID))
 	if got.Status != vendors.StatusPending || len(got.Challenges) != 1 || got.Challenges[0] == order.Challenges[0] {
@@ -187,7 +187,7 @@ func TestProofByDNS(t *testing.T) {
 				cfg.LookupTXT = func(_ context.Context, host string) ([]string, error) { return []string{find(host)}, nil }
 				cfg.LookupCNAME = func(_ context.Context, host string) (string, error) { return find(host), nil }
 			})
-			v.record = record
+			v.options.DNSRecord = record
 			req := s.request("*.example.com")
 			req.Product, req.Method = "wildcard_dv_rapidssl", vendors.MethodDNS
 			order := s.must(v.Place(t.Context(), req))
@@ -219,7 +219,7 @@ func TestValidatedOrganizationIssuesAtOnce(t *testing.T) {
 	}
 	s.issue(v, order)
 
-	v.organization = 42
+	v.options.OrganizationID = 42
 	if err := v.Validate(t.Context(), req); vendors.VerdictOf(err) != vendors.Permanent {
 		t.Errorf("wrong organization, dry: %v", err)
 	}
@@ -365,7 +365,7 @@ func TestOrderThatDoesNotTellItsMethod(t *testing.T) {
 		req := s.request("a.example.com")
 		order := s.must(v.Place(t.Context(), req))
 		restarted := s.open(testKey, s.base)
-		restarted.record = record
+		restarted.options.DNSRecord = record
 		got := s.must(restarted.Status(t.Context(), order.ID))
 		var methods []vendors.Method
 		for _, ch := range got.Challenges {

@@ -2,41 +2,31 @@ package digicert
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
-	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
-	"github.com/caddy-commercial/caddy-commercial/internal/lax"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// The service writes the same ID as a number in one answer and as a string in another
-// (documented examples), numbers may exceed 32 bits, and an absent object comes as an
-// empty array, for example "organization": [] (observed).
-type (
-	text         = lax.Text
-	loose[T any] = lax.Value[T]
-)
-
-// orderBody is the body of an order and of a reissue, which leaves out what is
-// about money.
+// orderBody is the body of an order and of a reissue, which leaves out what is about money.
 //
 // Fields that make DigiCert act by itself (auto_renew, auto_reissue) are not among
 // them: it would buy or replace keys behind our back.
 type orderBody struct {
-	Certificate  certificateBody `json:"certificate"`
-	Validity     *validity       `json:"order_validity,omitempty"`
-	DCVMethod    string          `json:"dcv_method"`
-	SkipApproval bool            `json:"skip_approval"`
-	Comments     string          `json:"comments,omitempty"`
-
-	Organization     *idBody      `json:"organization,omitempty"`
-	TechnicalContact *contactBody `json:"technical_contact,omitempty"`
-	Container        *idBody      `json:"container,omitempty"`
-	PaymentMethod    string       `json:"payment_method,omitempty"`
-	AlternativeID    string       `json:"alternative_order_id,omitempty"`
-	RenewalOf        json.Number  `json:"renewal_of_order_id,omitempty"`
+	Certificate      certificateBody   `json:"certificate"`
+	Validity         validity          `json:"order_validity,omitzero"`
+	DCVMethod        string            `json:"dcv_method"`
+	SkipApproval     bool              `json:"skip_approval"`
+	Comments         string            `json:"comments,omitempty"`
+	Organization     idBody            `json:"organization,omitzero"`
+	TechnicalContact map[string]string `json:"technical_contact,omitempty"`
+	Container        idBody            `json:"container,omitzero"`
+	PaymentMethod    string            `json:"payment_method,omitempty"`
+	AlternativeID    string            `json:"alternative_order_id,omitempty"`
+	RenewalOf        json.Number       `json:"renewal_of_order_id,omitempty"`
 }
 
 // certificateBody names the certificate's names: the API does not read them from
@@ -59,92 +49,77 @@ type validity struct {
 	Days  int `json:"days,omitempty"`
 }
 
-type contactBody struct {
-	FirstName string `json:"first_name"`
-	LastName  string `json:"last_name"`
-	Telephone string `json:"telephone"`
-	JobTitle  string `json:"job_title,omitempty"`
-	Email     string `json:"email"`
-}
+// Answers. The service writes the same ID as a number in one answer and as a string in
+// another (documented examples), numbers may exceed 32 bits, and an absent object comes as
+// an empty array, for example "organization": [] (observed); the kit reads them all.
 
 // placed is the answer of an order or a reissue. Only the ID is always there.
 type placed struct {
-	ID             text                 `json:"id"`
-	CertificateID  text                 `json:"certificate_id"` // missing while approval is pending (observed)
-	RandomValue    text                 `json:"dcv_random_value"`
-	Chain          loose[[]chainMember] `json:"certificate_chain"` // on immediate issuance only
-	Requests       loose[[]request]     `json:"requests"`
-	OrderValidTill text                 `json:"order_valid_till"`
+	ID          string `json:"id"`
+	RandomValue string `json:"dcv_random_value"`
+	Chain       []struct {
+		PEM string `json:"pem"`
+	} `json:"certificate_chain"` // on immediate issuance only
+	Requests       []request `json:"requests"`
+	OrderValidTill string    `json:"order_valid_till"`
 }
 
-type chainMember struct {
-	PEM text `json:"pem"`
-}
-
-// request is what a person in the account approves: an order, a reissue, a
-// revocation.
+// request is what a person in the account approves: an order, a reissue, a revocation.
 type request struct {
-	ID       text `json:"id"`
-	Type     text `json:"type"`
-	Status   text `json:"status"` // submitted, pending, approved, rejected
-	Comments text `json:"comments"`
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Status   string `json:"status"` // submitted, pending, approved, rejected
+	Comments string `json:"comments"`
 }
 
-// orderInfo is an order as Info and, in part, List tell it.
+// orderInfo is an order by itself and, in part, in a list.
 type orderInfo struct {
-	ID          text `json:"id"`
-	Status      text `json:"status"`
-	Certificate loose[struct {
-		ID         text          `json:"id"`
-		CommonName text          `json:"common_name"`
-		CSR        text          `json:"csr"`
-		DNSNames   loose[[]text] `json:"dns_names"`
-		Status     text          `json:"status"` // revoked after a revocation (observed)
-	}] `json:"certificate"`
-	DateCreated    text             `json:"date_created"`
-	OrderValidTill text             `json:"order_valid_till"`
-	DCVMethod      text             `json:"dcv_method"`
-	Requests       loose[[]request] `json:"requests"`
-
-	// AlternativeID is our reference, if the order has it (observed).
-	AlternativeID text `json:"alternative_order_id"`
+	ID          string `json:"id"`
+	OrderID     string `json:"order_id"` // in some lists
+	Status      string `json:"status"`
+	Certificate struct {
+		ID         string   `json:"id"`
+		CommonName string   `json:"common_name"`
+		CSR        string   `json:"csr"`
+		DNSNames   []string `json:"dns_names"`
+		Status     string   `json:"status"` // revoked after a revocation (observed)
+	} `json:"certificate"`
+	DateCreated    string    `json:"date_created"`
+	OrderValidTill string    `json:"order_valid_till"`
+	DCVMethod      string    `json:"dcv_method"` // missing at times (observed)
+	Requests       []request `json:"requests"`
+	AlternativeID  string    `json:"alternative_order_id"` // our reference (observed)
 }
+
+func (i orderInfo) id() string   { return cmp.Or(i.ID, i.OrderID) }
+func (i orderInfo) word() string { return strings.ToLower(i.Status) }
 
 // csr is the DER of the request of the order's certificate, nil if it is not told.
 // Documented; while a reissue is pending it is that of the certificate before.
-func (i orderInfo) csr() []byte { return certpem.Request(string(i.Certificate.V.CSR)) }
+func (i orderInfo) csr() []byte { return kit.ReadCSR(i.Certificate.CSR) }
 
 // names lists the order's names in lower case, the common name first.
 func (i orderInfo) names() []string {
 	var names []string
-	seen := make(map[string]bool)
-	for _, name := range append([]text{i.Certificate.V.CommonName}, i.Certificate.V.DNSNames.V...) {
-		n := strings.ToLower(name.Word())
-		if n != "" && !seen[n] {
-			seen[n] = true
+	for _, name := range append([]string{i.Certificate.CommonName}, i.Certificate.DNSNames...) {
+		if n := strings.ToLower(name); n != "" && !slices.Contains(names, n) {
 			names = append(names, n)
 		}
 	}
 	return names
 }
 
-// orderList is the answer of List and of Alternate, whose orders have an order_id
-// instead of an id.
-type orderList struct {
-	Orders []orderRow
-}
+// orderList is a list of orders.
+type orderList []orderInfo
 
-// orderRow is an order in a list.
-type orderRow struct {
-	orderInfo
-	OrderID text `json:"order_id"`
-}
+var errNoList = errors.New("answer has no list of orders")
 
 // UnmarshalJSON implements json.Unmarshaler. A list without orders may be {"orders":[]},
 // but also {}, [], or a page alone (all observed). Whatever else has no orders is an
-// error, so that no answer that is not understood is taken for "there is none".
+// error, so that no answer that is not understood is taken for "there is none", and so is
+// an order without an ID, which could be any.
 func (l *orderList) UnmarshalJSON(b []byte) error {
-	l.Orders = nil
+	*l = nil
 	if s := compact(b); s == "{}" || s == "[]" {
 		return nil
 	}
@@ -155,22 +130,26 @@ func (l *orderList) UnmarshalJSON(b []byte) error {
 	orders, listed := fields["orders"]
 	switch compact(orders) {
 	case "", "null", "[]", "{}":
-	default:
-		return json.Unmarshal(orders, &l.Orders)
+		var page struct {
+			Total string `json:"total"`
+		}
+		_, paged := fields["page"]
+		_ = kit.Unmarshal(fields["page"], &page)
+		if page.Total != "" && page.Total != "0" || !listed && (!paged || len(fields) > 1) {
+			return errNoList
+		}
+		return nil
 	}
-	var page struct {
-		Total text `json:"total"`
-	}
-	_, paged := fields["page"]
-	_ = json.Unmarshal(fields["page"], &page)
-	total := page.Total.Word()
-	if total != "" && total != "0" || !listed && (!paged || len(fields) > 1) {
+	var rows []orderInfo
+	if kit.Unmarshal(orders, &rows) != nil || len(rows) == 0 {
 		return errNoList
 	}
+	if slices.ContainsFunc(rows, func(row orderInfo) bool { return row.id() == "" }) {
+		return errors.New("answer has an order without an ID")
+	}
+	*l = rows
 	return nil
 }
-
-var errNoList = errors.New("answer has no list of orders")
 
 // compact is JSON without white space, empty if it is none.
 func compact(b []byte) string {
@@ -183,55 +162,34 @@ func compact(b []byte) string {
 
 // validation is what stands between an order and its certificate.
 type validation struct {
-	Method text `json:"order_dcv_method"`
-	Names  loose[[]struct {
-		NameScope text          `json:"name_scope"`
-		Status    text          `json:"status"` // approved when done; others not documented
-		DNSNames  loose[[]text] `json:"dns_names"`
-	}] `json:"dns_name_validations"`
-	Organization loose[[]struct {
-		Name   text `json:"name"`
-		Status text `json:"status"`
-	}] `json:"organization_validations"`
+	Method string `json:"order_dcv_method"`
+	Names  []struct {
+		NameScope string   `json:"name_scope"`
+		Status    string   `json:"status"` // approved when done; others not documented
+		DNSNames  []string `json:"dns_names"`
+	} `json:"dns_name_validations"`
+	Organization []struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+	} `json:"organization_validations"`
 }
 
 // randomValue is valid for 30 days (documented). Older revisions tell no date.
 type randomValue struct {
-	Value   text `json:"dcv_random_value"`
-	Expires text `json:"expiration_date"`
+	Value   string `json:"dcv_random_value"`
+	Expires string `json:"expiration_date"`
 }
 
 type productData struct {
-	NameID         text `json:"name_id"`
-	Name           text `json:"name"`
-	Type           text `json:"type"` // dv_ssl_certificate or ssl_certificate for public TLS
-	ValidationType text `json:"validation_type"`
+	NameID         string `json:"name_id"`
+	Name           string `json:"name"`
+	Type           string `json:"type"` // dv_ssl_certificate or ssl_certificate for public TLS
+	ValidationType string `json:"validation_type"`
 }
 
-type organizationData struct {
-	Name     text        `json:"name"`
-	IsActive loose[bool] `json:"is_active"`
-	Status   text        `json:"status"`
-}
-
-// balance has money as text or number, and no total where credit is unlimited.
-type balance struct {
-	Available text `json:"total_available_funds"`
-	Currency  text `json:"currency"`
-}
-
-type price struct {
-	Total    text `json:"total_price"`
-	Currency text `json:"currency"`
-}
-
-// parseTime returns the zero time for anything that is neither a date nor a point
-// in time. A date is its first moment, so that no term is thought longer than it is.
-func parseTime(t text) time.Time {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05-0700", time.DateOnly} {
-		if at, err := time.Parse(layout, t.Word()); err == nil {
-			return at.UTC()
-		}
-	}
-	return time.Time{}
+// money is what the account has, or what something costs. It comes as text or number.
+type money struct {
+	Available string `json:"total_available_funds"` // missing where credit is unlimited
+	Total     string `json:"total_price"`           // 0 means that it is not known
+	Currency  string `json:"currency"`
 }

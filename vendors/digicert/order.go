@@ -1,59 +1,37 @@
 package digicert
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
+	"sync"
 
 	"go.uber.org/zap"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
-	"github.com/caddy-commercial/caddy-commercial/internal/vendorhttp"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// Settings are what New needs.
-type Settings struct {
-	Key      string
-	Endpoint string // base URL, such as https://www.digicert.com/services/v2
+// Config is an account that is ready for use.
+type Config = kit.Config
 
-	// OrganizationID and ContainerID are left out of requests if zero.
-	OrganizationID, ContainerID int
-
-	// PaymentMethod is balance (also if empty) or profile, DNSRecord txt (also if
-	// empty) or cname.
-	PaymentMethod, DNSRecord string
-
-	Timeout time.Duration // zero means vendorhttp.DefaultTimeout
-	Logger  *zap.Logger   // nil means none
-
-	// Description is completed with what the API can do.
-	Description vendors.Description
-
-	// Transport replaces the network, for tests.
-	Transport http.RoundTripper
-}
-
-// Orders is a client of the API as a vendor. Make one with New; it is safe for
-// concurrent use.
+// Orders is a client of the API as a vendor. Make one with New; it is safe for concurrent use.
 type Orders struct {
-	client       client
-	about        vendors.Description
-	logger       *zap.Logger
-	organization int
-	container    int
-	payment      string
-	record       string
-	values       valueCache
+	http    *kit.Client
+	key     string
+	about   vendors.Description
+	logger  *zap.Logger
+	options Options
+	values  sync.Map // of knownValue by ID of the order, while that is pending
+	watch   watch
 }
 
-// The values of the settings that have a choice.
+// The values of the options that have a choice.
 const (
 	payByBalance = "balance"
 	payByProfile = "profile"
@@ -61,64 +39,45 @@ const (
 	recordCNAME  = "cname"
 )
 
-// New returns a client, or an error about its settings.
-func New(s Settings) (*Orders, error) {
-	if s.Logger == nil {
-		s.Logger = zap.NewNop()
+// New returns a client, or an error about its configuration. It completes the account's
+// description with what the API can do.
+func New(cfg Config, opts Options) (*Orders, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
 	}
-	switch s.PaymentMethod {
-	case "":
-		s.PaymentMethod = payByBalance
-	case payByBalance, payByProfile:
-	default:
-		return nil, fmt.Errorf("payment_method: must be %s or %s, got %q", payByBalance, payByProfile, s.PaymentMethod)
-	}
-	switch s.DNSRecord {
-	case "", recordTXT, recordCNAME:
-	default:
-		return nil, fmt.Errorf("dns_record: must be %s or %s, got %q", recordTXT, recordCNAME, s.DNSRecord)
-	}
-	if strings.ContainsFunc(s.Key, func(r rune) bool { return r < ' ' || r > '~' }) {
+	opts.PaymentMethod, opts.DNSRecord = cmp.Or(opts.PaymentMethod, payByBalance), cmp.Or(opts.DNSRecord, recordTXT)
+	switch {
+	case opts.PaymentMethod != payByBalance && opts.PaymentMethod != payByProfile:
+		return nil, fmt.Errorf("payment_method: must be %s or %s, got %q", payByBalance, payByProfile, opts.PaymentMethod)
+	case opts.DNSRecord != recordTXT && opts.DNSRecord != recordCNAME:
+		return nil, fmt.Errorf("dns_record: must be %s or %s, got %q", recordTXT, recordCNAME, opts.DNSRecord)
+	case strings.ContainsFunc(cfg.Secret, func(r rune) bool { return r < ' ' || r > '~' }):
 		return nil, errors.New("api_key: has characters that no key has")
 	}
 	// Names come from the JSON of a request alone (documented). So a CSR needs no
 	// common name, and no twin is added that was not asked for.
-	about := s.Description
+	about := cfg.Description
 	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
-	about.RecordType = strings.ToUpper(s.DNSRecord)
-	httpClient, err := vendorhttp.New(vendorhttp.Config{
-		Vendor:  about.Name,
-		BaseURL: s.Endpoint,
-		Timeout: s.Timeout,
-		Secrets: []string{s.Key},
-		Logger:  s.Logger,
-
-		Transport: s.Transport,
-	})
+	about.RecordType = strings.ToUpper(opts.DNSRecord)
+	httpClient, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return &Orders{
-		client:       client{http: httpClient, vendor: about.Name, key: s.Key},
-		about:        about,
-		logger:       s.Logger,
-		organization: s.OrganizationID,
-		container:    s.ContainerID,
-		payment:      s.PaymentMethod,
-		record:       s.DNSRecord,
+		http: httpClient, key: cfg.Secret, about: about, logger: cfg.Logger, options: opts,
+		watch: watch{turn: make(chan struct{}, 1), orders: make(map[string]*pendingOrder)},
 	}, nil
 }
 
 // Close ends idle connections.
-func (o *Orders) Close() { o.client.http.Close() }
+func (o *Orders) Close() { o.http.Close() }
 
 // Describe implements vendors.Vendor.
 func (o *Orders) Describe() vendors.Description { return o.about }
 
 // Place implements vendors.Vendor. It buys.
 func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
-	p, err := o.client.Order(ctx, req.Product, o.order(req))
-	return o.placed("order", "", req.Method, p, err)
+	return o.buy(ctx, req, o.order(req))
 }
 
 // Renew implements vendors.Renewer. It buys: a renewal is a new order that names
@@ -126,39 +85,47 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	body := o.order(req)
 	if strings.Trim(oldOrderID, "0123456789") != "" || oldOrderID == "" || oldOrderID[0] == '0' {
-		return vendors.Order{}, o.client.fail("order", vendors.Permanent, fmt.Sprintf("%q is no order ID", oldOrderID))
+		return vendors.Order{}, o.http.Refuse(callOrder, fmt.Errorf("%q is no order ID", oldOrderID))
 	}
 	body.RenewalOf = json.Number(oldOrderID)
-	p, err := o.client.Order(ctx, req.Product, body)
-	return o.placed("order", "", req.Method, p, err)
+	return o.buy(ctx, req, body)
+}
+
+func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, body orderBody) (vendors.Order, error) {
+	p, err := do[placed](ctx, o, callOrder, body, req.Product)
+	if err == nil && p.ID == "" {
+		err = o.http.Fail(callOrder, "", "", errors.New("answer has no id")) // it must be looked up by its reference
+	}
+	if err != nil {
+		return vendors.Order{}, err
+	}
+	return o.placed(p.ID, req.Method, p), nil
 }
 
 // Reissue implements vendors.Reissuer. The order keeps its ID. Its names are asked
 // for first: leaving one out would have the certificates in use revoked, and a new
 // one may cost money (both documented under "Reissue certificates").
 func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
-	info, err := o.client.Info(ctx, oldOrderID)
+	info, err := o.info(ctx, oldOrderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	if raw := strings.ToLower(info.Status.Word()); statuses[raw] != vendors.StatusIssued {
-		return vendors.Order{}, &vendors.Error{
-			Vendor: o.about.Name, Endpoint: "reissue", Verdict: vendors.Permanent,
-			Code: o.client.http.Scrub(short(raw)), Err: vendors.ErrWrongState,
-		}
+	if statuses[info.word()] != vendors.StatusIssued {
+		e := o.http.Fail(callReissue, info.word(), "", vendors.ErrWrongState)
+		e.Verdict = vendors.Permanent
+		return vendors.Order{}, e
 	}
 	names, err := o.reissueNames(info.names(), req.Names)
 	if err != nil {
+		return vendors.Order{}, o.http.Refuse(callReissue, err)
+	}
+	p, err := do[placed](ctx, o, callReissue, o.body(names, req), oldOrderID)
+	o.values.Delete(oldOrderID)
+	o.watch.forget(oldOrderID)
+	if err != nil {
 		return vendors.Order{}, err
 	}
-	p, err := o.client.Reissue(ctx, oldOrderID, orderBody{
-		Certificate:  certificateOf(names, req.CSR),
-		DCVMethod:    o.methodWord(req.Method),
-		SkipApproval: true,
-		Comments:     comment(req.Reference),
-	})
-	o.values.forget(oldOrderID)
-	return o.placed("reissue", oldOrderID, req.Method, p, err)
+	return o.placed(oldOrderID, req.Method, p), nil
 }
 
 // reissueNames returns the names to reissue with: those that the order has, with
@@ -169,80 +136,63 @@ func (o *Orders) reissueNames(has, wanted []string) ([]string, error) {
 	}
 	for _, name := range wanted {
 		if !slices.Contains(has, strings.ToLower(name)) {
-			return nil, o.client.fail("reissue", vendors.Permanent, fmt.Sprintf(
-				"the order is for %s; adding %s could cost money", strings.Join(has, ", "), name))
+			return nil, fmt.Errorf("the order is for %s; adding %s could cost money", o.http.Text(strings.Join(has, ", ")), name)
 		}
 	}
-	if extra := len(has) - len(wanted); extra > 0 {
+	if len(has) > len(wanted) {
 		o.logger.Info("the order has more names than configured; keeping them", zap.Strings("names", has))
 	}
 	return has, nil
 }
 
-// placed reads the answer of a call that makes a certificate. A reissue's ID is
-// known; an order without one must be looked up by its reference.
-func (o *Orders) placed(endpoint, orderID string, method vendors.Method, p placed, err error) (vendors.Order, error) {
-	if err != nil {
-		return vendors.Order{}, err
-	}
+// placed is what the answer of a call that makes a certificate tells of the order.
+func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Order {
 	order := vendors.Order{
-		ID:       orderID,
-		Status:   vendors.StatusPending,
-		TermEnds: parseTime(p.OrderValidTill),
+		ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill), Detail: o.http.Text(approval(p.Requests, false)),
 	}
-	if order.ID == "" {
-		order.ID = p.ID.Word()
-	}
-	if order.ID == "" {
-		return vendors.Order{}, o.client.fail(endpoint, vendors.Uncertain, "answer has no id")
-	}
-	if waiting := approvals(p.Requests.V); len(waiting) > 0 {
-		order.Detail = o.client.http.Scrub(approvalNote(waiting))
-	}
-	if value := p.RandomValue.Word(); value != "" {
-		if ch, ok := proofOf(o.methodWord(method), value); ok {
-			order.Challenges = []vendors.Challenge{ch}
-			o.values.put(order.ID, value, fresh(time.Time{}))
-		}
+	if ch, ok := proofOf(o.methodWord(method), p.RandomValue); ok {
+		order.Challenges = []vendors.Challenge{ch}
+		o.keepValue(id, p.RandomValue, "")
 	}
 	var chain strings.Builder
-	for _, member := range p.Chain.V {
-		chain.WriteString(string(member.PEM) + "\n")
+	for _, member := range p.Chain {
+		chain.WriteString(member.PEM + "\n")
 	}
-	if certs, err := certpem.Parse(chain.String()); err == nil && len(certs) > 0 {
+	if certs, err := kit.Certificates(chain.String()); err == nil && len(certs) > 0 {
 		order.Status, order.Certificates = vendors.StatusIssued, certs
 	}
-	return order, nil
+	return order
 }
 
-// Cancel implements vendors.Canceler. The balance is not refunded by itself: the
-// vendor's support must be asked (documented). An order that is cancelled already
-// is no error.
+// Cancel implements vendors.Canceler. The balance is not refunded by itself: the vendor's
+// support must be asked (documented).
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
-	err := o.client.Cancel(ctx, orderID, reasonOr(reason))
+	defer o.watch.forget(orderID)
+	_, err := do[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": noteOf(reason)}, orderID)
+	return o.unless(ctx, orderID, vendors.StatusCancelled, err)
+}
+
+// unless forgives the refusal of what is done already. The codes for that are observed at
+// best, so the order itself is asked.
+func (o *Orders) unless(ctx context.Context, orderID string, done vendors.Status, err error) error {
 	if e, ok := errors.AsType[*vendors.Error](err); !ok || e.HTTPStatus != http.StatusBadRequest {
 		return err
 	}
-	info, infoErr := o.client.Info(ctx, orderID)
-	if infoErr == nil && statuses[strings.ToLower(info.Status.Word())] == vendors.StatusCancelled {
-		return nil
-	}
-	return err
-}
-
-// Revoke implements vendors.Revoker. It revokes every certificate of the order,
-// reissues included, without refund: the order's ID does not tell which of them
-// somebody worries about.
-func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
-	pending, err := o.client.Revoke(ctx, orderID, revocationReason(reason), reasonOr(reason))
-	if err != nil {
+	if info, failed := o.info(ctx, orderID); failed != nil || statuses[info.word()] != done {
 		return err
 	}
-	if len(approvals([]request{pending})) > 0 {
-		e := o.client.fail("revoke", vendors.Permanent, "the revocation "+o.client.http.Scrub(approvalNote([]request{pending})))
-		return e
-	}
 	return nil
+}
+
+// Revoke implements vendors.Revoker. It revokes every certificate of the order, reissues
+// included, without refund: the order's ID does not tell which of them somebody worries about.
+func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
+	pending, err := do[request](ctx, o, callRevoke,
+		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true}, orderID)
+	if note := approval([]request{pending}, false); err == nil && note != "" {
+		return o.http.Refuse(callRevoke, errors.New("the revocation "+o.http.Text(note)))
+	}
+	return o.unless(ctx, orderID, vendors.StatusRevoked, err)
 }
 
 // revocationReason picks the documented word that a text means.
@@ -256,69 +206,51 @@ func revocationReason(text string) string {
 	return "unspecified"
 }
 
-// reasonOr fills in the reason, which the vendor insists on.
-func reasonOr(reason string) string {
-	if strings.TrimSpace(reason) == "" {
-		return "requested by the operator"
-	}
-	return reason
+// noteOf is the reason, which the vendor insists on.
+func noteOf(reason string) string {
+	return cmp.Or(strings.TrimSpace(reason), "requested by the operator")
 }
 
-// order is the body of an order.
+// order is the body of an order. Organizations are for products that name one.
 func (o *Orders) order(req vendors.OrderRequest) orderBody {
-	term := termOf(req.Term)
-	body := orderBody{
-		Certificate:      certificateOf(req.Names, req.CSR),
-		Validity:         &term,
-		DCVMethod:        o.methodWord(req.Method),
-		SkipApproval:     true,
-		Comments:         comment(req.Reference),
-		TechnicalContact: contactOf(req.TechContact()),
-		PaymentMethod:    o.payment,
-		AlternativeID:    req.Reference,
-	}
-	if o.organization > 0 && !isDV(req.Product) {
-		body.Organization = &idBody{o.organization}
-	}
-	if o.container > 0 {
-		body.Container = &idBody{o.container}
+	body := o.body(req.Names, req)
+	body.Validity, body.TechnicalContact = validity(req.Term), contactOf(req.TechContact())
+	body.PaymentMethod, body.Container.ID = o.options.PaymentMethod, o.options.ContainerID
+	body.AlternativeID = req.Reference
+	if !isDV(req.Product) {
+		body.Organization.ID = o.options.OrganizationID
 	}
 	return body
 }
 
-func certificateOf(names []string, csr []byte) certificateBody {
-	return certificateBody{
-		CommonName:     names[0],
-		DNSNames:       names[1:],
-		CSR:            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
-		SignatureHash:  "sha256",
-		ServerPlatform: idBody{-1}, // "other" (documented); it picks installation hints only
+// body is what orders and reissues have in common.
+func (o *Orders) body(names []string, req vendors.OrderRequest) orderBody {
+	return orderBody{
+		Certificate: certificateBody{
+			CommonName: names[0], DNSNames: names[1:], CSR: kit.CSR(req.CSR), SignatureHash: "sha256",
+			ServerPlatform: idBody{-1}, // "other" (documented); it picks installation hints only
+		},
+		DCVMethod:    o.methodWord(req.Method),
+		SkipApproval: true,
+		Comments:     commentPrefix + req.Reference,
 	}
 }
 
 // commentPrefix marks our comments, which are a second place to find a reference in.
 const commentPrefix = "caddy-commercial "
 
-func comment(reference string) string {
-	if reference == "" {
-		return ""
-	}
-	return commentPrefix + reference
-}
-
 // contactOf returns nil if the contact is not complete: it is optional, and half a
 // contact would be refused.
-func contactOf(c vendors.Contact) *contactBody {
+func contactOf(c vendors.Contact) map[string]string {
 	if c.FirstName == "" || c.LastName == "" || c.Email == "" || c.Phone == "" {
 		return nil
 	}
-	return &contactBody{
-		FirstName: c.FirstName, LastName: c.LastName, Telephone: c.Phone, JobTitle: c.JobTitle, Email: c.Email,
+	contact := map[string]string{"first_name": c.FirstName, "last_name": c.LastName, "email": c.Email, "telephone": c.Phone}
+	if c.JobTitle != "" {
+		contact["job_title"] = c.JobTitle
 	}
+	return contact
 }
-
-// termOf is a term as the API takes it. CheckConfig has seen it.
-func termOf(t vendors.Term) validity { return validity{Years: t.Years, Days: t.Days} }
 
 // CAAIdentities implements vendors.CAAIdentifier with the names that DigiCert's
 // certification practices statement lists.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,16 +44,20 @@ func wireCalls() []wireCall {
 		{endpoint: "info", request: "GET /order/certificate/123", good: `{"id":123,"status":"canceled"}`,
 			call: func(ctx context.Context, o *Orders) error { return first(o.Status(ctx, "123")) }},
 		{endpoint: "validation", request: "GET /order/certificate/123/validation", good: `{}`,
-			call: func(ctx context.Context, o *Orders) error { return first(o.client.Validation(ctx, "123")) }},
+			call: func(ctx context.Context, o *Orders) error {
+				return first(do[validation](ctx, o, callValidation, nil, "123"))
+			}},
 		{endpoint: "dcv-random-value", request: "PUT /order/certificate/123/dcv-random-value", good: `{"dcv_random_value":"x"}`,
-			call: func(ctx context.Context, o *Orders) error { return first(o.client.RandomValue(ctx, "123")) }},
+			call: func(ctx context.Context, o *Orders) error {
+				return first(do[randomValue](ctx, o, callRandomValue, nil, "123"))
+			}},
 		{endpoint: "check-dcv", request: "PUT /order/certificate/123/check-dcv", good: `{"order_status":"pending"}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error {
 				return o.Recheck(ctx, "123", []string{"example.com"}, vendors.MethodHTTP)
 			}},
 		{endpoint: "dcv-method", request: "PUT /order/certificate/123/dcv-method", body: `{"dcv_method":"http-token"}`, good: `{}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(o.client.ChangeMethod(ctx, "123", methodFile))
+				return first(do[randomValue](ctx, o, callChangeMethod, map[string]string{"dcv_method": methodFile}, "123"))
 			}},
 		{endpoint: "cancel", request: "PUT /order/certificate/123/status", body: `{"status":"canceled","note":"requested by the operator"}`, good: `{}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error { return o.Cancel(ctx, "123", " ") }},
@@ -68,18 +73,28 @@ func wireCalls() []wireCall {
 			call: func(ctx context.Context, o *Orders) error {
 				return first(o.Find(ctx, vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}}))
 			}},
+		{endpoint: "status-changes", request: "GET /order/certificate/status-changes?minutes=65", good: `{"orders":[{"order_id":123,"status":"issued"}]}`,
+			call: func(ctx context.Context, o *Orders) error {
+				return first(do[orderList](ctx, o, callChanges, nil, listMinutes))
+			}},
 		{endpoint: "product", request: "GET /product/ssl_dv_rapidssl", good: `{"name_id":"ssl_dv_rapidssl"}`,
-			call: func(ctx context.Context, o *Orders) error { return first(o.client.Product(ctx, "ssl_dv_rapidssl")) }},
+			call: func(ctx context.Context, o *Orders) error {
+				return first(do[productData](ctx, o, callProduct, nil, "ssl_dv_rapidssl"))
+			}},
 		{endpoint: "products", request: "GET /product", good: `{"products":[]}`,
 			call: func(ctx context.Context, o *Orders) error { return first(o.Products(ctx)) }},
 		{endpoint: "organization", request: "GET /organization/5000000001", good: `{"id":5000000001}`,
-			call: func(ctx context.Context, o *Orders) error { return first(o.client.Organization(ctx, 5000000001)) }},
-		{endpoint: "balance", request: "GET /finance/balance?container_id=9", good: `{}`,
-			call: func(ctx context.Context, o *Orders) error { return first(o.client.Balance(ctx, 9)) }},
+			call: func(ctx context.Context, o *Orders) error {
+				return first(do[struct{}](ctx, o, callOrganization, nil, 5000000001))
+			}},
+		{endpoint: "balance", request: "GET /finance/balance", good: `{}`,
+			call: func(ctx context.Context, o *Orders) error { return first(o.funds(ctx)) }},
+		{endpoint: "balance", request: "GET /finance/balance?container_id=9", good: `{}`, prepare: func(f *fake) { f.orders.options.ContainerID = 9 },
+			call: func(ctx context.Context, o *Orders) error { return first(o.funds(ctx)) }},
 		{endpoint: "price", request: "POST /finance/order-pricing", good: `{}`,
 			body: `{"certificate":{"dns_names":["example.com"]},"order_validity":{"years":1},"product_name_id":"ssl_dv_rapidssl"}`,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(o.client.Price(ctx, "ssl_dv_rapidssl", []string{"example.com"}, validity{Years: 1}))
+				return first(o.price(ctx, "ssl_dv_rapidssl", []string{"example.com"}, vendors.Term{Years: 1}))
 			}},
 	}
 }
@@ -127,7 +142,7 @@ func TestUnusableAnswersOfEveryCall(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // leaves no room for a second attempt
 				defer cancel()
 				err := c.call(ctx, f.orders)
-				if name == "array" && (c.endpoint == "cancel" || c.endpoint == "alternate" || c.endpoint == "list") {
+				if name == "array" && slices.Contains([]string{"cancel", "alternate", "list", "status-changes"}, c.endpoint) {
 					return // answers nothing but success, or is a list
 				}
 				if err == nil {
@@ -182,7 +197,7 @@ func TestRefusalsOfOrders(t *testing.T) {
 		{500, refusal("server_error"), vendors.Uncertain, nil, "server_error"},
 		{201, `{"requests":[{"id":1}]}`, vendors.Uncertain, nil, "no id"},
 		{201, `{"id":""}`, vendors.Uncertain, nil, "no id"},
-		{200, `null`, vendors.Uncertain, nil, "no id"},
+		{200, `null`, vendors.Uncertain, nil, "not an object"},
 		{429, refusal("request_limit_exceeded"), vendors.Retryable, nil, "request_limit_exceeded"},
 	} {
 		f := newFake(t)
@@ -231,9 +246,7 @@ func TestPlacedOrder(t *testing.T) {
 }
 
 func TestOptionalPartsOfAnOrder(t *testing.T) {
-	f := newFake(t, func(s *Settings) {
-		s.OrganizationID, s.ContainerID, s.PaymentMethod, s.DNSRecord = 5, 6, "profile", "cname"
-	})
+	f := newFake(t, Options{OrganizationID: 5, ContainerID: 6, PaymentMethod: "profile", DNSRecord: "cname"})
 	req := workedRequest()
 	req.Product, req.Term, req.Method, req.Names = "ssl_basic", vendors.Term{Days: 90}, vendors.MethodDNS, []string{"*.example.com"}
 	req.Contact = vendors.Contact{FirstName: "Ada", LastName: "Lovelace", Email: "ada@example.com", Phone: "+44"}
@@ -280,6 +293,21 @@ func TestReissueKeepsAllNames(t *testing.T) {
 	}
 }
 
+// A reissue has a value of its own, told in its answer or not.
+func TestReissueForgetsTheValue(t *testing.T) {
+	f := newFake(t)
+	f.orders.keepValue("123", "old", "")
+	f.expect("GET /order/certificate/123", "", 200, issuedInfo)
+	f.expect("POST /order/certificate/123/reissue", "*", 201, `{"id":123}`)
+	f.expect("PUT /order/certificate/123/dcv-random-value", "", 200, `{"dcv_random_value":"new"}`)
+	if _, err := f.orders.Reissue(t.Context(), "123", workedReissue()); err != nil {
+		t.Fatal(err)
+	}
+	if value := f.orders.value(t.Context(), "123"); value != "new" {
+		t.Errorf("value %q", value)
+	}
+}
+
 func TestReissueOnlyWhatIsIssued(t *testing.T) {
 	for _, status := range []string{"pending", "needs_approval", "reissue_pending", "canceled", "revoked", "strange"} {
 		f := newFake(t)
@@ -309,6 +337,14 @@ func TestCancelAndRevoke(t *testing.T) {
 	f.expect("PUT /order/certificate/123/revoke", "*", 201, `{"id":7,"type":"revoke","status":"pending","requester":{"id":1}}`)
 	if err := f.orders.Revoke(t.Context(), "123", ""); vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(err.Error(), "request 7 revoke") {
 		t.Errorf("revocation that waits: %v", err)
+	}
+	for after, good := range map[string]bool{"revoked": true, "issued": false, "reissue_pending": false} {
+		f := newFake(t)
+		f.expect("PUT /order/certificate/123/revoke", "*", 400, refusal("order_already_revoked"))
+		f.expect("GET /order/certificate/123", "", 200, `{"id":123,"status":"`+after+`"}`)
+		if err := f.orders.Revoke(t.Context(), "123", ""); (err == nil) != good {
+			t.Errorf("revoking what is %s: %v", after, err)
+		}
 	}
 	for text, want := range map[string]string{
 		"key compromise": "keyCompromise", "cessation of operation": "cessationOfOperation", "affiliation changed": "affiliationChanged",

@@ -10,14 +10,13 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/certpem"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// statuses translates the status of an order. Documented, under "Order info", "List
-// orders" and "Update order status": needs_approval, pending, reissue_pending,
-// issued, waiting_pickup, rejected, canceled, revoked and expired. The others were
-// observed.
+// statuses translates the status of an order. Documented, under "Order info", "List orders" and
+// "Update order status": needs_approval, pending, reissue_pending, issued, waiting_pickup,
+// rejected, canceled, revoked and expired. The others were observed.
 var statuses = map[string]vendors.Status{
 	"needs_approval":  vendors.StatusPending,
 	"approved":        vendors.StatusPending,
@@ -41,30 +40,32 @@ const (
 	statusRevoked   = "revoked"
 )
 
-// Status implements vendors.Vendor.
-func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, error) {
-	info, err := o.client.Info(ctx, orderID)
+func (o *Orders) info(ctx context.Context, id string) (orderInfo, error) {
+	info, err := do[orderInfo](ctx, o, callInfo, nil, id)
+	if err == nil && info.ID == "" && info.Status == "" {
+		err = o.http.Fail(callInfo, "", "", errors.New("answer has no order"))
+	}
+	return info, err
+}
+
+// look asks where an order stands.
+func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error) {
+	info, err := o.info(ctx, orderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	raw := strings.ToLower(info.Status.Word())
 	order := vendors.Order{
-		ID:        orderID,
-		Status:    statuses[raw],
-		RawStatus: o.client.http.Scrub(short(raw)),
-		TermEnds:  parseTime(info.OrderValidTill),
+		ID: orderID, Status: statuses[info.word()], RawStatus: o.http.Text(info.word()), TermEnds: kit.Time(info.OrderValidTill),
 	}
-	cert := info.Certificate.V
-	if order.Status == vendors.StatusIssued && strings.EqualFold(cert.Status.Word(), statusRevoked) {
+	if order.Status == vendors.StatusPending || order.Status == vendors.StatusUnknown {
+		o.progress(ctx, &order, info)
+		return order, nil
+	}
+	o.values.Delete(orderID)
+	if order.Status == vendors.StatusIssued {
 		// The order lives on when its only certificate is revoked (documented).
-		order.Status = vendors.StatusRevoked
-	}
-	switch order.Status {
-	case vendors.StatusIssued:
-		return o.collect(ctx, order, cert.ID.Word())
-	case vendors.StatusPending, vendors.StatusUnknown:
-		o.progress(ctx, &order, raw, info)
-	case vendors.StatusReplaced, vendors.StatusRejected, vendors.StatusCancelled, vendors.StatusRevoked, vendors.StatusExpired:
+		order.CertificateRevoked = strings.EqualFold(info.Certificate.Status, statusRevoked)
+		return o.collect(ctx, order, info.Certificate.ID)
 	}
 	return order, nil
 }
@@ -76,101 +77,95 @@ var formats = []string{"pem_all", "pem_noroot"}
 // collect downloads the certificate of an issued order. Where the service has
 // none yet, the order is as good as pending.
 func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID string) (vendors.Order, error) {
-	why := errors.New("issued, but without a certificate so far")
-	if certificateID != "" {
-		for _, format := range formats {
-			text, err := o.client.Download(ctx, certificateID, format)
-			if e, ok := errors.AsType[*vendors.Error](err); ok && (e.Code == "" || errors.Is(err, vendors.ErrCredential)) {
-				return vendors.Order{}, err
-			}
-			if err == nil {
-				if order.Certificates, err = certpem.Parse(text); err == nil && len(order.Certificates) > 0 {
-					return order, nil
-				}
-			}
-			if err != nil {
-				why = fmt.Errorf("issued, but the certificate cannot be downloaded so far: %w", err)
-			}
+	order.Detail = "issued, but without a certificate so far"
+	for _, format := range formats {
+		if certificateID == "" {
+			break
+		}
+		resp, err := o.send(ctx, callDownload, nil, true, certificateID, format)
+		if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
+			return vendors.Order{}, err
+		}
+		var certs [][]byte
+		if err == nil {
+			certs, err = kit.Certificates(string(resp.Body))
+		}
+		if len(certs) > 0 && err == nil {
+			order.Certificates, order.Detail = certs, ""
+			return order, nil
+		}
+		if err != nil {
+			order.Detail = o.http.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
 		}
 	}
-	order.Status, order.Certificates, order.Detail = vendors.StatusPending, nil, o.client.http.Scrub(short(why.Error()))
+	if !order.CertificateRevoked {
+		order.Status = vendors.StatusPending
+	}
 	return order, nil
 }
 
 // progress tells what a pending order waits for. The order is what counts: what
 // cannot be found out is left out.
-func (o *Orders) progress(ctx context.Context, order *vendors.Order, raw string, info orderInfo) {
-	if waiting := approvals(info.Requests.V); raw == statusApproval || len(waiting) > 0 {
-		order.Detail = o.client.http.Scrub(approvalNote(waiting))
-	}
-	if raw == statusApproval {
+func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderInfo) {
+	unapproved := info.word() == statusApproval
+	order.Detail = o.http.Text(approval(info.Requests, unapproved))
+	if unapproved {
 		return
 	}
-	v, err := o.client.Validation(ctx, order.ID)
-	order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod.Word(), v.Method.Word()))
+	v, err := do[validation](ctx, o, callValidation, nil, order.ID)
 	if err != nil {
 		o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
-		return
 	}
+	order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod, v.Method))
 	order.Names = v.names()
-	if raw == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
-		// Every reissue of a DV order is validated anew, so these are the
-		// validations of the certificate before.
+	if info.word() == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
+		// Every reissue of a DV order is validated anew, so these are the validations of
+		// the certificate before.
 		order.Names = nil
 	}
-	if open := v.openOrganization(); open != "" {
-		order.Detail = strings.TrimPrefix(order.Detail+"; "+o.client.http.Scrub(short(open)), "; ")
-	}
+	order.Detail = o.http.Text(strings.Trim(order.Detail+"; "+v.organization(), "; "))
 }
 
-// approvals returns the requests that a person has to approve. An order with the
-// status "pending" waits for DigiCert, a request with that status for the account's
-// administrator (documented).
-func approvals(list []request) []request {
-	var waiting []request
+// approval tells what to do if a person has to approve a request, or must; empty if not. An
+// order with the status "pending" waits for DigiCert, a request with that status for the
+// account's administrator (documented).
+func approval(list []request, must bool) string {
+	which := ""
 	for _, r := range list {
-		switch strings.ToLower(r.Status.Word()) {
+		switch strings.ToLower(r.Status) {
 		case "pending", "submitted":
-			waiting = append(waiting, r)
+			which += strings.TrimRight(", request "+r.ID+" "+r.Type, " ")
 		}
 	}
-	return waiting
-}
-
-// approvalNote tells what to do about requests that wait.
-func approvalNote(waiting []request) string {
-	note := "waits for the approval of an administrator of the account"
-	for _, r := range waiting {
-		note += ", request " + short(r.ID.Word()+" "+r.Type.Word())
+	if which == "" && !must {
+		return ""
 	}
-	return note + "; an API key with the administrator role needs none"
+	return "waits for the approval of an administrator of the account" + which + "; an API key with the administrator role needs none"
 }
 
 // names tells about each name whether it is validated.
-func (v validation) names() []vendors.NameStatus {
-	var names []vendors.NameStatus
-	for _, entry := range v.Names.V {
-		covered := entry.DNSNames.V
-		if len(covered) == 0 {
-			covered = []text{entry.NameScope}
+func (v validation) names() (names []vendors.NameStatus) {
+	for _, entry := range v.Names {
+		if len(entry.DNSNames) == 0 {
+			entry.DNSNames = []string{entry.NameScope}
 		}
-		for _, name := range covered {
-			if n := strings.ToLower(name.Word()); n != "" {
-				names = append(names, vendors.NameStatus{Name: n, Verified: strings.EqualFold(entry.Status.Word(), "approved")})
+		for _, name := range entry.DNSNames {
+			if name != "" {
+				names = append(names, vendors.NameStatus{Name: strings.ToLower(name), Verified: strings.EqualFold(entry.Status, "approved")})
 			}
 		}
 	}
 	return names
 }
 
-// openOrganization names the checks of the organization that are not done.
-func (v validation) openOrganization() string {
+// organization names the checks of the organization that are not done.
+func (v validation) organization() string {
 	var open []string
-	for _, check := range v.Organization.V {
-		switch strings.ToLower(check.Status.Word()) {
+	for _, check := range v.Organization {
+		switch strings.ToLower(check.Status) {
 		case "approved", "active", "valid", "":
 		default:
-			open = append(open, check.Name.Word()+" "+check.Status.Word())
+			open = append(open, check.Name+" "+check.Status)
 		}
 	}
 	if len(open) == 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // pendingFake answers what a pending order is asked for besides its status.
@@ -91,7 +92,19 @@ func TestIssuedOrder(t *testing.T) {
 
 func TestRevokedCertificateOfLivingOrder(t *testing.T) {
 	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"revoked"}}`)
-	if got, err := f.orders.Status(t.Context(), "123"); err != nil || got.Status != vendors.StatusRevoked {
+	if got, err := f.orders.Status(t.Context(), "123"); err != nil || got.Status != vendors.StatusIssued || !got.CertificateRevoked || len(got.Certificates) != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// One that cannot be downloaded any more is revoked all the same.
+func TestRevokedCertificateThatIsGone(t *testing.T) {
+	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"Revoked"}}`)
+	for _, format := range formats {
+		f.expect("GET /certificate/77/download/format/"+format, "", 404, refusal("not_found|certificate"))
+	}
+	got, err := f.orders.Status(t.Context(), "123")
+	if err != nil || got.Status != vendors.StatusIssued || !got.CertificateRevoked || len(got.Certificates) > 0 || got.Detail == "" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -201,27 +214,12 @@ func TestStatusWithoutItsSideDishes(t *testing.T) {
 	}
 }
 
-func TestParseTime(t *testing.T) {
-	for in, want := range map[text]time.Time{
-		"2026-03-20":                time.Date(2026, 3, 20, 0, 0, 0, 0, time.UTC),
-		"2026-03-20T20:05:28+00:00": time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
-		"2026-03-20T20:05:28Z":      time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
-		"2026-03-20T20:05:28+0200":  time.Date(2026, 3, 20, 18, 5, 28, 0, time.UTC),
-		"":                          {},
-		"soon":                      {},
-	} {
-		if got := parseTime(in); !got.Equal(want) {
-			t.Errorf("%q: %v, want %v", in, got, want)
-		}
-	}
-}
-
 func TestMessagesAreShort(t *testing.T) {
 	f := newFake(t)
 	f.expect("GET /order/certificate/123", "", 400, fmt.Sprintf(`{"errors":[{"code":"x","message":%q}]}`, strings.Repeat("ä\n", 1000)))
 	_, err := f.orders.Status(t.Context(), "123")
 	e, ok := errors.AsType[*vendors.Error](err)
-	if !ok || len(e.Message) > maxMessage+len("…") || strings.Contains(e.Message, "\n") || e.Message == "" {
+	if !ok || len(e.Message) > kit.MaxMessage+len("…") || strings.Contains(e.Message, "\n") || e.Message == "" {
 		t.Errorf("%v", err)
 	}
 }

@@ -22,9 +22,18 @@ import (
 
 // try sends the request once.
 func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, *failure) {
+	end, err := c.limiter.begin(ctx, req.Class)
+	if err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	var bytesRead int
 	resp, err := c.exchange(ctx, req, &bytesRead)
+	if err != nil {
+		end(err.status, err.retryAfter)
+	} else {
+		end(resp.Status, 0)
+	}
 	if ce := c.logger.Check(zap.DebugLevel, "vendor call"); ce != nil {
 		fields := []zap.Field{
 			zap.String("vendor", c.vendor),

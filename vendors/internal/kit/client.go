@@ -66,6 +66,9 @@ type Config struct {
 	// Its Name is that of errors and logs.
 	Description vendors.Description
 
+	// Limiter is what the requests have to wait for. Nil means nothing.
+	Limiter *Limiter
+
 	// Transport replaces the network, for tests and for services in this process. It is
 	// used for both classes.
 	Transport http.RoundTripper
@@ -79,6 +82,7 @@ type Client struct {
 	timeout time.Duration
 	secrets scrubber
 	logger  *zap.Logger
+	limiter *Limiter
 
 	// reads keeps connections alive. effects opens a new one for each request:
 	// a kept connection that the server has meanwhile closed fails after the
@@ -99,6 +103,7 @@ func NewClient(cfg Config) (*Client, error) {
 		timeout: cfg.Timeout,
 		secrets: newScrubber([]string{cfg.Secret}),
 		logger:  cfg.Logger,
+		limiter: cfg.Limiter,
 		reads:   cfg.Transport,
 		effects: cfg.Transport,
 	}

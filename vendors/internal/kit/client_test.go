@@ -601,3 +601,17 @@ func TestScrub(t *testing.T) {
 		}
 	}
 }
+
+func TestDecode(t *testing.T) {
+	c, _, _ := newTestClient(t, nil)
+	var v struct{ A string }
+	if err := c.Decode(read().Call, &Response{Status: 200, Body: []byte(`{"a":1}`)}, &v); err != nil || v.A != "1" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	for class, want := range map[Class]vendors.Verdict{Read: vendors.Retryable, Effect: vendors.Uncertain} {
+		err := c.Decode(Call{Name: "x", Class: class}, &Response{Status: 201, Body: []byte(`[]`)}, &v)
+		if e, ok := errors.AsType[*vendors.Error](err); !ok || e.Verdict != want || e.HTTPStatus != 201 || e.Endpoint != "x" {
+			t.Errorf("class %d: %v", class, err)
+		}
+	}
+}

@@ -31,6 +31,18 @@ func (c *Client) Fail(call Call, code, message string, err error) *vendors.Error
 	return e
 }
 
+// Decode is Unmarshal for the answer of a call. One of another form than that of v is an
+// error of the call.
+func (c *Client) Decode(call Call, resp *Response, v any) error {
+	err := Unmarshal(resp.Body, v)
+	if err == nil {
+		return nil
+	}
+	e := c.Fail(call, "", "", err)
+	e.HTTPStatus = resp.Status
+	return e
+}
+
 // Refuse is the error about a call that is not made, and will not be, because of err.
 func (c *Client) Refuse(call Call, err error) *vendors.Error {
 	e := c.Fail(call, "", "", err)

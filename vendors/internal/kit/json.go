@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Unmarshal decodes JSON into the struct, slice or map that v points to, whatever has
@@ -233,4 +234,15 @@ func flatten(v any) string {
 		return fmt.Sprint(v)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// Time reads a point in time as ISO 8601 has it, or a date, which is its first moment, so
+// that no term is thought longer than it is. Anything else is the zero time.
+func Time(text string) time.Time {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05-0700", time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at.UTC()
+		}
+	}
+	return time.Time{}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+	"time"
 )
 
 type inner struct {
@@ -148,6 +149,21 @@ func TestIsEmpty(t *testing.T) {
 	} {
 		if got := IsEmpty(json.RawMessage(raw)); got != want {
 			t.Errorf("%s: %v", raw, got)
+		}
+	}
+}
+
+func TestTime(t *testing.T) {
+	for in, want := range map[string]time.Time{
+		"2026-03-20":                time.Date(2026, 3, 20, 0, 0, 0, 0, time.UTC),
+		"2026-03-20T20:05:28+00:00": time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
+		"2026-03-20T20:05:28Z":      time.Date(2026, 3, 20, 20, 5, 28, 0, time.UTC),
+		"2026-03-20T20:05:28+0200":  time.Date(2026, 3, 20, 18, 5, 28, 0, time.UTC),
+		"":                          {},
+		"soon":                      {},
+	} {
+		if got := Time(in); !got.Equal(want) {
+			t.Errorf("%q: %v, want %v", in, got, want)
 		}
 	}
 }

@@ -7,6 +7,8 @@
 //     at most once, and so is what is free, but leaves something behind ([Once]). Answers are judged before anyone decodes them: status, size,
 //     completeness, and whether they are JSON at all. All errors are *vendors.Error, and
 //     no secret is in one; neither headers nor bodies are ever logged.
+//   - [Limiter] keeps the requests of one credential within its vendor's limits, for all
+//     configurations of the process.
 //   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from
 //     what the vendor's documents say.
 //   - [Form] and [JSON] make the bodies of requests, [CSR], [ReadCSR] and [Chain] read and

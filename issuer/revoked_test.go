@@ -1,0 +1,118 @@
+package issuer
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// revokeUnseen has the latest certificate of an order made and revoked while no server
+// looks: between validation and issue the process is stopped.
+func (w *world) revokeUnseen(p *process, index int) *process {
+	w.tb.Helper()
+	time.Sleep(10 * time.Minute) // the CA sees the proof
+	p.stop()
+	time.Sleep(2 * time.Hour)
+	if err := w.ca.RevokeCertificate(w.ca.Orders()[index].ID); err != nil {
+		w.tb.Fatal(err)
+	}
+	p = w.startDigiCert(nil, quickly)
+	p.configure("example.com")
+	return p
+}
+
+// An order lives on when its certificate is revoked. It is reissued once, and paid for once.
+func TestRevokedCertificateOfALivingOrder(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+		p := w.startDigiCert(nil, quickly)
+		p.configure("example.com")
+		w.until(time.Hour, "it is ordered", func() bool { return w.state("example.com") == ledger.Open })
+		p = w.revokeUnseen(p, 0)
+		p.untilServed(6*time.Hour, "example.com")
+		w.wantCharges(1)
+		if got := w.ca.Calls("reissue"); got != 1 || w.ca.Revoked(p.site.Served("example.com")[0].SerialNumber) {
+			t.Errorf("%d reissues", got)
+		}
+		if e := w.entry("example.com"); e.Flag != nil || e.Certificate.Revoked || e.Issued != 2 {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
+// Where the reissue's certificate is revoked at once, too, a person is asked.
+func TestRevokedReissueAsksAPerson(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+		p := w.startDigiCert(nil, quickly)
+		p.configure("example.com")
+		w.until(time.Hour, "it is ordered", func() bool { return w.state("example.com") == ledger.Open })
+		p = w.revokeUnseen(p, 0)
+		w.until(6*time.Hour, "it is reissued", func() bool { return w.ca.Calls("reissue") == 1 })
+		w.revokeUnseen(p, 1)
+		w.until(6*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+		time.Sleep(7 * 24 * time.Hour)
+		if e := w.entry("example.com"); w.ca.Calls("reissue") != 1 || e.Flag == nil || e.Flag.Ended {
+			t.Errorf("%d reissues, %+v", w.ca.Calls("reissue"), e)
+		}
+		w.wantCharges(1)
+	})
+}
+
+// A certificate that was revoked after one server took it is not given to another name.
+func TestRevokedCertificateIsNotDelivered(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		names := []string{"a.example.com", "b.example.com"}
+		start := func() *process {
+			p := w.startDigiCert(nil, func(f *flow) { quickly(f); f.rules.groups = [][]string{names} })
+			p.configure(names...)
+			return p
+		}
+		p := start()
+		p.untilServed(6*time.Hour, names...)
+		p.stop()
+		if err := w.storage.Delete(t.Context(), pairKey(names[1])); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.ca.RevokeCertificate(w.ca.Orders()[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		p = start()
+		p.untilServed(6*time.Hour, names[1])
+		if w.ca.Revoked(p.site.Served(names[1])[0].SerialNumber) || w.ca.Calls("reissue") != 1 {
+			t.Errorf("%d reissues", w.ca.Calls("reissue"))
+		}
+		w.wantCharges(1)
+	})
+}
+
+// gone is a vendor that tells of certificates that were revoked, and does not show them.
+type gone struct{ vendors.Vendor }
+
+func (v gone) Status(ctx context.Context, id string) (vendors.Order, error) {
+	order, err := v.Vendor.Status(ctx, id)
+	if order.Status == vendors.StatusIssued {
+		order.CertificateRevoked, order.Certificates = true, nil
+	}
+	return order, err
+}
+
+// Where nothing is to be seen of the certificate, a person is asked as for an order that ended.
+func TestRevokedCertificateThatIsGone(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.startDigiCert(nil, func(f *flow) { quickly(f); f.vendor = gone{f.vendor} })
+		p.configure("example.com")
+		w.until(6*time.Hour, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		time.Sleep(7 * 24 * time.Hour)
+		if e := w.entry("example.com"); !e.Flag.Ended || w.ca.Calls("reissue") != 0 {
+			t.Errorf("%+v, %d reissues", e.Flag, w.ca.Calls("reissue"))
+		}
+		w.wantCharges(1)
+	})
+}

@@ -1,0 +1,149 @@
+package digicert
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// watch remembers pending orders as they were at the last look, so that one call tells for
+// all of them whether they still are: status-changes lists the orders whose status changed,
+// with the one that they have (documented). It lists nothing else, so what else there is to
+// see, such as which names are validated so far, is as old as the last look. No page tells
+// how soon a change is listed, nor that a key sees all its orders there. So each order is
+// still looked at from time to time.
+type watch struct {
+	turn chan struct{} // one call at a time
+
+	mu     sync.Mutex
+	orders map[string]*pendingOrder // by ID
+	listed map[string]string        // the latest list: status by ID of the order
+	asked  time.Time                // when it was asked for
+	quiet  time.Time                // after one that failed, no other is asked for before
+}
+
+type pendingOrder struct {
+	order vendors.Order
+	first time.Time // when it was seen pending first
+	at    time.Time // when the last look at it began
+	stale bool      // something was done to it since
+}
+
+const (
+	// fewOrders are looked at one by one: that costs little more, and takes nothing on trust.
+	fewOrders = 4
+
+	// A list serves for listKept. It reaches back beyond the longest time between two
+	// looks, by as much as a change may take to be listed (assumed).
+	listKept    = 10 * time.Second
+	listMinutes = int((maxLook + 5*time.Minute) / time.Minute)
+
+	// listMost is where other lists end (documented), so that this one may be cut there.
+	// After one that is of no use there is none for listPause.
+	listMost  = 1000
+	listPause = 5 * time.Minute
+
+	// An order that has been pending for an hour is looked at after half an hour, and so
+	// on, within these bounds.
+	minLook = time.Minute
+	maxLook = time.Hour
+)
+
+// age is how long ago something was, by the monotonic clock or by the wall clock: the
+// machine may have slept.
+func age(t time.Time) time.Duration { return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0))) }
+
+// known reports whether the last look will do if nothing has changed since.
+func (p *pendingOrder) known() bool {
+	return p != nil && !p.stale && age(p.at) <= min(max(age(p.first)/2, minLook), maxLook)
+}
+
+// unchanged returns a pending order as it was at the last look, if that is how it stands.
+func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool) {
+	w := &o.watch
+	w.mu.Lock()
+	worthwhile := len(w.orders) > fewOrders && w.orders[id].known()
+	w.mu.Unlock()
+	if !worthwhile || !o.refresh(ctx) {
+		return vendors.Order{}, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.orders[id]
+	if !p.known() {
+		return vendors.Order{}, false
+	}
+	status, listed := w.listed[id]
+	return p.order, !listed || status == p.order.RawStatus
+}
+
+// refresh asks for a list unless there is one, and reports whether there is.
+func (o *Orders) refresh(ctx context.Context) bool {
+	w := &o.watch
+	select {
+	case w.turn <- struct{}{}:
+		defer func() { <-w.turn }()
+	case <-ctx.Done():
+		return false
+	}
+	if age(w.asked) <= listKept || time.Now().Before(w.quiet) {
+		return age(w.asked) <= listKept
+	}
+	began := time.Now()
+	rows, err := do[orderList](ctx, o, callChanges, nil, listMinutes)
+	if err != nil || len(rows) >= listMost {
+		w.quiet = time.Now().Add(listPause)
+		o.logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked, w.listed = began, make(map[string]string, len(rows))
+	for _, row := range rows {
+		w.listed[row.id()] = row.word()
+	}
+	maps.DeleteFunc(w.orders, func(_ string, p *pendingOrder) bool { return age(p.at) > 2*maxLook })
+	return true
+}
+
+// saw notes what a look at an order found that began at the given time.
+func (w *watch) saw(began time.Time, order vendors.Order) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if statuses[order.RawStatus] != vendors.StatusPending {
+		delete(w.orders, order.ID)
+		return
+	}
+	p := &pendingOrder{order: order, first: began, at: began}
+	if before := w.orders[order.ID]; before != nil {
+		p.first = before.first
+	}
+	w.orders[order.ID] = p
+}
+
+// forget has an order looked at when it is asked for the next time.
+func (w *watch) forget(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := w.orders[id]; p != nil {
+		p.stale = true
+	}
+}
+
+// Status implements vendors.Vendor.
+func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, error) {
+	if order, ok := o.unchanged(ctx, orderID); ok {
+		return order, nil
+	}
+	began := time.Now()
+	order, err := o.look(ctx, orderID)
+	if err == nil {
+		o.watch.saw(began, order)
+	}
+	return order, err
+}

@@ -1,0 +1,335 @@
+package digicert
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// books are the orders of an account, and what its client asked for.
+type books struct {
+	mu     sync.Mutex
+	status map[string]string // by ID
+	list   func() (status int, body string)
+	calls  map[string]int
+	pem    string
+}
+
+func (b *books) RoundTrip(r *http.Request) (*http.Response, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	code := http.StatusOK
+	var body string
+	switch call := path.Base(r.URL.Path); {
+	case call == "status-changes":
+		b.calls["list"]++
+		code, body = b.list()
+	case call == "validation" || call == "check-dcv" || call == "reissue":
+		b.calls[call]++
+		body = `{"id":1}`
+	case call == "status":
+		code, body = http.StatusNoContent, ""
+	case call == "dcv-random-value":
+		body = `{"dcv_random_value":"abc"}`
+	case strings.HasPrefix(call, "pem_"):
+		body = b.pem
+	default:
+		b.calls["info"]++
+		b.calls["info "+call]++
+		body = fmt.Sprintf(`{"id":%s,"status":%q,"dcv_method":"http-token","certificate":{"id":7}}`, call, b.status[call])
+	}
+	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+}
+
+// change gives an order another status, and lists it, as the service would.
+func (b *books) change(id, status string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status[id] = status
+	b.list = func() (int, string) {
+		return 200, fmt.Sprintf(`{"orders":[{"order_id":%s,"certificate_id":7,"status":%q}]}`, id, status)
+	}
+}
+
+// took returns how often a call was made, and forgets it.
+func (b *books) took(call string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.calls[call]
+	delete(b.calls, call)
+	return n
+}
+
+// watched opens an account with so many pending orders, all of which were looked at and have
+// been pending for four hours.
+func watched(t *testing.T, orders int) (*books, *Orders, []string) {
+	t.Helper()
+	b := &books{pem: testPEM("leaf", "above"), status: make(map[string]string), calls: make(map[string]int), list: func() (int, string) { return 200, `{}` }}
+	o, err := New(Config{Secret: testKey, Endpoint: "https://127.0.0.1", Transport: b, Description: vendors.Description{Name: "digicert"}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for i := range orders {
+		ids = append(ids, fmt.Sprint(1000+i))
+		b.status[ids[i]] = "pending"
+	}
+	for range 2 {
+		round(t, o, ids, vendors.StatusPending)
+		time.Sleep(2*time.Hour - time.Minute)
+	}
+	round(t, o, ids, vendors.StatusPending)
+	clear(b.calls)
+	return b, o, ids
+}
+
+// round asks for the status of each order.
+func round(t *testing.T, o *Orders, ids []string, want vendors.Status) {
+	t.Helper()
+	for _, id := range ids {
+		order, err := o.Status(t.Context(), id)
+		if err != nil || order.Status != want || order.ID != id {
+			t.Fatalf("order %s: %+v, %v", id, order, err)
+		}
+	}
+}
+
+// A thousand pending orders cost one call a round, and a look at each once an hour.
+func TestManyPendingOrdersCostOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, o, ids := watched(t, 1000)
+		for minute := 10; minute <= 60; minute += 10 {
+			time.Sleep(10 * time.Minute)
+			round(t, o, ids, vendors.StatusPending)
+			if lists, looks := b.took("list"), b.took("info"); lists != 1 || looks != 0 {
+				t.Errorf("after %d minutes: %d lists, %d looks", minute, lists, looks)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		round(t, o, ids, vendors.StatusPending)
+		if looks := b.took("info"); looks != len(ids) {
+			t.Errorf("%d looks after more than an hour", looks)
+		}
+	})
+}
+
+// Orders that are new are looked at each minute, later ones less often.
+func TestLooksAtPendingOrders(t *testing.T) {
+	for _, tt := range []struct{ pending, bound time.Duration }{
+		{time.Second, minLook}, {2 * time.Minute, minLook}, {10 * time.Minute, 5 * time.Minute}, {time.Hour, 30 * time.Minute}, {9 * time.Hour, maxLook},
+	} {
+		now := time.Now()
+		for last, known := range map[time.Duration]bool{tt.bound - 10*time.Second: true, tt.bound + 10*time.Second: false} {
+			if p := (&pendingOrder{first: now.Add(-tt.pending), at: now.Add(-last)}); p.known() != known {
+				t.Errorf("pending for %s, looked at %s ago: %v", tt.pending, last, !known)
+			}
+		}
+	}
+	if (*pendingOrder)(nil).known() {
+		t.Error("what was never seen is known")
+	}
+}
+
+// What is listed with another status is looked at, and so is what the list cannot vouch for.
+func TestPendingOrdersThatAreLookedAt(t *testing.T) {
+	full := `{"orders":[` + strings.Repeat(`{"order_id":9,"status":"issued"},`, listMost-1) + `{"order_id":9,"status":"issued"}]}`
+	for name, tt := range map[string]struct {
+		do   func(b *books, o *Orders, id string)
+		want vendors.Status
+	}{
+		"issued":      {func(b *books, _ *Orders, id string) { b.change(id, "issued") }, vendors.StatusIssued},
+		"rejected":    {func(b *books, _ *Orders, id string) { b.change(id, "rejected") }, vendors.StatusRejected},
+		"IN CAPITALS": {func(b *books, _ *Orders, id string) { b.change(id, "ISSUED") }, vendors.StatusIssued},
+		"rechecked": {func(_ *books, o *Orders, id string) {
+			_ = o.Recheck(context.Background(), id, nil, vendors.MethodHTTP)
+		}, vendors.StatusPending},
+		"cancelled": {func(_ *books, o *Orders, id string) { _ = o.Cancel(context.Background(), id, "") }, vendors.StatusPending},
+		"list fails": {func(b *books, _ *Orders, _ string) {
+			b.list = func() (int, string) { return 403, refusal("access_denied|missing_permission") }
+		}, vendors.StatusPending},
+		"list refused": {func(b *books, _ *Orders, _ string) {
+			b.list = func() (int, string) { return 400, refusal("time_frame_too_long") }
+		}, vendors.StatusPending},
+		"no list":        {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"status":"busy"}` } }, vendors.StatusPending},
+		"row without ID": {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, `{"orders":[{}]}` } }, vendors.StatusPending},
+		"list is cut":    {func(b *books, _ *Orders, _ string) { b.list = func() (int, string) { return 200, full } }, vendors.StatusPending},
+		"list says total": {func(b *books, _ *Orders, _ string) {
+			b.list = func() (int, string) { return 200, `{"page":{"total":3}}` }
+		}, vendors.StatusPending},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b, o, ids := watched(t, 10)
+			time.Sleep(10 * time.Minute)
+			tt.do(b, o, ids[3])
+			b.took("info " + ids[3])
+			round(t, o, ids[3:4], tt.want)
+			if looks := b.took("info " + ids[3]); looks != 1 {
+				t.Errorf("%s: %d looks", name, looks)
+			}
+		})
+	}
+}
+
+// These change nothing: the last look stands.
+func TestPendingOrdersThatStand(t *testing.T) {
+	for name, list := range map[string]string{
+		"none": `{}`, "empty": `{"orders":[]}`, "bare": `[]`, "page": `{"page":{"total":0}}`,
+		"others":                     `{"orders":[{"order_id":9,"status":"issued"}]}`,
+		"listed as what it is":       `{"orders":[{"order_id":1003,"status":"pending"}]}`,
+		"listed as what it is, text": `{"orders":[{"order_id":"1003","status":"Pending"}]}`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b, o, ids := watched(t, 10)
+			time.Sleep(10 * time.Minute)
+			before, err := o.look(t.Context(), ids[3])
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.took("info")
+			b.list = func() (int, string) { return 200, list }
+			got, err := o.Status(t.Context(), ids[3])
+			if err != nil || !reflect.DeepEqual(got, before) || b.took("info") != 0 {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+		})
+	}
+}
+
+// An issued order without a certificate waits for the download, which no list tells of.
+func TestIssuedOrdersAreNotWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, o, ids := watched(t, 10)
+		b.change(ids[0], "issued")
+		b.pem = "not yet"
+		for range 3 {
+			time.Sleep(time.Second)
+			round(t, o, ids[:1], vendors.StatusPending)
+			if looks := b.took("info " + ids[0]); looks != 1 {
+				t.Errorf("%d looks", looks)
+			}
+		}
+	})
+}
+
+// A list that is of no use is not asked for again for a while, and a good one serves all that
+// ask at the same time.
+func TestListsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, o, ids := watched(t, 10)
+		b.list = func() (int, string) { return 500, `{}` }
+		time.Sleep(10 * time.Minute)
+		round(t, o, ids, vendors.StatusPending)
+		round(t, o, ids, vendors.StatusPending)
+		if lists := b.took("list"); lists != 3 { // three attempts of one call
+			t.Errorf("%d lists that failed", lists)
+		}
+		b.list = func() (int, string) { return 200, `{}` }
+		time.Sleep(10 * time.Minute)
+		var all sync.WaitGroup
+		for _, id := range ids {
+			all.Go(func() {
+				if _, err := o.Status(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if lists := b.took("list"); lists != 1 {
+			t.Errorf("%d lists at the same time", lists)
+		}
+	})
+}
+
+// Few orders are looked at one by one, and one that is not known always is.
+func TestFewPendingOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, o, ids := watched(t, fewOrders)
+		time.Sleep(10 * time.Minute)
+		round(t, o, ids, vendors.StatusPending)
+		if lists, looks := b.took("list"), b.took("info"); lists != 0 || looks != fewOrders {
+			t.Errorf("%d lists, %d looks", lists, looks)
+		}
+		b.status["77"] = "pending"
+		round(t, o, []string{"77"}, vendors.StatusPending)
+		if looks := b.took("info"); looks != 1 {
+			t.Errorf("%d looks at a new order", looks)
+		}
+	})
+}
+
+// Orders that nobody asks for any more are forgotten, and those that ended at once.
+func TestWatchForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, o, ids := watched(t, 20)
+		b.change(ids[0], "issued")
+		time.Sleep(10 * time.Minute)
+		round(t, o, ids[:1], vendors.StatusIssued)
+		if o.watch.orders[ids[0]] != nil || len(o.watch.orders) != 19 {
+			t.Errorf("%d orders", len(o.watch.orders))
+		}
+		for range 30 {
+			time.Sleep(10 * time.Minute)
+			round(t, o, ids[10:], vendors.StatusPending)
+		}
+		if len(o.watch.orders) != 10 {
+			t.Errorf("%d orders", len(o.watch.orders))
+		}
+	})
+}
+
+// A wait for somebody else's list ends with the context.
+func TestListOfAnotherIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, o, ids := watched(t, 10)
+		time.Sleep(10 * time.Minute)
+		o.watch.turn <- struct{}{}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		if _, err := o.Status(ctx, ids[0]); err != nil || time.Since(begin) != time.Second {
+			t.Errorf("%v after %s", err, time.Since(begin))
+		}
+	})
+}
+
+// The same against the sandbox, which lists as documented.
+func TestChangesInTheSandbox(t *testing.T) {
+	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.NoMethod = true })
+	var orders []vendors.Order
+	for i := range fewOrders + 1 {
+		req := s.request(fmt.Sprintf("n%d.example.com", i))
+		req.Reference = fmt.Sprint("ref", i)
+		orders = append(orders, s.must(v.Place(t.Context(), req)))
+		s.must(v.Status(t.Context(), orders[i].ID))
+	}
+	asked := s.ca.Calls("info")
+	for _, order := range orders {
+		if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || len(got.Challenges) != 2 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if n, lists := s.ca.Calls("info"), s.ca.Calls("status-changes"); n != asked || lists != 1 {
+		t.Errorf("%d looks, %d lists", n-asked, lists)
+	}
+	s.Prove(orders[0])
+	v.watch.asked = time.Time{} // ten seconds later
+	if got := s.must(v.Status(t.Context(), orders[0].ID)); got.Status != vendors.StatusIssued {
+		t.Errorf("%s", got.Describe())
+	}
+	if !slices.ContainsFunc(orders[1:], func(order vendors.Order) bool { return v.watch.orders[order.ID] != nil }) {
+		t.Error("the others are forgotten")
+	}
+	s.charged(fewOrders + 1)
+}
