@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // maxYears is the longest term that is still sold (documented, "End of 4-6 year Multi-year
@@ -32,7 +33,7 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	case !isDV(cfg.Product) && o.options.OrganizationID == 0:
 		problems = append(problems, fmt.Errorf("organization_id: missing; %s is not domain-validated and needs the ID of a validated organization, in the block of the vendor", cfg.Product))
 	}
-	problems = append(problems, checkTerm(cfg.Term))
+	problems = append(problems, checkTerm(cfg.Term), kit.NoPapers(cfg))
 	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
 		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
 	}

@@ -35,6 +35,7 @@ func TestCheckConfig(t *testing.T) {
 		cfg  vendors.OrderConfig
 		want []string
 	}{
+		{change(func(c *vendors.OrderConfig) { c.Tech = &vendors.Contact{IDType: "SFZ", IDNumber: "1"} }), []string{"tech_contact: this vendor takes neither id_type"}},
 		{vendors.OrderConfig{}, []string{"product: missing", "term: must be 1y to 3y"}},
 		{change(ov), []string{"organization_id: missing; ssl_basic is not domain-validated"}},
 		{change(func(c *vendors.OrderConfig) { c.Product = "RapidSSL DV" }), []string{`product: "RapidSSL DV" is no product ID`}},

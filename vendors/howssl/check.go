@@ -24,7 +24,7 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 		problems = append(problems, errors.New("product: missing, for example comodo-positivessl-dv"))
 	}
 	_, err := kit.Years(cfg.Term, maxYears)
-	problems = append(problems, err, kit.Country("contact", cfg.Contact.Country))
+	problems = append(problems, err, kit.Country("contact", cfg.Contact.Country), kit.NoPapers(cfg))
 	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
 		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
 	}

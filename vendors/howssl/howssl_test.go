@@ -156,6 +156,7 @@ func TestCheckConfig(t *testing.T) {
 		cfg  vendors.OrderConfig
 		want []string
 	}{
+		{change(func(c *vendors.OrderConfig) { c.Tech = &vendors.Contact{IDType: "SFZ", IDNumber: "1"} }), []string{"tech_contact: this vendor takes neither id_type"}},
 		{vendors.OrderConfig{}, []string{"product: missing", "term: must be 1y to 5y"}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Years = 6 }), []string{"term: "}},
 		{change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: 90} }), []string{"term: "}},

@@ -68,3 +68,20 @@ func FileField(field, path string, size int64, kinds ...string) (Field, error) {
 	}
 	return Field{Name: field, FileName: field + extension, Value: string(content)}, nil
 }
+
+// NoPapers refuses papers of identity where the vendor has no field for them. A number that
+// is sent nowhere would make somebody believe that it is known.
+func NoPapers(cfg vendors.OrderConfig) error {
+	for _, c := range []struct {
+		block string
+		of    *vendors.Contact
+	}{{"contact", &cfg.Contact}, {"tech_contact", cfg.Tech}, {"billing_contact", cfg.Billing}} {
+		if c.of != nil && c.of.IDType+c.of.IDNumber != "" {
+			return fmt.Errorf("%s: this vendor takes neither id_type nor id_number", c.block)
+		}
+	}
+	if org := cfg.Organization; org != nil && org.IDType != "" {
+		return fmt.Errorf("organization: this vendor takes no id_type")
+	}
+	return nil
+}

@@ -71,3 +71,19 @@ func TestFileField(t *testing.T) {
 		}
 	}
 }
+
+func TestNoPapers(t *testing.T) {
+	if err := NoPapers(vendors.OrderConfig{Tech: new(vendors.Contact), Organization: &vendors.Organization{RegistrationNumber: "1"}}); err != nil {
+		t.Error(err)
+	}
+	for want, cfg := range map[string]vendors.OrderConfig{
+		"contact:":         {Contact: vendors.Contact{IDType: "SFZ"}},
+		"tech_contact:":    {Tech: &vendors.Contact{IDNumber: "1"}},
+		"billing_contact:": {Billing: &vendors.Contact{IDNumber: "1"}},
+		"organization:":    {Organization: &vendors.Organization{IDType: "OTHERS"}},
+	} {
+		if err := NoPapers(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s %v", want, err)
+		}
+	}
+}
