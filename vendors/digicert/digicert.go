@@ -96,6 +96,10 @@ func limits(share int) []kit.Limit {
 	return []kit.Limit{{Requests: 100 / share, Per: 5 * time.Second}, {Requests: 1000 / share, Per: 3 * time.Minute}}
 }
 
+// slowPace is how often DigiCert looks for the proofs itself on the first day (documented,
+// "Automatic domain control validation (DCV) check"). One call tells of all orders.
+const slowPace = 15 * time.Minute
+
 // CaddyModule returns the Caddy module information.
 func (*DigiCert) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -115,7 +119,7 @@ func (v *DigiCert) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("rate_share: must be 1 to %d, got %d", maxShare, v.RateShare)
 	}
 	cfg, err := v.Config(ctx, "api_key", v.APIKey, defaultEndpoint, vendors.Description{
-		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow,
+		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: vendors.Pace{Slow: slowPace},
 	})
 	if err != nil {
 		return err

@@ -21,14 +21,14 @@ type Limit struct {
 // within limits. HTTP 429 pauses all of them. Its clients share it; the nil Limiter lets
 // everything pass.
 //
-// Each class has a queue of its own, and only an Effect may use the last tenth of a limit, so
-// that what is paid for does not stand behind a crowd that only wants to know something.
+// What only reads has a queue of its own, and may not use the last tenth of a limit, so that
+// what is paid for does not stand behind a crowd that only wants to know something.
 //
 // A request counts from its end. The vendor counts it at some moment before, so that no
 // delay on the way can bring two of them closer together than they are here.
 type Limiter struct {
 	turn  chan struct{}    // of the request that is under way
-	first [2]chan struct{} // of each class, of the request that is next
+	first [2]chan struct{} // of each queue, of the request that is next
 
 	mu     sync.Mutex
 	limits []Limit
@@ -47,7 +47,9 @@ const (
 // at a time.
 func NewLimiter(limits ...Limit) *Limiter {
 	l := &Limiter{turn: make(chan struct{}, 1), limits: limits}
-	l.first[Effect], l.first[Read] = make(chan struct{}, 1), make(chan struct{}, 1)
+	for i := range l.first {
+		l.first[i] = make(chan struct{}, 1)
+	}
 	return l
 }
 
@@ -82,7 +84,11 @@ func (l *Limiter) begin(ctx context.Context, class Class) (end func(status int, 
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < l.wait(class) {
 		return nil, l.refuse(ctx, class) // nobody queues for what cannot be in time
 	}
-	if !enter(ctx, l.first[class]) {
+	first := l.first[0]
+	if class == Read {
+		first = l.first[1]
+	}
+	if !enter(ctx, first) {
 		return nil, l.refuse(ctx, class)
 	}
 	for wait(ctx, l.wait(class)) && enter(ctx, l.turn) {
@@ -90,12 +96,12 @@ func (l *Limiter) begin(ctx context.Context, class Class) (end func(status int, 
 			return func(status int, wish time.Duration) {
 				l.end(status, wish)
 				<-l.turn
-				<-l.first[class]
+				<-first
 			}, nil
 		}
-		<-l.turn // the other class took the room
+		<-l.turn // the other queue took the room
 	}
-	<-l.first[class]
+	<-first
 	return nil, l.refuse(ctx, class)
 }
 

@@ -94,7 +94,11 @@ func TestLimitsAreKept(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range 200 {
 			calls.Go(func() {
-				if _, err := clients[i%2].Do(t.Context(), []Request{read(), effect()}[i%3/2]); err != nil {
+				req := []Request{read(), read(), effect(), effect()}[i%4]
+				if i%4 == 3 {
+					req.Class = Once
+				}
+				if _, err := clients[i%2].Do(t.Context(), req); err != nil {
 					t.Error(err)
 				}
 			})
