@@ -14,11 +14,11 @@ const (
 	contentTypeMultipart = "multipart/form-data"
 )
 
-// readForm reads the body's form; the query of the address counts for nothing.
-func readForm(r *http.Request) (url.Values, map[string][]*multipart.FileHeader, *refusal) {
+// ReadForm reads the body's form; the query of the address counts for nothing.
+func ReadForm(r *http.Request) (url.Values, map[string][]*multipart.FileHeader, *Refusal) {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return nil, nil, &refusal{badInput, "Content-Type", "the request has no readable content type"}
+		return nil, nil, &Refusal{BadInput, "Content-Type", "the request has no readable content type"}
 	}
 	switch kind {
 	case contentTypeForm:
@@ -28,15 +28,15 @@ func readForm(r *http.Request) (url.Values, map[string][]*multipart.FileHeader, 
 			form, err = url.ParseQuery(string(body))
 		}
 		if err != nil {
-			return nil, nil, &refusal{badInput, "body", "the form cannot be decoded"}
+			return nil, nil, &Refusal{BadInput, "body", "the form cannot be decoded"}
 		}
 		return form, nil, nil
 	case contentTypeMultipart:
 		form, err := multipart.NewReader(r.Body, params["boundary"]).ReadForm(multipartMemory)
 		if err != nil {
-			return nil, nil, &refusal{badInput, "body", "the form cannot be decoded"}
+			return nil, nil, &Refusal{BadInput, "body", "the form cannot be decoded"}
 		}
 		return form.Value, form.File, nil
 	}
-	return nil, nil, &refusal{badInput, "Content-Type", "the request is neither " + contentTypeMultipart + " nor " + contentTypeForm}
+	return nil, nil, &Refusal{BadInput, "Content-Type", "the request is neither " + contentTypeMultipart + " nor " + contentTypeForm}
 }

@@ -1,13 +1,14 @@
-// Package sandboxca is a commercial certificate authority for tests and demos:
-// what Pebble is for ACME, for the order APIs of commercial sellers. It keeps
+// Package sandboxca is the core of a commercial certificate authority for tests and
+// demos: what Pebble is for ACME, for the order APIs of commercial sellers. It keeps
 // accounts with balances, products with prices, and orders; it really fetches
 // validation files, really signs (with a root that nobody trusts) and records
 // every charge, so that a test can assert on money.
 //
-// The core knows accounts, orders, validation, signing, faults and persistence.
-// What a seller's API looks like is a dialect on top of it; Racent's is served
-// below /ssl/, DigiCert's below /services/v2/, HowSSL's below /Home/. A dialect is strict: it refuses
-// whatever the seller's documents do not allow, naming the field.
+// The core knows accounts, orders, validation, signing and persistence, and no
+// seller. What a seller's API looks like is a [Dialect] on top of it, in a package of
+// its own below this one. A dialect is strict: it refuses whatever the seller's
+// documents do not allow, naming the field. What goes wrong on purpose is in packages
+// of its own, too: fault for calls, quirk for everything else.
 //
 // Nothing here ever dials an address that is not loopback.
 package sandboxca
@@ -35,7 +36,7 @@ type Config struct {
 	// Accounts are the customers.
 	Accounts []Account
 
-	// Products is the catalogue. Nil means DefaultProducts.
+	// Products is the catalogue. Nothing else is sold.
 	Products []Product
 
 	// Lifetime is the validity of one issued certificate, counted from the
@@ -96,8 +97,11 @@ type Config struct {
 	// Logger may be nil.
 	Logger *zap.Logger
 
-	// Quirks are deviations from the documented behaviour.
-	Quirks Quirks
+	// ClientAuth puts clientAuth beside serverAuth into certificates.
+	ClientAuth bool
+
+	// Hooks are deviations from what the CA would do.
+	Hooks Hooks
 }
 
 const (
@@ -114,9 +118,6 @@ const (
 )
 
 func (cfg *Config) setDefaults() {
-	if cfg.Products == nil {
-		cfg.Products = append(DefaultProducts(), DigiCertProducts()...)
-	}
 	if cfg.Lifetime <= 0 {
 		cfg.Lifetime = defaultLifetime
 	}
@@ -146,24 +147,26 @@ func (cfg *Config) setDefaults() {
 	}
 }
 
-// CA is a sandbox certificate authority. Make it with New, serve it with any
-// HTTP server or through Transport, and Close it.
+// days scales a number of days to the length of a paid year.
+func (cfg *Config) days(n int) time.Duration {
+	return cfg.Year * time.Duration(n) / 365
+}
+
+// CA is a sandbox certificate authority. Make it with New, serve it with Handler, and
+// Close it.
 type CA struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	logger    *zap.Logger
 	authority *authority
-	dialects  []dialect
 	network   http.RoundTripper
 
 	mu       sync.Mutex // guards everything below; never held during I/O other than Dir
 	cfg      Config
+	journal  *journal
 	st       state
-	calls    map[string]int
 	fetches  []Fetch
-	faults   []*injected
-	onCall   func(endpoint string, phase Phase)
 	scanning bool
 	closed   bool
 }
@@ -182,14 +185,9 @@ func New(cfg Config) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening sandbox authority: %w", err)
 	}
-	st, err := loadState(cfg.Dir)
+	journal, st, err := openJournal(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("loading sandbox state: %w", err)
-	}
-	for _, acc := range cfg.Accounts {
-		if _, known := st.Balances[acc.key()]; !known {
-			st.Balances[acc.key()] = acc.Balance
-		}
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -199,11 +197,14 @@ func New(cfg Config) (*CA, error) {
 		logger:    cfg.Logger,
 		authority: auth,
 		cfg:       cfg,
+		journal:   journal,
 		st:        st,
-		calls:     make(map[string]int),
 	}
 	c.network = newLoopbackTransport(c.resolve)
-	c.dialects = []dialect{&racent{ca: c}, &digicert{ca: c}, &howssl{ca: c}}
+	if err := c.openAccounts(cfg.Accounts); err != nil {
+		cancel()
+		return nil, err
+	}
 	c.logger.Warn("sandbox certificate authority started; its certificates are not trusted by anyone",
 		zap.String("root", auth.root.Subject.CommonName),
 		zap.String("dir", cfg.Dir))
@@ -238,14 +239,9 @@ func (c *CA) Update(f func(*Config)) error {
 	if err != nil {
 		return err
 	}
-	for _, acc := range next.Accounts {
-		if _, known := c.st.Balances[acc.key()]; !known {
-			c.st.Balances[acc.key()] = acc.Balance
-		}
-	}
 	c.cfg = next
 	c.startScanner()
-	return c.save()
+	return c.openAccounts(next.Accounts)
 }
 
 // RootPEM is the root certificate.
@@ -262,7 +258,7 @@ func (c *CA) Roots() *x509.CertPool {
 func (c *CA) Charges() []Charge {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return cloneCharges(c.st.Charges)
+	return cloneCharges(c.st.charges)
 }
 
 // Orders lists every order, reissue and replacement, oldest first.
@@ -270,26 +266,23 @@ func (c *CA) Orders() []OrderInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.advanceAll()
-	infos := make([]OrderInfo, 0, len(c.st.Orders))
-	for _, o := range c.st.Orders {
+	infos := make([]OrderInfo, 0, len(c.st.orders))
+	for _, o := range c.st.orders {
 		infos = append(infos, o.info())
 	}
 	return infos
 }
 
-// Calls is how many requests an endpoint has seen, refused ones included. The
-// empty endpoint means all of them.
-func (c *CA) Calls(endpoint string) int {
+// Order is the order with this ID, and whether there is one.
+func (c *CA) Order(id string) (OrderInfo, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if endpoint != "" {
-		return c.calls[endpoint]
+	o := c.st.byID[id]
+	if o == nil {
+		return OrderInfo{}, false
 	}
-	sum := 0
-	for _, n := range c.calls {
-		sum += n
-	}
-	return sum
+	c.advance(o)
+	return o.info(), true
 }
 
 // Fetches lists the validation fetches since New, oldest first; only the newest
@@ -305,7 +298,7 @@ func (c *CA) Fetches() []Fetch {
 func (c *CA) Revoked(serial *big.Int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, o := range c.st.Orders {
+	for _, o := range c.st.orders {
 		if o.Revoked && o.Serial == serial.Text(16) {
 			return true
 		}
@@ -319,7 +312,7 @@ func (c *CA) Revoked(serial *big.Int) bool {
 func (c *CA) SetStatus(orderID, status string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := c.st.byID(orderID)
+	o := c.st.byID[orderID]
 	if o == nil {
 		return fmt.Errorf("no order %q", orderID)
 	}
@@ -328,7 +321,7 @@ func (c *CA) SetStatus(orderID, status string) error {
 	if status == StatusCancelled || status == StatusRevoked {
 		o.Revoked = o.Cert != nil
 	}
-	return c.save()
+	return c.store(o)
 }
 
 // Approve proves one name of a pending order, as a click on the link in a
@@ -336,18 +329,23 @@ func (c *CA) SetStatus(orderID, status string) error {
 func (c *CA) Approve(orderID, name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := c.st.byID(orderID)
+	o := c.st.byID[orderID]
 	if o == nil {
 		return fmt.Errorf("no order %q", orderID)
 	}
-	n := o.name(name)
+	n := o.Name(name)
 	if n == nil {
 		return fmt.Errorf("order %q has no name %q", orderID, name)
 	}
 	n.Verified = true
 	o.settle(c.cfg.Now())
 	c.advance(o)
-	return c.save()
+	return c.store(o)
+}
+
+// store stores what has changed on an order. The lock is held.
+func (c *CA) store(o *Order) error {
+	return c.saved(change{Progress: progressOf([]*Order{o})}).Err()
 }
 
 func (c *CA) resolve(host string) (string, error) {

@@ -26,8 +26,8 @@ const (
 	// lookPatience is how long a call waits for the look it has started.
 	lookPatience = 2 * time.Second
 
-	// validationPath is fixed by the CA/Browser Forum for file validation.
-	validationPath = "/.well-known/pki-validation/"
+	// ValidationPath is fixed by the CA/Browser Forum for file validation.
+	ValidationPath = "/.well-known/pki-validation/"
 )
 
 // Fetch is one attempt of one perspective to see the proof of one name.
@@ -44,9 +44,10 @@ type Fetch struct {
 // ResultOK is the Result of a fetch that found the right proof.
 const ResultOK = "ok"
 
-// lookBriefly starts a look and waits for its end, but not for slow hosts: no
-// seller lets its customer's call wait for them.
-func (c *CA) lookBriefly(id string, force bool) {
+// Look starts a look at the names of an order and waits for its end, but not for slow
+// hosts: no seller lets its customer's call wait for them. Without force there is none
+// where the last one is not long ago.
+func (c *CA) Look(id string, force bool) {
 	if !c.begin() {
 		return
 	}
@@ -64,67 +65,99 @@ func (c *CA) lookBriefly(id string, force bool) {
 	}
 }
 
+// begin counts something in flight, unless the CA is closed.
+func (c *CA) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.wg.Add(1)
+	return true
+}
+
 // look checks the unproven names of a pending order, all at once. Without force
 // it does so only when the last look is long enough ago.
 func (c *CA) look(id string, force bool) {
-	c.mu.Lock()
-	o := c.st.byID(id)
-	cfg := c.cfg
-	now := cfg.Now()
-	if o == nil || !o.pending() || o.looking || c.closed || !o.submitted(&cfg, now) || !o.DigiCert.checkable(now) {
-		c.mu.Unlock()
+	l := c.beginLook(id, force)
+	if l == nil {
 		return
 	}
-	interval := cfg.CheckInterval
+	proven := make([]bool, len(l.asked))
+	var wg sync.WaitGroup
+	for i := range l.asked {
+		wg.Go(func() { proven[i] = c.check(l, l.asked[i]) })
+	}
+	wg.Wait()
+	c.endLook(l, proven)
+}
+
+// look is a round of checks of one order.
+type look struct {
+	cfg   Config
+	order *Order  // for endLook; everything else is a copy
+	live  []*Name // the names to be marked
+	asked []Name
+	proof Proof
+}
+
+// beginLook marks an order as being looked at, nil if there is nothing to look at.
+func (c *CA) beginLook(id string, force bool) *look {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[id]
+	l := &look{cfg: c.cfg, order: o}
+	now := l.cfg.Now()
+	if o == nil || c.closed || !o.checkable(&l.cfg, now) {
+		return nil
+	}
+	interval := l.cfg.CheckInterval
 	if interval <= 0 {
 		interval = minLookInterval
 	}
-	if !force && now.Before(o.LastLook.Add(interval)) {
-		c.mu.Unlock()
-		return
+	if !force && now.Before(o.lastLook.Add(interval)) {
+		return nil
 	}
 	names := slices.Clone(o.Names)
 	if o.Twin != nil {
 		names = append(names, o.Twin)
 	}
-	var live []*orderName
-	var asked []orderName
 	for _, n := range names {
 		// A mail is answered by a person, see Approve.
-		if (!n.Verified || cfg.Quirks.RefetchAfterPass) && n.Method != methodEmail {
-			live = append(live, n)
-			asked = append(asked, *n)
+		if (!n.Verified || l.cfg.Hooks.Recheck) && n.Method != MethodEmail {
+			l.live = append(l.live, n)
+			l.asked = append(l.asked, *n)
 		}
 	}
-	proof := o.Challenge
-	o.looking, o.LastLook = true, now
-	c.mu.Unlock()
+	l.proof = o.Proof
+	o.looking, o.lastLook = true, now
+	return l
+}
 
-	proven := make([]bool, len(asked))
-	var wg sync.WaitGroup
-	for i := range asked {
-		wg.Go(func() { proven[i] = c.check(&cfg, id, asked[i], proof) })
-	}
-	wg.Wait()
-
+// endLook marks the names that were proven.
+func (c *CA) endLook(l *look, proven []bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	o := l.order
 	o.looking = false
-	if !o.pending() || c.ctx.Err() != nil {
+	if !o.Pending() || c.ctx.Err() != nil {
 		return
 	}
-	for i, n := range live {
-		if n.Method == asked[i].Method { // else it was changed meanwhile
-			n.Verified = proven[i]
+	changed := false
+	for i, n := range l.live {
+		if n.Method == l.asked[i].Method && n.Verified != proven[i] { // else it was changed meanwhile
+			n.Verified, changed = proven[i], true
 		}
 	}
 	o.settle(c.cfg.Now())
-	c.advance(o)
-	c.keep()
+	if c.advance(o); changed && o.Pending() {
+		c.keep(o)
+	}
 }
 
 // check asks all perspectives about one name.
-func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bool {
+func (c *CA) check(l *look, n Name) bool {
+	cfg, orderID, proof := &l.cfg, l.order.ID, l.proof
 	results := make([]Fetch, cfg.Perspectives)
 	var wg sync.WaitGroup
 	for i := range results {
@@ -134,9 +167,9 @@ func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bo
 			f := Fetch{Time: cfg.Now(), OrderID: orderID, Host: n.Name, Perspective: i + 1, Result: ResultOK}
 			var err error
 			switch n.Method {
-			case methodCNAME:
+			case MethodCNAME:
 				err = lookupCNAME(ctx, cfg, proof, &f)
-			case methodTXT:
+			case MethodTXT:
 				err = lookupTXT(ctx, cfg, proof, &f)
 			default:
 				err = c.fetchFile(ctx, cfg, n.Method, proof, &f)
@@ -167,18 +200,18 @@ func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bo
 }
 
 // fetchFile fetches the validation file of a name and compares it.
-func (c *CA) fetchFile(ctx context.Context, cfg *Config, m method, proof challenge, f *Fetch) error {
+func (c *CA) fetchFile(ctx context.Context, cfg *Config, m Method, proof Proof, f *Fetch) error {
 	scheme, port := "http", cfg.HTTPPort
-	if m == methodHTTPS {
+	if m == MethodHTTPS {
 		scheme, port = "https", cfg.HTTPSPort
 	}
-	f.URL = scheme + "://" + net.JoinHostPort(f.Host, strconv.Itoa(port)) + validationPath + proof.FileName
+	f.URL = scheme + "://" + net.JoinHostPort(f.Host, strconv.Itoa(port)) + ValidationPath + proof.FileName
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
 	if err != nil {
 		return err
 	}
 	// A CA uses the default ports, which a Host header does not show.
-	req.Host = hostHeader(f.Host)
+	req.Host = HostHeader(f.Host)
 	req.Header.Set("User-Agent", "sandbox DCV perspective-"+strconv.Itoa(f.Perspective))
 
 	transport := cfg.Transport
@@ -220,7 +253,8 @@ func sameContent(got []byte, want string, lenient bool) bool {
 	})
 }
 
-func hostHeader(host string) string {
+// HostHeader is a host as a Host header and a URL have it.
+func HostHeader(host string) string {
 	if strings.Contains(host, ":") {
 		return "[" + host + "]"
 	}
@@ -229,7 +263,7 @@ func hostHeader(host string) string {
 
 // lookupCNAME looks for the record at the name and at each of its parents; the
 // first one found decides.
-func lookupCNAME(ctx context.Context, cfg *Config, proof challenge, f *Fetch) error {
+func lookupCNAME(ctx context.Context, cfg *Config, proof Proof, f *Fetch) error {
 	if cfg.LookupCNAME == nil {
 		return errors.New("no DNS to ask")
 	}
@@ -256,7 +290,7 @@ func lookupCNAME(ctx context.Context, cfg *Config, proof challenge, f *Fetch) er
 
 // lookupTXT looks for a record with the value below the label and at the name, and
 // at each of its parents.
-func lookupTXT(ctx context.Context, cfg *Config, proof challenge, f *Fetch) error {
+func lookupTXT(ctx context.Context, cfg *Config, proof Proof, f *Fetch) error {
 	if cfg.LookupTXT == nil {
 		return errors.New("no DNS to ask")
 	}
@@ -306,16 +340,15 @@ func newLoopbackTransport(resolve func(string) (string, error)) http.RoundTrippe
 	}
 }
 
-// pendingIDs lists the orders that wait for something.
+// pendingIDs lists the orders that wait for something, oldest first.
 func (c *CA) pendingIDs() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.advanceAll()
-	var ids []string
-	for _, o := range c.st.Orders {
-		if o.pending() {
-			ids = append(ids, o.ID)
-		}
+	list := c.st.pending()
+	ids := make([]string, len(list))
+	for i, o := range list {
+		ids[i] = o.ID
 	}
 	return ids
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	dialect "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/racent"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -176,6 +177,7 @@ func (s *Sandbox) setDefaults() error {
 func (s *Sandbox) apply(cfg *sandboxca.Config) {
 	cfg.Dir = s.DataDir
 	cfg.Accounts = []sandboxca.Account{{Token: token, Balance: int64(s.Balance)}}
+	cfg.Products = dialect.Products()
 	cfg.Lifetime = time.Duration(s.Lifetime)
 	cfg.Year = time.Duration(s.Year)
 	cfg.IssueDelay = time.Duration(s.Delay)
