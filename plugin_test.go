@@ -496,6 +496,7 @@ var sandboxLayers = map[string][]string{
 	"/fault":    {""},
 	"/quirk":    {"", "/racent", "/digicert", "/howssl", "/fault"},
 	"/hostile":  {"", "/racent", "/digicert", "/howssl", "/fault", "/quirk"},
+	"/control":  {"/fault", "/hostile"},
 }
 
 func TestSandboxIsInLayers(t *testing.T) {

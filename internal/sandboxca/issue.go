@@ -37,6 +37,9 @@ type Hooks struct {
 	// Chain may change certificates that are about to be delivered together.
 	Chain func(chain [][]byte, intermediate, root []byte) [][]byte
 
+	// Fetch may keep a perspective, counted from 1, from seeing anything of a host.
+	Fetch func(perspective int, host string) error
+
 	// Recheck has the CA look at proven names again until the certificate is issued,
 	// and take the proof back when it is gone.
 	Recheck bool

@@ -117,33 +117,42 @@ type Progress struct {
 
 // OrderInfo is what a test may want to know about an order.
 type OrderInfo struct {
-	ID, RefID, Kind, Product, Status string
+	ID      string `json:"id"`
+	RefID   string `json:"reference,omitempty"`
+	Kind    string `json:"kind"`
+	Product string `json:"product"`
+	Status  string `json:"status"`
 
-	Names    []string
-	Methods  []string // proof of control per name: http, https, cname, txt, email
-	Verified []string // the proven names
-	Twin     string   // the name that the CA adds if it can be proven
+	Names    []string `json:"names"`
+	Methods  []string `json:"methods"`            // proof of control per name: http, https, cname, txt, email
+	Verified []string `json:"verified,omitempty"` // the proven names
 
-	TwinVerified bool
+	// Twin is the name that the CA adds if it can be proven.
+	Twin         string `json:"twin,omitempty"`
+	TwinVerified bool   `json:"twin_verified,omitempty"`
 
-	CSRSHA256   string // hexadecimal, of the DER
-	UniqueValue string
-	FileName    string
-	FileContent string
-	DNSLabel    string
-	DNSTarget   string
+	CSRSHA256   string `json:"csr_sha256"` // hexadecimal, of the DER
+	UniqueValue string `json:"unique_value,omitempty"`
+	FileName    string `json:"file_name"`
+	FileContent string `json:"file_content"`
+	DNSLabel    string `json:"dns_label"`
+	DNSTarget   string `json:"dns_target"`
 
-	Parent     string // the order this one renews, reissues or replaces
-	ReplacedBy string // the reissue or replacement of this one
-	PaidBy     string // the order whose charge covers this one
-	Cents      int64  // what this order cost; zero for reissues
-	Refunded   bool
-	Revoked    bool
+	Parent     string `json:"parent,omitempty"`      // the order this one renews, reissues or replaces
+	ReplacedBy string `json:"replaced_by,omitempty"` // the reissue or replacement of this one
+	PaidBy     string `json:"paid_by"`               // the order whose charge covers this one
+	Cents      int64  `json:"cents"`                 // what this order cost; zero for reissues
+	Refunded   bool   `json:"refunded,omitempty"`
+	Revoked    bool   `json:"revoked,omitempty"`
 
-	Created, Validated, Issued, TermEnd time.Time
+	Created   time.Time `json:"created"`
+	Validated time.Time `json:"validated,omitzero"`
+	Issued    time.Time `json:"issued,omitzero"`
+	TermEnd   time.Time `json:"term_end,omitzero"`
 
-	Serial              string // hexadecimal
-	NotBefore, NotAfter time.Time
+	Serial    string    `json:"serial,omitempty"` // hexadecimal
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
 }
 
 func (o *Order) info() OrderInfo {

@@ -290,7 +290,7 @@ func (c *CA) Order(id string) (OrderInfo, bool) {
 func (c *CA) Fetches() []Fetch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]Fetch(nil), c.fetches...)
+	return append([]Fetch{}, c.fetches...)
 }
 
 // Revoked tells whether the certificate with this serial number was revoked,
@@ -322,6 +322,38 @@ func (c *CA) SetStatus(orderID, status string) error {
 		o.Revoked = o.Cert != nil
 	}
 	return c.store(o)
+}
+
+// RevokeCertificate revokes the certificate of an order behind the client's back, as a
+// CA does that finds it wrong. The order lives on and may be reissued.
+func (c *CA) RevokeCertificate(orderID string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[orderID]
+	if o == nil {
+		return fmt.Errorf("no order %q", orderID)
+	}
+	if c.advance(o); o.Cert == nil {
+		return fmt.Errorf("order %q has no certificate", orderID)
+	}
+	o.Revoked = true
+	return c.store(o)
+}
+
+// RevokeAll revokes all certificates at once, as after a fault of the CA, and returns
+// how many there were. The orders live on.
+func (c *CA) RevokeAll() (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advanceAll()
+	var revoked []*Order
+	for _, o := range c.st.orders {
+		if o.Cert != nil && !o.Revoked {
+			o.Revoked = true
+			revoked = append(revoked, o)
+		}
+	}
+	return len(revoked), c.saved(change{Progress: progressOf(revoked)}).Err()
 }
 
 // Approve proves one name of a pending order, as a click on the link in a

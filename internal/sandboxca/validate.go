@@ -32,13 +32,13 @@ const (
 
 // Fetch is one attempt of one perspective to see the proof of one name.
 type Fetch struct {
-	Time        time.Time
-	OrderID     string
-	Host        string // the name being proven
-	URL         string // or the DNS name looked up
-	Perspective int    // from 1
-	Status      int    // HTTP status, 0 if there was none
-	Result      string // ResultOK or what went wrong
+	Time        time.Time `json:"time"`
+	OrderID     string    `json:"order_id"`
+	Host        string    `json:"host"`             // the name being proven
+	URL         string    `json:"url"`              // or the DNS name looked up
+	Perspective int       `json:"perspective"`      // from 1
+	Status      int       `json:"status,omitempty"` // HTTP status, 0 if there was none
+	Result      string    `json:"result"`           // ResultOK or what went wrong
 }
 
 // ResultOK is the Result of a fetch that found the right proof.
@@ -165,16 +165,7 @@ func (c *CA) check(l *look, n Name) bool {
 			ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 			defer cancel()
 			f := Fetch{Time: cfg.Now(), OrderID: orderID, Host: n.Name, Perspective: i + 1, Result: ResultOK}
-			var err error
-			switch n.Method {
-			case MethodCNAME:
-				err = lookupCNAME(ctx, cfg, proof, &f)
-			case MethodTXT:
-				err = lookupTXT(ctx, cfg, proof, &f)
-			default:
-				err = c.fetchFile(ctx, cfg, n.Method, proof, &f)
-			}
-			if err != nil {
+			if err := c.fetch(ctx, cfg, n.Method, proof, &f); err != nil {
 				f.Result = err.Error()
 			}
 			results[i] = f
@@ -197,6 +188,23 @@ func (c *CA) check(l *look, n Name) bool {
 	}
 	c.mu.Unlock()
 	return agreeing >= cfg.Quorum
+}
+
+// fetch looks for a proof from one perspective.
+func (c *CA) fetch(ctx context.Context, cfg *Config, m Method, proof Proof, f *Fetch) error {
+	if cfg.Hooks.Fetch != nil {
+		if err := cfg.Hooks.Fetch(f.Perspective, f.Host); err != nil {
+			return err
+		}
+	}
+	switch m {
+	case MethodCNAME:
+		return lookupCNAME(ctx, cfg, proof, f)
+	case MethodTXT:
+		return lookupTXT(ctx, cfg, proof, f)
+	default:
+		return c.fetchFile(ctx, cfg, m, proof, f)
+	}
 }
 
 // fetchFile fetches the validation file of a name and compares it.

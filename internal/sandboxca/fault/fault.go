@@ -86,6 +86,9 @@ const (
 	// depends on Seed, whatever the Phase.
 	Shuffled
 
+	// Strange is ExtraFields and Shuffled together.
+	Strange
+
 	// Delay waits, then goes on with the proper answer, also when the client has
 	// gone meanwhile: a charge may come late.
 	Delay
@@ -102,7 +105,7 @@ type Fault struct {
 	Errors     any             // for APICode: "errors", in any form
 	RetryAfter string          // the header's value
 	Body       []byte          // for HTTPStatus and Redirect
-	Seed       uint64          // for Shuffled
+	Seed       uint64          // for Shuffled and Strange
 	Delay      time.Duration   // waited before anything else
 	Until      <-chan struct{} // if not nil, waited for as well
 
@@ -130,13 +133,17 @@ type Injector struct {
 	faults []*injected
 	onCall func(endpoint string, phase Phase)
 	calls  map[string]int
+	number uint64 // of calls so far
+	source Source
+	limit  Limit
+	recent map[string]*window // by dialect
 }
 
 // New makes an injector without faults before the handler of a CA that serves the
 // dialects.
 func New(next http.Handler, dialects ...Dialect) *Injector {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Injector{next: next, dialects: dialects, ctx: ctx, cancel: cancel, calls: make(map[string]int)}
+	return &Injector{next: next, dialects: dialects, ctx: ctx, cancel: cancel, calls: make(map[string]int), recent: make(map[string]*window)}
 }
 
 // Close ends all waiting and hanging answers.
@@ -145,7 +152,7 @@ func (in *Injector) Close() { in.cancel() }
 // Inject adds a fault and returns a function that takes it away again. The
 // oldest fault that fits a call applies.
 func (in *Injector) Inject(f Fault) (remove func()) {
-	if f.Kind == ExtraFields || f.Kind == Shuffled {
+	if f.Kind == ExtraFields || f.Kind == Shuffled || f.Kind == Strange {
 		f.Phase = AfterEffect
 	}
 	added := &injected{Fault: f, skip: f.Skip}
@@ -157,6 +164,21 @@ func (in *Injector) Inject(f Fault) (remove func()) {
 		defer in.mu.Unlock()
 		in.faults = slices.DeleteFunc(in.faults, func(have *injected) bool { return have == added })
 	}
+}
+
+// SetSource sets what happens to calls on which nothing was injected. Nil is nothing.
+func (in *Injector) SetSource(source Source) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.source = source
+}
+
+// SetLimit bounds the number of calls. Calls over it are answered with HTTP 429.
+func (in *Injector) SetLimit(l Limit) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.limit = l
+	clear(in.recent)
 }
 
 // OnCall sets a hook that is called before and after the effect of each call,
@@ -182,8 +204,16 @@ func (in *Injector) Calls(endpoint string) int {
 	return sum
 }
 
+// AllCalls is how many requests each endpoint has seen.
+func (in *Injector) AllCalls() map[string]int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return maps.Clone(in.calls)
+}
+
 // call is one API call on its way.
 type call struct {
+	number   uint64
 	w        http.ResponseWriter
 	r        *http.Request
 	dialect  Dialect
@@ -195,7 +225,7 @@ type call struct {
 func (in *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, d := range in.dialects {
 		if path, ok := strings.CutPrefix(r.URL.Path, d.Prefix()); ok {
-			in.serve(&call{w, r, d, d.CallName(r.Method, path)})
+			in.serve(&call{w: w, r: r, dialect: d, endpoint: d.CallName(r.Method, path)})
 			return
 		}
 	}
@@ -207,11 +237,13 @@ func (in *Injector) serve(c *call) {
 		http.Error(c.w, "the request cannot be read", http.StatusRequestEntityTooLarge)
 		return
 	}
-	in.mu.Lock()
-	in.calls[c.endpoint]++
-	hook := in.onCall
-	in.mu.Unlock()
-
+	hook, tooMany := in.count(c)
+	if tooMany {
+		ans := fromDialect(c.dialect.Failure(http.StatusTooManyRequests, "request_limit_exceeded"))
+		ans.status = http.StatusTooManyRequests
+		ans.send(c.w)
+		return
+	}
 	if hook != nil {
 		hook(c.endpoint, BeforeEffect)
 	}
@@ -230,13 +262,30 @@ func (in *Injector) serve(c *call) {
 	ans.send(c.w)
 }
 
+// count counts a call and reports whether it is one too many.
+func (in *Injector) count(c *call) (hook func(string, Phase), tooMany bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.calls[c.endpoint]++
+	in.number++
+	c.number = in.number
+	if in.limit.Calls > 0 {
+		name := c.dialect.Name()
+		if in.recent[name] == nil {
+			in.recent[name] = new(window)
+		}
+		tooMany = in.recent[name].over(in.limit, time.Now())
+	}
+	return in.onCall, tooMany
+}
+
 // pick picks the fault of a call, if there is one.
-func (in *Injector) pick(endpoint string, phase Phase) (Fault, bool) {
+func (in *Injector) pick(c *call, phase Phase) (Fault, bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, f := range in.faults {
 		switch {
-		case f.Endpoint != "" && f.Endpoint != endpoint, f.Phase != phase:
+		case f.Endpoint != "" && f.Endpoint != c.endpoint, f.Phase != phase:
 			continue
 		case f.skip > 0:
 			f.skip--
@@ -247,14 +296,17 @@ func (in *Injector) pick(endpoint string, phase Phase) (Fault, bool) {
 		f.hits++
 		return f.Fault, true
 	}
-	return Fault{}, false
+	if in.source == nil {
+		return Fault{}, false
+	}
+	return in.source(c.number, phase)
 }
 
 // apply lets the fault of this phase happen. It returns the answer to send
 // instead of the proper one, nil if the call goes on as if nothing had been,
 // and does not return at all if there is to be no answer.
 func (in *Injector) apply(c *call, phase Phase, proper *answer) *answer {
-	f, ok := in.pick(c.endpoint, phase)
+	f, ok := in.pick(c, phase)
 	if !ok {
 		return nil
 	}
@@ -336,6 +388,8 @@ func (in *Injector) spoil(c *call, f Fault, proper *answer) *answer {
 		return proper.with(AddFields(whole))
 	case Shuffled:
 		return proper.with(Shuffle(whole, f.Seed))
+	case Strange:
+		return proper.with(Shuffle(AddFields(whole), f.Seed))
 	case Delay:
 	}
 	return nil

@@ -86,7 +86,7 @@ func (ca *CA) mount(names []string) (err error) {
 		if d == nil {
 			return fmt.Errorf("there is no dialect %q", name)
 		}
-		wrapped := quirk.Wrap(ca.CA, d, ca.quirks)
+		wrapped := quirk.Wrap(ca.CA, d, ca.Quirks)
 		served, targets = append(served, wrapped), append(targets, wrapped)
 	}
 	ca.Injector = fault.New(ca.Handler(served...), targets...)
@@ -94,14 +94,15 @@ func (ca *CA) mount(names []string) (err error) {
 	return nil
 }
 
-func (ca *CA) quirks() quirk.Quirks {
+// Quirks are the current deviations from the documented behaviour.
+func (ca *CA) Quirks() quirk.Quirks {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
 	return ca.cfg.Quirks
 }
 
 func (ca *CA) setQuirks() {
-	q := ca.quirks()
+	q := ca.Quirks()
 	ca.digicert.SetQuirks(q.DigiCert)
 	ca.howssl.SetQuirks(q.HowSSL)
 }

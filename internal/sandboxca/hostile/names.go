@@ -61,5 +61,6 @@ const (
 	Redirect    = fault.Redirect
 	ExtraFields = fault.ExtraFields
 	Shuffled    = fault.Shuffled
+	Strange     = fault.Strange
 	Delay       = fault.Delay
 )
