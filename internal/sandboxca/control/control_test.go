@@ -105,7 +105,7 @@ func TestClock(t *testing.T) {
 		t.Errorf("%s ahead", ahead)
 	}
 	next := d.order()
-	if o, _ := d.ca.Order(next); o.Created.Sub(time.Now()) < 8759*time.Hour {
+	if o, _ := d.ca.Order(next); time.Until(o.Created) < 8759*time.Hour {
 		t.Errorf("ordered at %s", o.Created)
 	}
 	d.want("POST", "/clock", `{"advance":"soon"}`, 400, "soon")
