@@ -50,7 +50,7 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:14080", "address of the order APIs")
 	flags.StringVar(&o.control, "control", "127.0.0.1:14081", "address of the control API")
 	flags.StringVar(&o.dir, "dir", "", "directory of keys, orders and charges, kept over restarts (default one for this run)")
-	tokens := flags.String("tokens", "sandbox-token", "API credentials, one for each account, separated by commas")
+	tokens := flags.String("tokens", "sandbox", "API credentials, one for each account, separated by commas")
 	flags.Int64Var(&o.balance, "balance", 1_000_000, "opening balance of each account in cents")
 	dialects := flags.String("dialects", "racent,digicert,howssl", "APIs to serve, separated by commas")
 	flags.IntVar(&o.httpPort, "http-port", 5002, "port of 127.0.0.1 where validation files are fetched over HTTP")
