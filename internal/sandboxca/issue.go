@@ -27,6 +27,9 @@ type Hooks struct {
 	// Repeat may change what becomes of an old reference at a seller.
 	Repeat func(Repeat) Repeat
 
+	// Refuse may refuse an order that would be taken.
+	Refuse func(*Order) *Refusal
+
 	// Order may change an order that is about to be taken.
 	Order func(*Order)
 

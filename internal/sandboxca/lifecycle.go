@@ -108,6 +108,11 @@ func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 	if rules.FreshCSR && c.st.used(o) {
 		return "", &Refusal{RefusedByCA, "csr", "the CA has seen this CSR with the same uniqueValue before"}
 	}
+	if c.cfg.Hooks.Refuse != nil {
+		if ref := c.cfg.Hooks.Refuse(o); ref != nil {
+			return "", ref
+		}
+	}
 	left := c.st.balances[o.Account] - o.Cents
 	if left < 0 {
 		return "", insufficient()

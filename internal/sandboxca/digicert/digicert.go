@@ -200,6 +200,8 @@ func (d *Dialect) core(c *call, ref *sandboxca.Refusal) sandboxca.Answer {
 	switch ref.Reason {
 	case sandboxca.NoMoney:
 		return d.refuse(c, http.StatusBadRequest, "insufficient_funds", "The account does not have sufficient funds.")
+	case sandboxca.RefusedByCA:
+		return d.refuse(c, http.StatusBadRequest, "invalid_value:"+ref.Field, ref.Text)
 	case sandboxca.Internal:
 		return d.refuse(c, http.StatusInternalServerError, "internal_error", ref.Text)
 	default:

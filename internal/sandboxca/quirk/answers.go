@@ -2,6 +2,7 @@ package quirk
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
 	"regexp"
 
@@ -28,6 +29,9 @@ func (a *Answers) Serve(path string, r *http.Request) sandboxca.Answer {
 	if a.Name() == racent.Name {
 		ans = q.racent(a.ca, path, ans)
 	}
+	if q.BareLists || q.KeylessLists {
+		ans.Body = q.dropLists(ans.Body)
+	}
 	if q.CRLF {
 		ans.Body = certificates.ReplaceAllFunc(ans.Body, withCRLF)
 	}
@@ -35,6 +39,27 @@ func (a *Answers) Serve(path string, r *http.Request) sandboxca.Answer {
 		ans.Body = fault.AddFields(ans.Body)
 	}
 	return ans
+}
+
+// dropLists leaves lists out of the outermost object of an answer.
+func (q Quirks) dropLists(body []byte) []byte {
+	var env object
+	if json.Unmarshal(body, &env) != nil {
+		return body
+	}
+	dropped := false
+	for _, field := range []string{"data", "orders", "products"} {
+		var list []json.RawMessage
+		if json.Unmarshal(env[field], &list) == nil && list != nil && (len(list) == 0 || q.KeylessLists) {
+			delete(env, field)
+			dropped = true
+		}
+	}
+	if !dropped {
+		return body
+	}
+	out, _ := json.Marshal(env) // what was just decoded
+	return out
 }
 
 // certificates are PEM texts, plain or inside of JSON strings.

@@ -5,6 +5,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +17,10 @@ import (
 
 // Hooks are the quirks of the CA itself.
 func (q Quirks) Hooks() sandboxca.Hooks {
-	return sandboxca.Hooks{Repeat: q.repeat, Order: q.order, Leaf: q.leaf, Chain: q.chain, Recheck: q.RefetchAfterPass}
+	return sandboxca.Hooks{
+		Repeat: q.repeat, Refuse: q.refuse, Order: q.order, Leaf: q.leaf, Chain: q.chain,
+		Fetch: q.fetch, Recheck: q.RefetchAfterPass,
+	}
 }
 
 func (q Quirks) repeat(r sandboxca.Repeat) sandboxca.Repeat {
@@ -26,6 +32,30 @@ func (q Quirks) repeat(r sandboxca.Repeat) sandboxca.Repeat {
 		return sandboxca.RepeatRefused
 	}
 	return r
+}
+
+func (q Quirks) refuse(o *sandboxca.Order) *sandboxca.Refusal {
+	if !q.DemandCountry {
+		return nil
+	}
+	csr, err := x509.ParseCertificateRequest(o.CSR)
+	if err != nil || len(csr.Subject.Country) == 0 {
+		return sandboxca.Refuse(sandboxca.RefusedByCA, "csr", "the subject of the csr has no country (C=)")
+	}
+	return nil
+}
+
+func (q Quirks) fetch(perspective int, host string) error {
+	if perspective <= q.MissPerspectives {
+		return errors.New("nothing found from this perspective")
+	}
+	host = strings.TrimPrefix(host, "*.")
+	for _, zone := range q.BogusZones {
+		if zone = strings.TrimSuffix(zone, "."); host == zone || strings.HasSuffix(host, "."+zone) {
+			return fmt.Errorf("looking %s up: SERVFAIL: the DNSSEC signatures of %s do not verify", host, zone)
+		}
+	}
+	return nil
 }
 
 func (q Quirks) order(o *sandboxca.Order) {
@@ -46,6 +76,9 @@ func (q Quirks) leaf(o, parent *sandboxca.Order, leaf *sandboxca.Leaf) error {
 	if q.SameCertAgain && again && parent.Cert != nil {
 		leaf.Instead = parent.Cert
 		return nil
+	}
+	if q.ServerAuthOnlyAgain && again {
+		leaf.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	}
 	if q.TwinFirst && o.Twin != nil && o.Twin.Verified {
 		leaf.Names = slices.Insert(o.NameList(), 0, o.Twin.Name)

@@ -31,6 +31,11 @@ type Quirks struct {
 	// and nothing else, as an account of the real service was.
 	BareNoMoney bool
 
+	// BareLists leaves the field that holds a list out of answers where the list is
+	// empty, as DigiCert's API was seen to. With KeylessLists it is always left out,
+	// so that a full list looks like an empty one.
+	BareLists, KeylessLists bool
+
 	// NoList refuses the list of orders as a call that does not exist.
 	NoList bool
 
@@ -70,8 +75,23 @@ type Quirks struct {
 	// ClipToTerm ends certificates with the paid term at the latest.
 	ClipToTerm bool
 
+	// DemandCountry refuses CSRs whose subject has no country, as another CA began to
+	// do on one day without a word.
+	DemandCountry bool
+
+	// ServerAuthOnlyAgain leaves clientAuth out of reissues and replacements of
+	// certificates that have it.
+	ServerAuthOnlyAgain bool
+
 	// SameCertAgain makes a reissue or replacement deliver the old certificate.
 	SameCertAgain bool
+
+	// MissPerspectives is how many of the perspectives never see a proof.
+	MissPerspectives int
+
+	// BogusZones are zones whose DNSSEC signatures do not verify: nothing in them can
+	// be looked up, and no host of theirs is found.
+	BogusZones []string
 
 	// RefetchAfterPass looks at proven names again until the certificate is
 	// issued, and takes the proof back when the file is gone.
