@@ -494,6 +494,7 @@ var sandboxLayers = map[string][]string{
 	"/digicert": {""},
 	"/howssl":   {""},
 	"/fault":    {""},
+	"/resolver": {""},
 	"/quirk":    {"", "/racent", "/digicert", "/howssl", "/fault"},
 	"/hostile":  {"", "/racent", "/digicert", "/howssl", "/fault", "/quirk"},
 	"/control":  {"/fault", "/hostile"},
@@ -524,7 +525,7 @@ func TestPluginLinksACalmSandbox(t *testing.T) {
 		}
 	}
 	slices.Sort(linked)
-	if want := []string{"", "/racent"}; !slices.Equal(linked, want) {
+	if want := []string{"", "/racent", "/resolver"}; !slices.Equal(linked, want) {
 		t.Errorf("the plugin links %q of the sandbox, want %q", linked, want)
 	}
 }

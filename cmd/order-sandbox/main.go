@@ -46,6 +46,10 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
 	dir, clean, err := workDir(o.dir)
 	if err != nil {
 		return err
@@ -53,7 +57,6 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	defer clean()
 
 	clock := new(control.Clock)
-	cfg := o.config()
 	cfg.Dir, cfg.Now, cfg.Logger = dir, clock.Now, newLogger(logs, o.verbose)
 	ca, err := hostile.New(cfg)
 	if err != nil {

@@ -195,7 +195,7 @@ func TestManual(t *testing.T) {
 func TestWhatIsPrinted(t *testing.T) {
 	dir := t.TempDir()
 	r, stop := start(t, "--dir", dir, "--tokens", "one,two", "--seed", "77", "--dialects", "racent")
-	for _, want := range []string{"one two", "-seed 77", filepath.Join(dir, "root.pem")} {
+	for _, want := range []string{"token     one,", "token     two,", "-seed 77", filepath.Join(dir, "root.pem")} {
 		if !strings.Contains(r.printed, want) {
 			t.Errorf("%q is missing in\n%s", want, r.printed)
 		}
@@ -221,7 +221,7 @@ func TestWhatIsPrinted(t *testing.T) {
 func TestBadFlags(t *testing.T) {
 	for _, args := range []string{
 		"extra", "--tokens ,", "--dialects ,", "--dialects nobody", "--perspectives 0", "--may-miss 6", "--may-miss -1",
-		"--year 0s", "--lifetime -1h", "--limit -1", "--limit-per 0s", "--unknown", "--listen nowhere", "--control nowhere", "--tokens a,a",
+		"--year 0s", "--lifetime -1h", "--limit -1", "--limit-per 0s", "--unknown", "--listen nowhere", "--control nowhere", "--tokens a,a", "--resolver dns.example",
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := run(ctx, append([]string{"--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"}, strings.Fields(args)...), io.Discard, io.Discard); err == nil {

@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/fault"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/resolver"
 )
 
 // organization is the ID of the organization that orders of DigiCert's dialect may
@@ -29,6 +31,7 @@ type options struct {
 	balance         int64
 	dialects        []string
 
+	resolver              string
 	httpPort, httpsPort   int
 	perspectives, mayMiss int
 	clientAuth            bool
@@ -55,6 +58,7 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	dialects := flags.String("dialects", "racent,digicert,howssl", "APIs to serve, separated by commas")
 	flags.IntVar(&o.httpPort, "http-port", 5002, "port of 127.0.0.1 where validation files are fetched over HTTP")
 	flags.IntVar(&o.httpsPort, "https-port", 5001, "port of 127.0.0.1 where validation files are fetched over HTTPS")
+	flags.StringVar(&o.resolver, "resolver", "", "IP address and port of the resolver for DNS validation and CAA (default none)")
 	flags.IntVar(&o.perspectives, "perspectives", 6, "independent looks at each proof")
 	flags.IntVar(&o.mayMiss, "may-miss", 2, "how many of them may find nothing")
 	flags.BoolVar(&o.clientAuth, "client-auth", false, "put clientAuth into certificates, too")
@@ -107,12 +111,12 @@ func (o *options) check(rest []string) error {
 	return nil
 }
 
-func (o *options) config() hostile.Config {
+func (o *options) config() (hostile.Config, error) {
 	accounts := make([]hostile.Account, 0, len(o.tokens))
 	for _, token := range o.tokens {
 		accounts = append(accounts, hostile.Account{Token: token, Balance: o.balance, Organizations: []int64{organization}})
 	}
-	return hostile.Config{
+	cfg := hostile.Config{
 		Core: hostile.Core{
 			Accounts: accounts,
 			Lifetime: o.lifetime, Year: o.year,
@@ -123,6 +127,15 @@ func (o *options) config() hostile.Config {
 		},
 		Dialects: o.dialects,
 	}
+	if o.resolver == "" {
+		return cfg, nil
+	}
+	asked, err := resolver.New(o.resolver)
+	if err != nil {
+		return cfg, err
+	}
+	asked.Serve(&cfg.Core)
+	return cfg, nil
 }
 
 // announce prints what a user needs to know.
@@ -135,11 +148,13 @@ func (o *options) announce(out io.Writer, api, admin, root string) {
 	for _, name := range o.dialects {
 		lines = append(lines, fmt.Sprintf("%-9s %s%s", name, api, prefixes[name]))
 	}
+	for _, token := range o.tokens {
+		lines = append(lines, "token     "+token+", as accounturi in CAA records "+sandboxca.AccountURI(sandboxca.Account{Token: token}.Key()))
+	}
 	lines = append(lines,
 		"control   "+admin,
 		"root      "+root,
-		"tokens    "+strings.Join(o.tokens, " "),
-		fmt.Sprintf("organization %d (DigiCert)", organization),
+		fmt.Sprintf("DigiCert  organization %d", organization),
 		fmt.Sprintf("files     are fetched from 127.0.0.1:%d (http) and 127.0.0.1:%d (https), whatever the name", o.httpPort, o.httpsPort),
 		"behaviour "+mood)
 	_, _ = fmt.Fprintln(out, strings.Join(lines, "\n")) // nobody is there to be told

@@ -10,7 +10,8 @@
 // documents do not allow, naming the field. What goes wrong on purpose is in packages
 // of its own, too: fault for calls, quirk for everything else.
 //
-// Nothing here ever dials an address that is not loopback.
+// Nothing here ever dials an address that is not loopback, but for a resolver if it is
+// given one.
 package sandboxca
 
 import (
@@ -88,6 +89,10 @@ type Config struct {
 	// resolves.
 	LookupTXT func(ctx context.Context, host string) (values []string, err error)
 
+	// LookupCAA answers for the CAA properties of one name, without climbing. Nil means
+	// that nobody looks at them.
+	LookupCAA func(ctx context.Context, host string) ([]CAA, error)
+
 	// Transport replaces the network for validation fetches.
 	Transport http.RoundTripper
 
@@ -162,11 +167,15 @@ type CA struct {
 	authority *authority
 	network   http.RoundTripper
 
-	mu       sync.Mutex // guards everything below; never held during I/O other than Dir
-	cfg      Config
-	journal  *journal
-	st       state
-	fetches  []Fetch
+	mu      sync.Mutex // guards everything below; never held during I/O other than Dir
+	cfg     Config
+	journal *journal
+	st      state
+	fetches []Fetch
+
+	// identities are the CA's names in CAA records, by dialect.
+	identities map[string][]string
+
 	scanning bool
 	closed   bool
 }
@@ -199,6 +208,8 @@ func New(cfg Config) (*CA, error) {
 		cfg:       cfg,
 		journal:   journal,
 		st:        st,
+
+		identities: make(map[string][]string),
 	}
 	c.network = newLoopbackTransport(c.resolve)
 	if err := c.openAccounts(cfg.Accounts); err != nil {

@@ -99,6 +99,7 @@ type look struct {
 	live  []*Name // the names to be marked
 	asked []Name
 	proof Proof
+	caa   caaQuestion // but for name and method
 }
 
 // beginLook marks an order as being looked at, nil if there is nothing to look at.
@@ -130,6 +131,7 @@ func (c *CA) beginLook(id string, force bool) *look {
 		}
 	}
 	l.proof = o.Proof
+	l.caa = caaQuestion{identities: c.identities[o.Dialect], account: AccountURI(o.Account)}
 	o.looking, o.lastLook = true, now
 	return l
 }
@@ -157,7 +159,7 @@ func (c *CA) endLook(l *look, proven []bool) {
 
 // check asks all perspectives about one name.
 func (c *CA) check(l *look, n Name) bool {
-	cfg, orderID, proof := &l.cfg, l.order.ID, l.proof
+	cfg, orderID := &l.cfg, l.order.ID
 	results := make([]Fetch, cfg.Perspectives)
 	var wg sync.WaitGroup
 	for i := range results {
@@ -165,7 +167,7 @@ func (c *CA) check(l *look, n Name) bool {
 			ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 			defer cancel()
 			f := Fetch{Time: cfg.Now(), OrderID: orderID, Host: n.Name, Perspective: i + 1, Result: ResultOK}
-			if err := c.fetch(ctx, cfg, n.Method, proof, &f); err != nil {
+			if err := c.fetch(ctx, l, n.Method, &f); err != nil {
 				f.Result = err.Error()
 			}
 			results[i] = f
@@ -190,21 +192,28 @@ func (c *CA) check(l *look, n Name) bool {
 	return agreeing >= cfg.Quorum
 }
 
-// fetch looks for a proof from one perspective.
-func (c *CA) fetch(ctx context.Context, cfg *Config, m Method, proof Proof, f *Fetch) error {
+// fetch looks for a proof and at CAA records from one perspective.
+func (c *CA) fetch(ctx context.Context, l *look, m Method, f *Fetch) error {
+	cfg, question := &l.cfg, l.caa
 	if cfg.Hooks.Fetch != nil {
 		if err := cfg.Hooks.Fetch(f.Perspective, f.Host); err != nil {
 			return err
 		}
 	}
+	var err error
 	switch m {
 	case MethodCNAME:
-		return lookupCNAME(ctx, cfg, proof, f)
+		err = lookupCNAME(ctx, cfg, l.proof, f)
 	case MethodTXT:
-		return lookupTXT(ctx, cfg, proof, f)
+		err = lookupTXT(ctx, cfg, l.proof, f)
 	default:
-		return c.fetchFile(ctx, cfg, m, proof, f)
+		err = c.fetchFile(ctx, cfg, m, l.proof, f)
 	}
+	if err != nil {
+		return err
+	}
+	question.name, question.method = f.Host, m
+	return checkCAA(ctx, cfg, question)
 }
 
 // fetchFile fetches the validation file of a name and compares it.

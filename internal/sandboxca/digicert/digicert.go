@@ -32,6 +32,7 @@ type Dialect struct {
 func New(ca *sandboxca.CA) *Dialect {
 	d := &Dialect{ca: ca}
 	d.quirks.Store(new(Quirks))
+	ca.KnowAs(Name, "digicert.com", "www.digicert.com", "symantec.com", "thawte.com", "geotrust.com", "rapidssl.com")
 	return d
 }
 

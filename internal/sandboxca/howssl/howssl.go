@@ -42,6 +42,7 @@ type Dialect struct {
 func New(ca *sandboxca.CA) (*Dialect, error) {
 	d := &Dialect{ca: ca, byCheck: make(map[string]*draft), byOrder: make(map[string]*draft), queued: make(map[string]*draft)}
 	d.quirks.Store(new(Quirks))
+	ca.KnowAs(Name, sandboxca.Sectigo...)
 	books := ca.Open()
 	defer books.Close()
 	for _, record := range books.Records(Name) {

@@ -20,7 +20,10 @@ const Name = "racent"
 type Dialect struct{ ca *sandboxca.CA }
 
 // New makes the dialect on a CA.
-func New(ca *sandboxca.CA) *Dialect { return &Dialect{ca: ca} }
+func New(ca *sandboxca.CA) *Dialect {
+	ca.KnowAs(Name, sandboxca.Sectigo...)
+	return &Dialect{ca: ca}
+}
 
 // Name implements sandboxca.Dialect.
 func (*Dialect) Name() string { return Name }
