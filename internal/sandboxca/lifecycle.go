@@ -97,25 +97,9 @@ func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 	} else if prior != nil {
 		return prior.ID, nil
 	}
-	var parent *Order
-	if o.Parent != "" {
-		parent = c.st.byID[o.Parent]
-		c.advance(parent)
-		if ref := c.mayFollow(parent, o.Kind, now); ref != nil {
-			return "", ref
-		}
-	}
-	if rules.FreshCSR && c.st.used(o) {
-		return "", &Refusal{RefusedByCA, "csr", "the CA has seen this CSR with the same uniqueValue before"}
-	}
-	if c.cfg.Hooks.Refuse != nil {
-		if ref := c.cfg.Hooks.Refuse(o); ref != nil {
-			return "", ref
-		}
-	}
-	left := c.st.balances[o.Account] - o.Cents
-	if left < 0 {
-		return "", insufficient()
+	parent := c.st.byID[o.Parent]
+	if ref := c.mayCreate(o, parent, rules, now); ref != nil {
+		return "", ref
 	}
 	c.identify(o, rules, now)
 	ch := change{Sequence: c.st.sequence + 1, Orders: []*Order{o}}
@@ -123,7 +107,7 @@ func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 	case KindPlace, KindRenew:
 		o.Paid = o.ID
 		ch.Charges = []Charge{o.charge(o.ID, now)}
-		ch.Balances = map[string]int64{o.Account: left}
+		ch.Balances = map[string]int64{o.Account: c.st.balances[o.Account] - o.Cents}
 	case KindReissue, KindReplace:
 		o.Paid, o.Bonus, o.TermEnd = parent.Paid, parent.Bonus, parent.TermEnd
 		if rules.Supersedes {
@@ -143,6 +127,28 @@ func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 		zap.String("kind", o.Kind), zap.String("order_id", o.ID), zap.String("reference", o.RefID),
 		zap.String("product", o.Product), zap.Strings("names", o.NameList()), zap.Int64("cents", o.Cents))
 	return o.ID, nil
+}
+
+// mayCreate tells whether an order may be taken. The parent is nil for a first order.
+func (c *CA) mayCreate(o, parent *Order, rules Rules, now time.Time) *Refusal {
+	if parent != nil {
+		c.advance(parent)
+		if ref := c.mayFollow(parent, o.Kind, now); ref != nil {
+			return ref
+		}
+	}
+	if rules.FreshCSR && c.st.used(o) {
+		return &Refusal{RefusedByCA, "csr", "the CA has seen this CSR with the same uniqueValue before"}
+	}
+	if c.cfg.Hooks.Refuse != nil {
+		if ref := c.cfg.Hooks.Refuse(o); ref != nil {
+			return ref
+		}
+	}
+	if c.st.balances[o.Account] < o.Cents {
+		return insufficient()
+	}
+	return nil
 }
 
 func (o *Order) charge(orderID string, now time.Time) Charge {

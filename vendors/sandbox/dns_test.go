@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/libdns/libdns"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -46,9 +48,10 @@ func TestRecordsWithoutAccount(t *testing.T) {
 	if got := buy("2"); got.Status != vendors.StatusPending {
 		t.Errorf("order %+v", got)
 	}
-	fetches := s.service.ca.Fetches()
-	if last := fetches[len(fetches)-1]; !strings.Contains(last.Result, "CAA records of records.vendor.example do not allow") {
-		t.Errorf("fetch %+v", last)
+	if fetches := s.service.ca.Fetches(); !slices.ContainsFunc(fetches, func(f sandboxca.Fetch) bool {
+		return f.Host == "www.records.vendor.example" && strings.Contains(f.Result, "CAA records of records.vendor.example do not allow")
+	}) {
+		t.Errorf("fetches %+v", fetches)
 	}
 }
 
