@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/control"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/fault"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
@@ -73,6 +74,9 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		return err
 	}
 	defer api.close()
+	if err := ca.Update(func(cfg *hostile.Config) { cfg.CRLURL = api.url + sandboxca.CRLPath }); err != nil {
+		return err
+	}
 	admin, err := serve(ctx, o.control, control.New(ca, clock, o.seed))
 	if err != nil {
 		return err

@@ -131,7 +131,7 @@ func TestWalks(t *testing.T) {
 	}
 	setup, _, _ := strings.Cut(section(t, "## Walks"), "\n### ")
 	for dialect, wants := range map[string][]string{
-		"Racent":   {"COMPLETE", "cert.pem: OK", "the answer is lost", `"reference":"second"`},
+		"Racent":   {"COMPLETE", "cert.pem: OK", "the answer is lost", `"reference":"second"`, "Revoked Certificates:"},
 		"DigiCert": {`"status":"issued"`, "chain.pem: OK", `"reference":"first"`},
 		"HowSSL":   {`"order_status":3`, "cert.pem: OK", `"cents":550`},
 	} {

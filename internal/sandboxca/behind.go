@@ -70,6 +70,23 @@ func (c *CA) Revoked(serial *big.Int) bool {
 	return false
 }
 
+// CRL is the list of all revoked certificates, in DER.
+func (c *CA) CRL() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var entries []x509.RevocationListEntry
+	listed := make(map[string]bool) // one certificate may be of two orders, by a quirk
+	for _, o := range c.st.orders {
+		serial, ok := new(big.Int).SetString(o.Serial, 16)
+		if !ok || !o.Revoked || listed[o.Serial] {
+			continue
+		}
+		listed[o.Serial] = true
+		entries = append(entries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: o.RevokedAt})
+	}
+	return c.authority.revocations(entries, c.cfg.Now())
+}
+
 // SetStatus changes an order behind the client's back, as a person at the
 // seller may. The word is stored as it is; CANCELLED and REVOKED also revoke the
 // certificate.
@@ -83,7 +100,7 @@ func (c *CA) SetStatus(orderID, status string) error {
 	c.advance(o)
 	o.Status = status
 	if status == StatusCancelled || status == StatusRevoked {
-		o.Revoked = o.Cert != nil
+		o.Revoke(c.cfg.Now())
 	}
 	return c.store(o)
 }
@@ -100,7 +117,7 @@ func (c *CA) RevokeCertificate(orderID string) error {
 	if c.advance(o); o.Cert == nil {
 		return fmt.Errorf("order %q has no certificate", orderID)
 	}
-	o.Revoked = true
+	o.Revoke(c.cfg.Now())
 	return c.store(o)
 }
 
@@ -113,7 +130,7 @@ func (c *CA) RevokeAll() (int, error) {
 	var revoked []*Order
 	for _, o := range c.st.orders {
 		if o.Cert != nil && !o.Revoked {
-			o.Revoked = true
+			o.Revoke(c.cfg.Now())
 			revoked = append(revoked, o)
 		}
 	}

@@ -86,6 +86,10 @@ type Config struct {
 	// ClientAuth puts clientAuth beside serverAuth into certificates.
 	ClientAuth bool
 
+	// CRLURL, if not empty, is put into certificates as the place of the revocation
+	// list. Handler serves it at CRLPath.
+	CRLURL string
+
 	// Hooks are deviations from what the CA would do.
 	Hooks Hooks
 }

@@ -16,6 +16,9 @@ import (
 // two megabytes.
 const maxRequestBytes = 4 << 20
 
+// CRLPath is where Handler serves the list of revoked certificates.
+const CRLPath = "/revoked.crl"
+
 // Banner is what a person sees who opens the sandbox in a browser.
 const Banner = "caddy-commercial SANDBOX certificate authority.\n" +
 	"Nothing here is real: no money is charged, and its certificates are trusted by nobody.\n"
@@ -57,7 +60,7 @@ func Text(status int, text string) Answer {
 }
 
 // Handler serves API calls below the prefix of each dialect, and GET requests for
-// / (a banner), /root.pem and /charges (JSON).
+// / (a banner), /root.pem, CRLPath and /charges (JSON).
 func (c *CA) Handler(dialects ...Dialect) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
@@ -105,6 +108,12 @@ func (c *CA) page(r *http.Request) Answer {
 		return Text(http.StatusOK, Banner)
 	case "/root.pem":
 		return Answer{Header: http.Header{"Content-Type": {"application/x-pem-file"}}, Body: c.RootPEM()}
+	case CRLPath:
+		crl, err := c.CRL()
+		if err != nil {
+			return Text(http.StatusInternalServerError, err.Error()+"\n")
+		}
+		return Answer{Header: http.Header{"Content-Type": {"application/pkix-crl"}}, Body: crl}
 	case "/charges":
 		return JSON(http.StatusOK, c.Charges())
 	}

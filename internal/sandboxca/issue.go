@@ -16,6 +16,7 @@ type Leaf struct {
 	NotBefore, NotAfter time.Time
 	TermEnd             time.Time // of the paid term
 	Usages              []x509.ExtKeyUsage
+	CRLURL              string // empty for none
 
 	// Instead, if not nil, is delivered and nothing is signed.
 	Instead []byte
@@ -61,6 +62,7 @@ func (c *CA) issue(o *Order, now time.Time) (*x509.Certificate, error) {
 		NotAfter:  now.Add(c.cfg.Lifetime).Truncate(time.Second),
 		TermEnd:   c.termEnd(o, now),
 		Usages:    c.cfg.usages(),
+		CRLURL:    c.cfg.CRLURL,
 	}
 	if o.Twin != nil && o.Twin.Verified {
 		leaf.Names = append(leaf.Names, o.Twin.Name)

@@ -239,7 +239,8 @@ func (c *CA) Cancel(dialect, account, id string) *Refusal {
 	case c.cfg.Now().After(paid.Issued.Add(c.cfg.days(refundWindowDays))):
 		return &Refusal{WrongStatus, "certId", "the certificate was issued more than 30 days ago"}
 	}
-	o.Status, o.Revoked = StatusCancelled, o.Cert != nil
+	o.Status = StatusCancelled
+	o.Revoke(c.cfg.Now())
 	ch := change{Progress: progressOf([]*Order{o, paid})}
 	if !paid.Refunded {
 		paid.Refunded = true
@@ -260,7 +261,8 @@ func (c *CA) Revoke(dialect, account, id string) *Refusal {
 	if o.Cert == nil || o.Revoked || (o.Status != StatusComplete && o.Status != StatusReissued) {
 		return &Refusal{WrongStatus, "certId", "there is no certificate to revoke"}
 	}
-	o.Status, o.Revoked = StatusRevoked, true
+	o.Status = StatusRevoked
+	o.Revoke(c.cfg.Now())
 	return books.Save(o)
 }
 

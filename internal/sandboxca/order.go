@@ -112,6 +112,7 @@ type Progress struct {
 	NotBefore time.Time `json:"not_before,omitzero"`
 	NotAfter  time.Time `json:"not_after,omitzero"`
 	Revoked   bool      `json:"revoked,omitempty"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 	Refunded  bool      `json:"refunded,omitempty"`
 }
 
@@ -235,6 +236,13 @@ func (o *Order) SetMethod(n *Name, m Method, email string) {
 func (o *Order) AddTwin(p Product) {
 	if n := o.Names[0]; !p.SAN && !isIP(n.Name) {
 		o.Twin = &Name{Name: twinOf(n.Name), Method: n.Method}
+	}
+}
+
+// Revoke revokes the certificate of the order, if there is one.
+func (o *Order) Revoke(now time.Time) {
+	if o.Cert != nil && !o.Revoked {
+		o.Revoked, o.RevokedAt = true, now
 	}
 }
 

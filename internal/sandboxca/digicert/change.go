@@ -162,7 +162,8 @@ func (d *Dialect) revoke(c *call) sandboxca.Answer {
 		})
 	}
 	for _, o := range f.all {
-		o.Status, o.Revoked = sandboxca.StatusRevoked, o.Cert != nil
+		o.Status = sandboxca.StatusRevoked
+		o.Revoke(books.Now())
 	}
 	if ref := books.Save(f.all...); ref != nil {
 		return d.core(c, ref)

@@ -255,7 +255,7 @@ func (f *family) sweep(books sandboxca.Books) {
 		}
 		for _, earlier := range f.all[:i] {
 			if earlier.Cert != nil && !earlier.Revoked {
-				earlier.Revoked = true
+				earlier.Revoke(books.Now())
 				_ = books.Save(earlier) // again at the next call if it fails
 			}
 		}

@@ -12,12 +12,9 @@ const HugeBytes = 10 << 20
 // spoil is the answer of a fault instead of the proper one, nil if there is none, and
 // does not return if nothing is to be answered.
 func (in *Injector) spoil(c *call, f Fault, proper *answer) *answer {
-	if proper == nil || proper.body.Len() == 0 {
-		// Before the effect there is nothing to cut yet.
-		proper = fromDialect(c.dialect.Failure(1, nil))
+	if proper == nil {
+		proper = newAnswer()
 	}
-	whole := proper.body.Bytes()
-	half := whole[:len(whole)/2]
 	switch f.Kind {
 	case HTTPStatus:
 		return f.answer(http.StatusInternalServerError, "text/plain; charset=utf-8", f.Body)
@@ -26,12 +23,8 @@ func (in *Injector) spoil(c *call, f Fault, proper *answer) *answer {
 			"<body><center><h1>502 Bad Gateway</h1></center></body></html>\n"))
 	case Empty:
 		return f.answer(http.StatusOK, "", nil)
-	case CutOff:
-		ans := f.answer(http.StatusOK, proper.header.Get("Content-Type"), half)
-		ans.declared = len(whole)
-		return ans
-	case BadJSON:
-		return f.answer(http.StatusOK, proper.header.Get("Content-Type"), half)
+	case CutOff, BadJSON:
+		return f.half(c, proper)
 	case Hang:
 		select {
 		case <-c.r.Context().Done():
@@ -57,11 +50,11 @@ func (in *Injector) spoil(c *call, f Fault, proper *answer) *answer {
 		ans.header.Set("Location", location)
 		return ans
 	case ExtraFields:
-		return proper.with(AddFields(whole))
+		return proper.with(AddFields(proper.body.Bytes()))
 	case Shuffled:
-		return proper.with(Shuffle(whole, f.Seed))
+		return proper.with(Shuffle(proper.body.Bytes(), f.Seed))
 	case Strange:
-		return proper.with(Shuffle(AddFields(whole), f.Seed))
+		return proper.with(Shuffle(AddFields(proper.body.Bytes()), f.Seed))
 	case Delay:
 	}
 	return nil
@@ -78,6 +71,20 @@ func (f Fault) answer(status int, kind string, body []byte) *answer {
 		ans.header.Set("Content-Type", kind)
 	}
 	ans.body.Write(body)
+	return ans
+}
+
+// half is the first half of an answer. Where there is none, as before the effect, it is
+// one of the seller's.
+func (f Fault) half(c *call, proper *answer) *answer {
+	if proper.body.Len() == 0 {
+		proper = fromDialect(c.dialect.Failure(1, nil))
+	}
+	whole := proper.body.Bytes()
+	ans := f.answer(http.StatusOK, proper.header.Get("Content-Type"), whole[:len(whole)/2])
+	if f.Kind == CutOff {
+		ans.declared = len(whole)
+	}
 	return ans
 }
 

@@ -167,6 +167,21 @@ func TestEverythingIsRevoked(t *testing.T) {
 	if b.info(pending).Revoked {
 		t.Error("a later certificate is revoked")
 	}
+	der, err := b.CRL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	crl, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := parseCert(t, b.want(b.call("collect", map[string]string{"certId": pending}), 1).field("caCertificate"))
+	if err := crl.CheckSignatureFrom(issuer); err != nil {
+		t.Error(err)
+	}
+	if n := len(crl.RevokedCertificateEntries); n != 2 || !crl.RevokedCertificateEntries[0].RevocationTime.Equal(b.clock.Now().Add(-time.Second)) {
+		t.Errorf("%d entries: %+v", n, crl.RevokedCertificateEntries)
+	}
 }
 
 func TestClientAuthIsGoneFromReissues(t *testing.T) {

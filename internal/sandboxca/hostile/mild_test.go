@@ -38,6 +38,19 @@ func TestOrdinaryDay(t *testing.T) {
 	})
 }
 
+// TestNothingToShuffle: an answer without a body stays one.
+func TestNothingToShuffle(t *testing.T) {
+	for _, kind := range []FaultKind{ExtraFields, Shuffled, Strange} {
+		b := newBench(t, nil)
+		b.Inject(Fault{Kind: kind})
+		id := b.ordered("a.example.com")
+		r := b.ask("PUT", "order/certificate/"+id+"/status", `{"status":"canceled","note":"x"}`)
+		if r.status != 204 || r.raw != "" {
+			t.Errorf("kind %d: %d %s", kind, r.status, r.raw)
+		}
+	}
+}
+
 func TestTooManyCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)

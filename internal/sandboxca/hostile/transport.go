@@ -53,6 +53,9 @@ func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	}()
 	select {
 	case rec := <-done:
+		if rec == nil && req.Context().Err() != nil {
+			return nil, context.Cause(req.Context()) // which aborted the handler
+		}
 		if rec == nil {
 			return nil, syscall.ECONNRESET
 		}
