@@ -490,12 +490,13 @@ const sandboxPath = modulePath + "/internal/sandboxca"
 // sandboxLayers says which packages of the sandbox each of them may import.
 var sandboxLayers = map[string][]string{
 	"":          {},
-	"/racent":   {""},
+	"/reseller": {""},
+	"/racent":   {"", "/reseller"},
 	"/digicert": {""},
-	"/howssl":   {""},
+	"/howssl":   {"", "/reseller"},
 	"/fault":    {""},
 	"/resolver": {""},
-	"/quirk":    {"", "/racent", "/digicert", "/howssl", "/fault"},
+	"/quirk":    {"", "/reseller", "/racent", "/digicert", "/howssl", "/fault"},
 	"/hostile":  {"", "/racent", "/digicert", "/howssl", "/fault", "/quirk"},
 	"/control":  {"/fault", "/hostile"},
 }
@@ -525,7 +526,7 @@ func TestPluginLinksACalmSandbox(t *testing.T) {
 		}
 	}
 	slices.Sort(linked)
-	if want := []string{"", "/racent", "/resolver"}; !slices.Equal(linked, want) {
+	if want := []string{"", "/racent", "/reseller", "/resolver"}; !slices.Equal(linked, want) {
 		t.Errorf("the plugin links %q of the sandbox, want %q", linked, want)
 	}
 }

@@ -13,10 +13,6 @@ type CAA struct {
 	Tag, Value string
 }
 
-// Sectigo are the names by which Sectigo recognizes itself in CAA records, from its
-// knowledge base. Two dialects resell its certificates.
-var Sectigo = []string{"sectigo.com", "comodo.com", "comodoca.com", "usertrust.com", "trust-provider.com"}
-
 // methodLabels are the labels of each method in the parameter validationmethods
 // (RFC 8657). Those with a number are of the sections below 3.2.2.4 of the Baseline
 // Requirements; those of ACME are taken for the same kind of proof, which is assumed.
@@ -51,7 +47,7 @@ type caaQuestion struct {
 // checkCAA climbs from the name towards the root until there are CAA records, which
 // decide. A look-up that fails forbids (Baseline Requirements 3.2.2.8).
 func checkCAA(ctx context.Context, cfg *Config, q caaQuestion) error {
-	if cfg.LookupCAA == nil || len(q.identities) == 0 || isIP(q.name) {
+	if cfg.LookupCAA == nil || len(q.identities) == 0 || IsIP(q.name) {
 		return nil
 	}
 	for zone := strings.TrimPrefix(q.name, "*."); zone != ""; _, zone, _ = strings.Cut(zone, ".") {

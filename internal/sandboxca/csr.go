@@ -3,11 +3,8 @@ package sandboxca
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/md5"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -95,30 +92,4 @@ func CheckCSRNames(csr *x509.CertificateRequest, names []string) error {
 func sameIP(a, b string) bool {
 	ip := net.ParseIP(a)
 	return ip != nil && ip.Equal(net.ParseIP(b))
-}
-
-// CSRHash computes Sectigo's CSR-hash validation values: functions of the DER
-// encoding and the unique value
-// (https://docs.sectigo.com/sps/domain-control-validation/request-token).
-func CSRHash(der []byte, unique, trailer string) Proof {
-	if trailer == "" {
-		trailer = "sectigo.com"
-	}
-	name := md5.Sum(der)
-	sum := sha256.Sum256(der)
-	digest := hex.EncodeToString(sum[:])
-
-	lines := []string{digest, trailer}
-	labels := []string{digest[:32], digest[32:]}
-	if unique != "" {
-		lines = append(lines, unique)
-		labels = append(labels, unique)
-	}
-	labels = append(labels, trailer)
-	return Proof{
-		FileName:    strings.ToUpper(hex.EncodeToString(name[:])) + ".txt",
-		FileContent: strings.Join(lines, "\n"),
-		DNSLabel:    "_" + hex.EncodeToString(name[:]),
-		DNSTarget:   strings.Join(labels, "."),
-	}
 }

@@ -12,9 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// maxRequestBytes bounds a request; the largest legal one carries a picture of
+// MaxRequestBytes bounds a request; the largest legal one carries a picture of
 // two megabytes.
-const maxRequestBytes = 4 << 20
+const MaxRequestBytes = 4 << 20
 
 // CRLPath is where Handler serves the list of revoked certificates.
 const CRLPath = "/revoked.crl"
@@ -93,7 +93,7 @@ func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d Dialect, path s
 // BufferBody reads a request's body into memory, up to a bound. Only then can the
 // server notice that a client has gone.
 func BufferBody(w http.ResponseWriter, r *http.Request) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBytes))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequestBytes))
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,23 @@ type change struct {
 	Charges  []Charge             `json:"charges,omitempty"`
 	Balances map[string]int64     `json:"balances,omitempty"` // cents left, by account key
 	Records  []Record             `json:"records,omitempty"`
+}
+
+// check refuses what no CA has written, so that nothing else has to expect it.
+func (ch *change) check() error {
+	var all []*Progress
+	for _, o := range ch.Orders {
+		if o == nil || o.ID == "" {
+			return errors.New("there is an order without an ID")
+		}
+		all = append(all, &o.Progress)
+	}
+	for _, p := range slices.AppendSeq(all, maps.Values(ch.Progress)) {
+		if p == nil || len(p.Names) == 0 || slices.Contains(p.Names, nil) {
+			return errors.New("there is an order without names")
+		}
+	}
+	return nil
 }
 
 // journal appends changes to a file of a directory. Without a directory it does
@@ -92,6 +110,9 @@ func (j *journal) load(st *state) (superseded int, err error) {
 		}
 		var ch change
 		if err := json.Unmarshal(line, &ch); err != nil {
+			return 0, fmt.Errorf("line %d: %w", number, err)
+		}
+		if err := ch.check(); err != nil {
 			return 0, fmt.Errorf("line %d: %w", number, err)
 		}
 		if number == 1 && ch.Version != journalVersion {

@@ -228,6 +228,11 @@ func TestBrokenJournalIsRefused(t *testing.T) {
 		"empty":           "",
 		"no head":         `{"version":2`,
 		"other version":   `{"version":1}` + "\n",
+		"null order":      `{"version":2,"orders":[null]}` + "\n",
+		"no ID":           `{"version":2,"orders":[{"names":[{"name":"a"}]}]}` + "\n",
+		"no names":        `{"version":2,"orders":[{"id":"a"}]}` + "\n",
+		"null progress":   `{"version":2,"progress":{"a":null}}` + "\n",
+		"null name":       `{"version":2,"progress":{"a":{"names":[null]}}}` + "\n",
 		"broken in front": `{"version":2}` + "\nnot a line\n" + `{"seq":1}` + "\n",
 	} {
 		dir := t.TempDir()
@@ -244,6 +249,38 @@ func TestBrokenJournalIsRefused(t *testing.T) {
 	if _, err := New(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "use another directory") {
 		t.Errorf("version 1: %v", err)
 	}
+}
+
+// FuzzJournal loads what nobody wrote: it is refused, or served without a panic, also
+// after another order and another start.
+func FuzzJournal(f *testing.F) {
+	dir := f.TempDir()
+	s := openShop(f, dir)
+	s.buy("one")
+	s.take("two")
+	s.Close()
+	whole := read(f, filepath.Join(dir, journalFile))
+	f.Add(whole)
+	f.Add(whole[:len(whole)-100])
+	f.Add([]byte(`{"version":2,"seq":9,"balances":{"x":1},"charges":[{}],"records":[{}]}` + "\n"))
+	f.Fuzz(func(t *testing.T, journal []byte) {
+		again := t.TempDir()
+		write(t, filepath.Join(again, journalFile), journal)
+		ca, err := New(Config{Dir: again, Accounts: []Account{{Token: "t", Balance: 1_000_000_000}}})
+		if err != nil {
+			return
+		}
+		ca.Close()
+		s := openShop(t, again)
+		if s.Balance("t") < 100 {
+			return
+		}
+		want := s.take("three")
+		s.Close()
+		if _, ok := openShop(t, again).Order(want); !ok {
+			t.Error("an order is lost")
+		}
+	})
 }
 
 func BenchmarkLoad100000Orders(b *testing.B) {

@@ -26,10 +26,18 @@ const (
 	Internal
 )
 
+// What a refusal of the core is about. A dialect has its own names for them.
+const (
+	AboutOrder     = "order" // the order that a call names
+	AboutReference = "reference"
+	AboutCSR       = "csr"
+	AboutBalance   = "balance"
+)
+
 // Refusal is why the core does not do what it was asked to.
 type Refusal struct {
 	Reason Reason
-	Field  string
+	Field  string // what it is about, or the field of a dialect
 	Text   string
 }
 
@@ -45,9 +53,9 @@ func (r *Refusal) Err() error {
 func Refuse(reason Reason, field, text string) *Refusal { return &Refusal{reason, field, text} }
 
 // Unknown refuses the ID of an order that there is not.
-func Unknown() *Refusal { return &Refusal{BadInput, "certId", "certId is invalid"} }
+func Unknown() *Refusal { return &Refusal{BadInput, AboutOrder, "there is no such order"} }
 
-func insufficient() *Refusal { return &Refusal{NoMoney, "balance", "insufficient balance"} }
+func insufficient() *Refusal { return &Refusal{NoMoney, AboutBalance, "insufficient balance"} }
 
 // Windows of the seller in days of a 365-day year.
 const (
@@ -138,7 +146,7 @@ func (c *CA) mayCreate(o, parent *Order, rules Rules, now time.Time) *Refusal {
 		}
 	}
 	if rules.FreshCSR && c.st.used(o) {
-		return &Refusal{RefusedByCA, "csr", "the CA has seen this CSR with the same uniqueValue before"}
+		return &Refusal{RefusedByCA, AboutCSR, "the CA has seen this CSR with the same unique value before"}
 	}
 	if c.cfg.Hooks.Refuse != nil {
 		if ref := c.cfg.Hooks.Refuse(o); ref != nil {
@@ -169,7 +177,7 @@ func (c *CA) sameReference(o *Order, repeat Repeat) (*Order, *Refusal) {
 	case prior == nil, repeat == RepeatIsNew:
 		return nil, nil
 	case repeat == RepeatRefused:
-		return nil, &Refusal{BadInput, "refId", "refId has been used before"}
+		return nil, &Refusal{BadInput, AboutReference, "the reference has been used before"}
 	case o.Kind != KindReissue && o.Kind != KindReplace:
 	case prior.Kind != o.Kind || prior.Parent != o.Parent:
 		// A reissue may carry the reference of the order it continues.
@@ -182,13 +190,13 @@ func (c *CA) sameReference(o *Order, repeat Repeat) (*Order, *Refusal) {
 func (c *CA) mayFollow(parent *Order, kind string, now time.Time) *Refusal {
 	switch {
 	case parent.Status == StatusCancelled:
-		return &Refusal{AlreadyCancelled, "certId", "the order is cancelled"}
+		return &Refusal{AlreadyCancelled, AboutOrder, "the order is cancelled"}
 	case parent.Status != StatusComplete:
-		return &Refusal{WrongStatus, "certId", "the certificate is not issued"}
+		return &Refusal{WrongStatus, AboutOrder, "the certificate is not issued"}
 	case !now.Before(parent.TermEnd):
-		return &Refusal{WrongStatus, "certId", "the subscription has ended"}
+		return &Refusal{WrongStatus, AboutOrder, "the subscription has ended"}
 	case kind == KindRenew && now.Before(parent.TermEnd.Add(-c.cfg.days(renewWindowDays))):
-		return &Refusal{WrongStatus, "renewId", "the subscription does not end within 90 days"}
+		return &Refusal{WrongStatus, AboutOrder, "the subscription does not end within 90 days"}
 	}
 	return nil
 }
@@ -230,14 +238,14 @@ func (c *CA) Cancel(dialect, account, id string) *Refusal {
 	paid := c.st.byID[o.Paid]
 	switch {
 	case o.Status == StatusCancelled:
-		return &Refusal{AlreadyCancelled, "certId", "the order is cancelled already"}
+		return &Refusal{AlreadyCancelled, AboutOrder, "the order is cancelled already"}
 	case o.Pending() && paid != o:
-		return &Refusal{WrongStatus, "certId", "a reissue in progress cannot be cancelled"}
+		return &Refusal{WrongStatus, AboutOrder, "a reissue in progress cannot be cancelled"}
 	case o.Pending():
 	case o.Status != StatusComplete:
-		return &Refusal{WrongStatus, "certId", "the status of the certificate does not allow this"}
+		return &Refusal{WrongStatus, AboutOrder, "the status of the certificate does not allow this"}
 	case c.cfg.Now().After(paid.Issued.Add(c.cfg.days(refundWindowDays))):
-		return &Refusal{WrongStatus, "certId", "the certificate was issued more than 30 days ago"}
+		return &Refusal{WrongStatus, AboutOrder, "the certificate was issued more than 30 days ago"}
 	}
 	o.Status = StatusCancelled
 	o.Revoke(c.cfg.Now())
@@ -259,7 +267,7 @@ func (c *CA) Revoke(dialect, account, id string) *Refusal {
 		return Unknown()
 	}
 	if o.Cert == nil || o.Revoked || (o.Status != StatusComplete && o.Status != StatusReissued) {
-		return &Refusal{WrongStatus, "certId", "there is no certificate to revoke"}
+		return &Refusal{WrongStatus, AboutOrder, "there is no certificate to revoke"}
 	}
 	o.Status = StatusRevoked
 	o.Revoke(c.cfg.Now())

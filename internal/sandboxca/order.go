@@ -234,7 +234,7 @@ func (o *Order) SetMethod(n *Name, m Method, email string) {
 
 // AddTwin gives the order of a product for a single name its www or apex twin.
 func (o *Order) AddTwin(p Product) {
-	if n := o.Names[0]; !p.SAN && !isIP(n.Name) {
+	if n := o.Names[0]; !p.SAN && !IsIP(n.Name) {
 		o.Twin = &Name{Name: twinOf(n.Name), Method: n.Method}
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // TestLifeOverHTTP takes an order through its life over real sockets, in the
@@ -77,7 +77,7 @@ func TestLifeOverHTTP(t *testing.T) {
 	if until := time.Until(leaf.NotAfter); until > 199*24*time.Hour || until < 199*24*time.Hour-time.Minute {
 		t.Errorf("valid for another %s", until)
 	}
-	if got, want := r.field("endDate"), leaf.NotAfter.In(sandboxca.ChinaTime).Format(time.DateTime); got != want {
+	if got, want := r.field("endDate"), leaf.NotAfter.In(reseller.ChinaTime).Format(time.DateTime); got != want {
 		t.Errorf("endDate %q, want %q", got, want)
 	}
 	if len(web.agents) != 3 {

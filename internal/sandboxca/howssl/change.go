@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // updateDCV changes the proof of one name.
@@ -39,13 +40,13 @@ func (d *Dialect) changeDCV(c *call, pick func(*sandboxca.Order) ([]*sandboxca.N
 			return d.refuse(c, "check_way is not a known method")
 		}
 		names, problem := pick(o.head())
-		errs := make(sandboxca.FieldErrors)
+		errs := make(reseller.FieldErrors)
 		for _, n := range names {
 			changed := sandboxca.Name{Name: n.Name, Method: m}
 			if m == sandboxca.MethodEmail {
 				changed.Email = c.get("email_suffix") + "@" + strings.TrimPrefix(n.Name, "*.")
 			}
-			sandboxca.CheckMethod("", &changed, errs)
+			reseller.CheckMethod("", &changed, errs)
 		}
 		if len(errs) > 0 {
 			problem = errs.String()

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // Name is the dialect's name among the CA's orders and records.
@@ -42,7 +43,7 @@ type Dialect struct {
 func New(ca *sandboxca.CA) (*Dialect, error) {
 	d := &Dialect{ca: ca, byCheck: make(map[string]*draft), byOrder: make(map[string]*draft), queued: make(map[string]*draft)}
 	d.quirks.Store(new(Quirks))
-	ca.KnowAs(Name, sandboxca.Sectigo...)
+	ca.KnowAs(Name, reseller.Identities...)
 	books := ca.Open()
 	defer books.Close()
 	for _, record := range books.Records(Name) {
@@ -139,7 +140,7 @@ func (d *Dialect) Serve(endpoint string, r *http.Request) sandboxca.Answer {
 		return d.refuse(&call{quirks: quirks}, "请求方式错误: only POST")
 	}
 	c := &call{quirks: quirks}
-	form, files, unreadable := sandboxca.ReadForm(r)
+	form, files, unreadable := reseller.ReadForm(r)
 	if unreadable != nil {
 		return d.refuse(c, unreadable.Text)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // draft is an order that was created and perhaps committed. Its order ID is
@@ -57,7 +58,7 @@ func (d *Dialect) newDraft(c *call) (*draft, string) {
 	if err != nil || !slices.Contains([]int{12, 24, 36, 48, 60}, months) || !sold {
 		return nil, "validity_period is not sold"
 	}
-	errs := make(sandboxca.FieldErrors)
+	errs := make(reseller.FieldErrors)
 	c.checkPeople(p, errs)
 	fields := c.quirks.Fields.withDefaults()
 	n := &sandboxca.Name{Name: strings.ToLower(c.get(fields.Domain)), Method: ways[c.get(fields.CheckWay)]}
@@ -67,7 +68,7 @@ func (d *Dialect) newDraft(c *call) (*draft, string) {
 	if n.Method == "" {
 		errs.Add(fields.CheckWay, fields.CheckWay+" is not a known method")
 	}
-	sandboxca.CheckName(fields.Domain, n, p, errs)
+	reseller.CheckName(fields.Domain, n, p, errs)
 	draft := &draft{Order: &sandboxca.Order{
 		Account: c.account, Dialect: Name, Kind: sandboxca.KindPlace, Product: p.Code, Years: months / 12, Cents: cents,
 		NeedsOV: p.ValidationType != sandboxca.DV, Params: json.RawMessage("{}"),
@@ -84,7 +85,7 @@ func (d *Dialect) newDraft(c *call) (*draft, string) {
 }
 
 // checkPeople applies the rules of auto_info.
-func (c *call) checkPeople(p sandboxca.Product, errs sandboxca.FieldErrors) {
+func (c *call) checkPeople(p sandboxca.Product, errs reseller.FieldErrors) {
 	var required []string
 	switch auto := c.get("auto_info"); {
 	case auto == "1" && p.ValidationType != sandboxca.DV:
@@ -105,7 +106,7 @@ func (c *call) checkPeople(p sandboxca.Product, errs sandboxca.FieldErrors) {
 }
 
 // takeCSR sets the CSR, or has one made if there is none: documented to be optional.
-func (draft *draft) takeCSR(text string, errs sandboxca.FieldErrors) {
+func (draft *draft) takeCSR(text string, errs reseller.FieldErrors) {
 	names := draft.Order.NameList()
 	if text == "" {
 		der, key, err := makeCSR(names)
@@ -152,7 +153,7 @@ func (draft *draft) identify(q Quirks, p sandboxca.Product) {
 
 // prove sets the proofs of control and the twin.
 func prove(o *sandboxca.Order, q Quirks, p sandboxca.Product) {
-	o.Proof = sandboxca.CSRHash(o.CSR, o.Unique, "")
+	o.Proof = reseller.CSRHash(o.CSR, o.Unique, "")
 	if q.RandomProof {
 		token := randomText(16)
 		o.Proof = sandboxca.Proof{FileName: "fileauth.txt", FileContent: token, DNSLabel: "_dnsauth", DNSTarget: token}
@@ -182,7 +183,7 @@ func (d *Dialect) CreateInConsole(token, product string, years int, names ...str
 	for _, name := range names {
 		draft.Order.Names = append(draft.Order.Names, &sandboxca.Name{Name: name, Method: sandboxca.MethodHTTP})
 	}
-	errs := make(sandboxca.FieldErrors)
+	errs := make(reseller.FieldErrors)
 	if draft.takeCSR("", errs); len(errs) > 0 {
 		return "", fmt.Errorf("making CSR: %s", errs)
 	}
@@ -298,7 +299,7 @@ var rules = sandboxca.Rules{NewID: newID, Repeat: sandboxca.RepeatIsFirst, Fresh
 
 // newID is the date and ten letters; what final order IDs look like is not documented.
 func newID(_ int64, now time.Time) string {
-	return now.In(sandboxca.ChinaTime).Format("060102") + sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz", 10)
+	return now.In(reseller.ChinaTime).Format("060102") + sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz", 10)
 }
 
 // commit makes an order of a draft, charges it, and has a first look at its names.

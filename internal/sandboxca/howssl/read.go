@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // mailNotice stands in place of proofs when mails are sent.
@@ -197,7 +198,7 @@ func (d *Dialect) certificate(c *call) sandboxca.Answer {
 				key = o.draft.Key
 			}
 			return d.success(map[string]any{
-				"cert_start_time": sandboxca.ChinaDate(made.NotBefore), "cert_end_time": sandboxca.ChinaDate(made.NotAfter),
+				"cert_start_time": reseller.ChinaDate(made.NotBefore), "cert_end_time": reseller.ChinaDate(made.NotAfter),
 				"paid": true, "ca_order_id": made.CAOrder,
 				"certificate": map[string]string{
 					"cert": sandboxca.CertificatePEM(made.Cert), "ca_cert": sandboxca.CertificatePEM(books.Above()...),

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // Hooks are the quirks of the CA itself.
@@ -40,7 +41,7 @@ func (q Quirks) refuse(o *sandboxca.Order) *sandboxca.Refusal {
 	}
 	csr, err := x509.ParseCertificateRequest(o.CSR)
 	if err != nil || len(csr.Subject.Country) == 0 {
-		return sandboxca.Refuse(sandboxca.RefusedByCA, "csr", "the subject of the csr has no country (C=)")
+		return sandboxca.Refuse(sandboxca.RefusedByCA, sandboxca.AboutCSR, "the subject of the csr has no country (C=)")
 	}
 	return nil
 }
@@ -62,8 +63,8 @@ func (q Quirks) order(o *sandboxca.Order) {
 	if q.NoTwin {
 		o.Twin = nil
 	}
-	if q.Trailer != "" && o.Proof == sandboxca.CSRHash(o.CSR, o.Unique, "") {
-		o.Proof = sandboxca.CSRHash(o.CSR, o.Unique, q.Trailer)
+	if q.Trailer != "" && o.Proof == reseller.CSRHash(o.CSR, o.Unique, "") {
+		o.Proof = reseller.CSRHash(o.CSR, o.Unique, q.Trailer)
 	}
 	if q.NumericIDs && !numeric(o.ID) {
 		// Few enough digits for a float64, and no leading zero.

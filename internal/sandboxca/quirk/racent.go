@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // object is a JSON object whose fields are left as they are until one is changed.
@@ -187,7 +188,7 @@ func (q Quirks) numbers(data object) {
 // shapeErrors gives errors by field one of the forms in which Racent was seen to send
 // them.
 func (q Quirks) shapeErrors(env object) {
-	var errs sandboxca.FieldErrors
+	var errs reseller.FieldErrors
 	if json.Unmarshal(env["errors"], &errs) != nil || errs == nil {
 		return
 	}

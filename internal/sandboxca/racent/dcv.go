@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // updateDCV changes the method of one name, or keeps it, and looks again at
 // once.
 func (d *Dialect) updateDCV(c *call) sandboxca.Answer {
 	name := strings.ToLower(c.get("domainName"))
-	ref := d.changeDCV(c, func(o *sandboxca.Order, errs sandboxca.FieldErrors) {
+	ref := d.changeDCV(c, func(o *sandboxca.Order, errs reseller.FieldErrors) {
 		if name == "" && len(o.Names) == 1 {
 			name = o.Names[0].Name
 		}
@@ -31,7 +32,7 @@ func (d *Dialect) updateDCV(c *call) sandboxca.Answer {
 // batchUpdateDCV changes many names. It is asynchronous at the seller: the next
 // look happens when one is due, not within the call.
 func (d *Dialect) batchUpdateDCV(c *call) sandboxca.Answer {
-	ref := d.changeDCV(c, func(o *sandboxca.Order, errs sandboxca.FieldErrors) {
+	ref := d.changeDCV(c, func(o *sandboxca.Order, errs reseller.FieldErrors) {
 		uniform, list := c.get("dcvMethod"), c.get("domainInfo")
 		switch {
 		case list != "": // wins over the uniform method here, unlike in place
@@ -61,7 +62,7 @@ func (d *Dialect) batchUpdateDCV(c *call) sandboxca.Answer {
 
 // changeDCV applies a change to a copy of a pending order's names, and keeps it
 // only if nothing was wrong with it.
-func (d *Dialect) changeDCV(c *call, change func(*sandboxca.Order, sandboxca.FieldErrors)) *sandboxca.Answer {
+func (d *Dialect) changeDCV(c *call, change func(*sandboxca.Order, reseller.FieldErrors)) *sandboxca.Answer {
 	fail := func(a sandboxca.Answer) *sandboxca.Answer { return &a }
 	trial, ref := d.order(c, "certId")
 	switch {
@@ -76,7 +77,7 @@ func (d *Dialect) changeDCV(c *call, change func(*sandboxca.Order, sandboxca.Fie
 	if !submitted {
 		return fail(d.refuse(sandboxca.Refuse(sandboxca.Busy, "certId", "the CA does not have the order yet")))
 	}
-	errs := make(sandboxca.FieldErrors)
+	errs := make(reseller.FieldErrors)
 	change(trial, errs)
 	if len(errs) > 0 {
 		return fail(d.invalid(errs))
@@ -98,7 +99,7 @@ func (d *Dialect) changeDCV(c *call, change func(*sandboxca.Order, sandboxca.Fie
 }
 
 // changeMethod changes one name of an order.
-func changeMethod(o *sandboxca.Order, path, name, word, email string, errs sandboxca.FieldErrors) {
+func changeMethod(o *sandboxca.Order, path, name, word, email string, errs reseller.FieldErrors) {
 	n := o.Name(name)
 	m := methods[word]
 	switch {
@@ -110,7 +111,7 @@ func changeMethod(o *sandboxca.Order, path, name, word, email string, errs sandb
 		errs.Add(path+"dcvMethod", "dcvMethod is not a known method")
 	default:
 		changed := sandboxca.Name{Name: name, Method: m, Email: email}
-		sandboxca.CheckMethod(path, &changed, errs)
+		reseller.CheckMethod(path, &changed, errs)
 		o.SetMethod(n, m, email)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // bonusDays is what a customer of another seller gets on top of the term.
@@ -20,7 +21,7 @@ func (d *Dialect) newOrder(c *call, code string) (*sandboxca.Order, *sandboxca.A
 	if !ok {
 		return fail(d.refuse(sandboxca.Refuse(sandboxca.BadProduct, "productCode", "the product does not exist")))
 	}
-	errs := make(sandboxca.FieldErrors)
+	errs := make(reseller.FieldErrors)
 	years, err := strconv.Atoi(c.get("years"))
 	if err != nil || years < 1 || years > p.Term() {
 		errs.Add("years", "years must be a number from 1 to "+strconv.Itoa(p.Term()))
@@ -57,7 +58,7 @@ func (d *Dialect) newOrder(c *call, code string) (*sandboxca.Order, *sandboxca.A
 // takeCSR sets what follows from the CSR and the names.
 func takeCSR(o *sandboxca.Order, csr *x509.CertificateRequest, p sandboxca.Product) {
 	o.CSR = csr.Raw
-	o.Proof = sandboxca.CSRHash(csr.Raw, o.Unique, "")
+	o.Proof = reseller.CSRHash(csr.Raw, o.Unique, "")
 	o.AddTwin(p)
 }
 
@@ -120,7 +121,7 @@ func (d *Dialect) reissue(c *call) sandboxca.Answer {
 	if old.Twin != nil {
 		o.Twin = &sandboxca.Name{Name: old.Twin.Name, Method: old.Twin.Method}
 	}
-	o.Proof = sandboxca.CSRHash(o.CSR, unique, "")
+	o.Proof = reseller.CSRHash(o.CSR, unique, "")
 	return d.create(c, o)
 }
 
@@ -135,7 +136,7 @@ func (d *Dialect) replace(c *call) sandboxca.Answer {
 	if !ok {
 		return d.refuse(sandboxca.Refuse(sandboxca.BadProduct, "certId", "the product is no longer there"))
 	}
-	errs := make(sandboxca.FieldErrors)
+	errs := make(reseller.FieldErrors)
 	params := replaceParams(c.get("params"), p, errs)
 	if params.csr != nil {
 		was, err := x509.ParseCertificateRequest(old.CSR)
@@ -158,13 +159,16 @@ var rules = sandboxca.Rules{NewID: newID, Repeat: sandboxca.RepeatIsFirst, Fresh
 
 // newID is a certId: the date and ten letters.
 func newID(_ int64, now time.Time) string {
-	return now.In(sandboxca.ChinaTime).Format("060102") + sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz", 10)
+	return now.In(reseller.ChinaTime).Format("060102") + sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz", 10)
 }
 
 // create hands an order to the core and has its first look at the names. A look
 // that fails is no failure of the order.
 func (d *Dialect) create(c *call, o *sandboxca.Order) sandboxca.Answer {
 	id, ref := d.ca.Create(o, rules)
+	if ref != nil && ref.Field == sandboxca.AboutOrder && o.Kind == sandboxca.KindRenew {
+		ref.Field = "renewId" // of the call
+	}
 	if ref != nil {
 		return d.refuse(ref)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // parameters is the content of the params field, checked.
@@ -57,7 +58,7 @@ func methodWord(m sandboxca.Method) string {
 }
 
 // orderParams reads the params of a new order.
-func orderParams(text string, p sandboxca.Product, errs sandboxca.FieldErrors) parameters {
+func orderParams(text string, p sandboxca.Product, errs reseller.FieldErrors) parameters {
 	fields := readObject("params", []byte(text), errs)
 	refuseUnknown("", fields, errs, "csr", "privateKey", "server", "uniqueValue", "domainInfo", "dcvMethod",
 		"Administrator", "finance", "tech", "organizationInfo", "originalfromOthers")
@@ -90,7 +91,7 @@ func orderParams(text string, p sandboxca.Product, errs sandboxca.FieldErrors) p
 }
 
 // replaceParams reads the params of a replacement, which keeps the contacts.
-func replaceParams(text string, p sandboxca.Product, errs sandboxca.FieldErrors) parameters {
+func replaceParams(text string, p sandboxca.Product, errs reseller.FieldErrors) parameters {
 	fields := readObject("params", []byte(text), errs)
 	refuseUnknown("", fields, errs, "csr", "uniqueValue", "domainInfo", "organizationInfo")
 	checkOrganization(fields["organizationInfo"], false, errs)
@@ -100,7 +101,7 @@ func replaceParams(text string, p sandboxca.Product, errs sandboxca.FieldErrors)
 }
 
 // certParams reads what shapes the certificate: names and CSR.
-func certParams(fields map[string]json.RawMessage, p sandboxca.Product, errs sandboxca.FieldErrors) parameters {
+func certParams(fields map[string]json.RawMessage, p sandboxca.Product, errs reseller.FieldErrors) parameters {
 	var params parameters
 	params.unique = readString("uniqueValue", fields, errs)
 	if _, sent := fields["uniqueValue"]; sent && !uniqueValue.MatchString(params.unique) {
@@ -139,7 +140,7 @@ func nameList(names []*sandboxca.Name) []string {
 }
 
 // readDomains reads a domainInfo array and holds it against the product.
-func readDomains(raw json.RawMessage, outer string, p sandboxca.Product, errs sandboxca.FieldErrors) []*sandboxca.Name {
+func readDomains(raw json.RawMessage, outer string, p sandboxca.Product, errs reseller.FieldErrors) []*sandboxca.Name {
 	if len(raw) == 0 {
 		errs.Add("domainInfo", "domainInfo is required")
 		return nil
@@ -173,7 +174,7 @@ func readDomains(raw json.RawMessage, outer string, p sandboxca.Product, errs sa
 			errs.Add(path+"dcvMethod", "dcvMethod is not a known method")
 		}
 		seen[n.Name] = true
-		sandboxca.CheckName(path, n, p, errs)
+		reseller.CheckName(path, n, p, errs)
 		names = append(names, n)
 	}
 	if n := len(list); n < 1 || n > p.Domains() {
@@ -182,7 +183,7 @@ func readDomains(raw json.RawMessage, outer string, p sandboxca.Product, errs sa
 	return names
 }
 
-func checkContact(role string, raw json.RawMessage, required bool, errs sandboxca.FieldErrors) {
+func checkContact(role string, raw json.RawMessage, required bool, errs reseller.FieldErrors) {
 	if len(raw) == 0 {
 		if required {
 			errs.Add(role, role+" is required")
@@ -207,7 +208,7 @@ func checkContact(role string, raw json.RawMessage, required bool, errs sandboxc
 	}
 }
 
-func checkOrganization(raw json.RawMessage, required bool, errs sandboxca.FieldErrors) {
+func checkOrganization(raw json.RawMessage, required bool, errs reseller.FieldErrors) {
 	fields := make(map[string]json.RawMessage)
 	if len(raw) > 0 {
 		fields = readObject("organizationInfo", raw, errs)
@@ -234,7 +235,7 @@ func checkOrganization(raw json.RawMessage, required bool, errs sandboxca.FieldE
 	}
 }
 
-func readObject(path string, raw []byte, errs sandboxca.FieldErrors) map[string]json.RawMessage {
+func readObject(path string, raw []byte, errs reseller.FieldErrors) map[string]json.RawMessage {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil || fields == nil {
 		errs.Add(path, path+" must be a JSON object")
@@ -244,7 +245,7 @@ func readObject(path string, raw []byte, errs sandboxca.FieldErrors) map[string]
 }
 
 // readString reads a string field, "" if it is absent. Other types are errors.
-func readString(field string, fields map[string]json.RawMessage, errs sandboxca.FieldErrors) string {
+func readString(field string, fields map[string]json.RawMessage, errs reseller.FieldErrors) string {
 	raw, sent := fields[field]
 	if !sent {
 		return ""
@@ -257,7 +258,7 @@ func readString(field string, fields map[string]json.RawMessage, errs sandboxca.
 	return strings.TrimSpace(*s)
 }
 
-func refuseUnknown(prefix string, fields map[string]json.RawMessage, errs sandboxca.FieldErrors, known ...string) {
+func refuseUnknown(prefix string, fields map[string]json.RawMessage, errs reseller.FieldErrors, known ...string) {
 	for field := range fields {
 		if !slices.Contains(known, field) {
 			errs.Add(prefix+field, prefix+field+" is not a known field")

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // Name is the dialect's name among the CA's orders.
@@ -21,7 +22,7 @@ type Dialect struct{ ca *sandboxca.CA }
 
 // New makes the dialect on a CA.
 func New(ca *sandboxca.CA) *Dialect {
-	ca.KnowAs(Name, sandboxca.Sectigo...)
+	ca.KnowAs(Name, reseller.Identities...)
 	return &Dialect{ca: ca}
 }
 
@@ -129,7 +130,7 @@ func (d *Dialect) Serve(endpoint string, r *http.Request) sandboxca.Answer {
 	}
 	c := &call{r: r}
 	var unreadable *sandboxca.Refusal
-	if c.form, c.files, unreadable = sandboxca.ReadForm(r); unreadable != nil {
+	if c.form, c.files, unreadable = reseller.ReadForm(r); unreadable != nil {
 		return d.refuse(unreadable)
 	}
 	acc := d.ca.Authenticate(r, c.get("api_token"))
@@ -144,8 +145,8 @@ func (d *Dialect) Serve(endpoint string, r *http.Request) sandboxca.Answer {
 }
 
 // checkForm refuses unknown, repeated and missing fields.
-func (c *call) checkForm(ep endpointSpec) sandboxca.FieldErrors {
-	errs := make(sandboxca.FieldErrors)
+func (c *call) checkForm(ep endpointSpec) reseller.FieldErrors {
+	errs := make(reseller.FieldErrors)
 	for field, values := range c.form {
 		switch {
 		case field == "api_token", slices.Contains(ep.required, field), slices.Contains(ep.optional, field):
@@ -173,7 +174,7 @@ func (c *call) checkForm(ep endpointSpec) sandboxca.FieldErrors {
 }
 
 // invalid answers that the parameters are wrong.
-func (d *Dialect) invalid(errs sandboxca.FieldErrors) sandboxca.Answer {
+func (d *Dialect) invalid(errs reseller.FieldErrors) sandboxca.Answer {
 	return d.Failure(codeBadParams, errs)
 }
 
@@ -189,7 +190,14 @@ func (d *Dialect) refuse(ref *sandboxca.Refusal) sandboxca.Answer {
 		sandboxca.Busy:             codeRefused,
 		sandboxca.Internal:         codeUnexpected,
 	}
-	errs := sandboxca.FieldErrors{ref.Field: {ref.Text}}
+	field := ref.Field
+	switch field {
+	case sandboxca.AboutOrder:
+		field = "certId"
+	case sandboxca.AboutReference:
+		field = "refId"
+	}
+	errs := reseller.FieldErrors{field: {ref.Text}}
 	return d.Failure(codes[ref.Reason], errs)
 }
 

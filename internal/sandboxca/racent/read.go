@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
 // brands are the vendor values productList knows, spelt as the service
@@ -30,7 +31,7 @@ func (d *Dialect) collect(c *call) sandboxca.Answer {
 // collectData is the state of an order. The lock is held.
 func collectData(books sandboxca.Books, o *sandboxca.Order) map[string]any {
 	data := orderData(books, o)
-	data["beginDate"], data["endDate"], data["dueDate"] = sandboxca.ChinaDate(o.NotBefore), sandboxca.ChinaDate(o.NotAfter), sandboxca.ChinaDate(o.TermEnd)
+	data["beginDate"], data["endDate"], data["dueDate"] = reseller.ChinaDate(o.NotBefore), reseller.ChinaDate(o.NotAfter), reseller.ChinaDate(o.TermEnd)
 	data["certificate"], data["caCertificate"] = "", ""
 	if o.Cert != nil {
 		data["certificate"] = sandboxca.CertificatePEM(o.Cert)
@@ -169,8 +170,8 @@ func (d *Dialect) list(c *call) sandboxca.Answer {
 		item := map[string]any{
 			"certId": o.ID, "orderNum": o.Number, "commonName": o.Names[0].Name, "domains": o.NameList(),
 			"status": o.Status, "productCode": o.Product, "period": strconv.Itoa(o.Years) + "year",
-			"beginDate": sandboxca.ChinaDate(o.NotBefore), "endDate": sandboxca.ChinaDate(o.TermEnd),
-			"amount": sandboxca.Money(o.Cents), "created": sandboxca.ChinaDate(o.Created),
+			"beginDate": reseller.ChinaDate(o.NotBefore), "endDate": reseller.ChinaDate(o.TermEnd),
+			"amount": sandboxca.Money(o.Cents), "created": reseller.ChinaDate(o.Created),
 		}
 		if p, ok := books.Product(o.Product); ok {
 			item["productName"], item["brand"] = p.Name, p.Vendor

@@ -1,17 +1,11 @@
-package sandboxca
+package reseller
 
 import (
-	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
-
-// Mailboxes are where validation mails may go (CA/Browser Forum, Baseline
-// Requirements 3.2.2.4.4).
-var Mailboxes = strings.Fields("admin administrator postmaster webmaster hostmaster")
-
-var dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // FieldErrors are messages by field.
 type FieldErrors map[string][]string
@@ -38,10 +32,10 @@ func (e FieldErrors) String() string { return strings.Join(e.List(), "; ") }
 
 // CheckName checks one name against its method and the product. What is wrong is
 // added under path and the field's name.
-func CheckName(path string, n *Name, p Product, errs FieldErrors) {
+func CheckName(path string, n *sandboxca.Name, p sandboxca.Product, errs FieldErrors) {
 	field := path + ".domainName"
 	base, wildcard := strings.CutPrefix(n.Name, "*.")
-	switch ip := isIP(n.Name); {
+	switch ip := sandboxca.IsIP(n.Name); {
 	case ip && !p.IP:
 		errs.Add(field, "The product does not support ip type("+n.Name+")")
 	case ip:
@@ -49,7 +43,7 @@ func CheckName(path string, n *Name, p Product, errs FieldErrors) {
 		errs.Add(field, "The product does not support wildcard type("+n.Name+")")
 	case !wildcard && !p.Standard:
 		errs.Add(field, "The product does not support normal type("+n.Name+")")
-	case !ValidDomain(base):
+	case !sandboxca.ValidDomain(base):
 		errs.Add(field, "domainName is not a valid name ("+n.Name+")")
 	}
 	CheckMethod(path, n, errs)
@@ -57,30 +51,18 @@ func CheckName(path string, n *Name, p Product, errs FieldErrors) {
 
 // CheckMethod applies the rules of the CA/Browser Forum on which name can be proven
 // how.
-func CheckMethod(path string, n *Name, errs FieldErrors) {
+func CheckMethod(path string, n *sandboxca.Name, errs FieldErrors) {
 	base, wildcard := strings.CutPrefix(n.Name, "*.")
-	byFile := n.Method == MethodHTTP || n.Method == MethodHTTPS
+	byFile := n.Method == sandboxca.MethodHTTP || n.Method == sandboxca.MethodHTTPS
 	switch {
 	case wildcard && byFile:
 		errs.Add(path+"dcvMethod", "a wildcard name cannot be validated by file ("+n.Name+")")
-	case isIP(n.Name) && !byFile:
+	case sandboxca.IsIP(n.Name) && !byFile:
 		errs.Add(path+"dcvMethod", "an IP address can only be validated by file ("+n.Name+")")
-	case n.Method == MethodEmail:
+	case n.Method == sandboxca.MethodEmail:
 		box, domain, _ := strings.Cut(n.Email, "@")
-		if !slices.Contains(Mailboxes, box) || (domain != base && !strings.HasSuffix(base, "."+domain)) {
+		if !slices.Contains(sandboxca.Mailboxes, box) || (domain != base && !strings.HasSuffix(base, "."+domain)) {
 			errs.Add(path+"dcvEmail", "dcvEmail is required and must be an approved mailbox of the domain")
 		}
 	}
-}
-
-// ValidDomain reports whether a name can be that of a host in the public DNS.
-func ValidDomain(name string) bool {
-	labels := strings.Split(name, ".")
-	return len(name) <= 253 && len(labels) >= 2 &&
-		!slices.ContainsFunc(labels, func(l string) bool { return !dnsLabel.MatchString(l) })
-}
-
-func isIP(name string) bool {
-	_, err := netip.ParseAddr(name)
-	return err == nil
 }
