@@ -283,6 +283,18 @@ func FuzzJournal(f *testing.F) {
 	})
 }
 
+func BenchmarkOrder(b *testing.B) {
+	s := openShop(b, b.TempDir())
+	if err := s.SetBalance("t", 1<<60); err != nil {
+		b.Fatal(err)
+	}
+	n := 0
+	for b.Loop() {
+		n++
+		s.buy(fmt.Sprint("order", n))
+	}
+}
+
 func BenchmarkLoad100000Orders(b *testing.B) {
 	dir := b.TempDir()
 	s := openShop(b, dir)
