@@ -96,6 +96,7 @@ type route struct {
 var routes = []route{
 	{"list", http.MethodGet, "order/certificate", (*Dialect).list},
 	{"alternate", http.MethodGet, "order/alternate/*", (*Dialect).alternate},
+	{"status-changes", http.MethodGet, "order/certificate/status-changes", (*Dialect).changes},
 	{"order", http.MethodPost, "order/certificate/*", (*Dialect).order},
 	{"info", http.MethodGet, "order/certificate/*", (*Dialect).info},
 	{"validation", http.MethodGet, "order/certificate/*/validation", (*Dialect).validation},

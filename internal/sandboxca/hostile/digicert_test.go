@@ -312,3 +312,29 @@ func TestDigiCertFaultsHaveItsNames(t *testing.T) {
 		t.Errorf("calls: %d, %d, %d", b.Calls("order"), b.Calls("info"), b.Calls("validation"))
 	}
 }
+
+func TestDigiCertStatusChanges(t *testing.T) {
+	b := newBench(t, nil)
+	changes := func(minutes string) digicertReply {
+		t.Helper()
+		return b.ask("GET", "order/certificate/status-changes?minutes="+minutes, "")
+	}
+	for _, minutes := range []string{"", "0", "10081", "x"} {
+		b.expectStatus(changes(minutes), 400, "time_frame_too_long")
+	}
+	if r := b.expectStatus(changes("60"), 200, ""); r.raw != "{}" {
+		t.Errorf("answer %s", r.raw)
+	}
+	id := b.ordered("example.com")
+	if r := changes("60"); !strings.Contains(r.raw, `"order_id":`+id) || !strings.Contains(r.raw, `"status":"pending"`) {
+		t.Errorf("answer %s", r.raw)
+	}
+	b.clock.add(2 * time.Hour)
+	if r := changes("60"); r.raw != "{}" {
+		t.Errorf("answer %s", r.raw)
+	}
+	b.expectStatus(b.proven(id, "example.com"), 200, "")
+	if r := changes("60"); !strings.Contains(r.raw, `"status":"issued"`) {
+		t.Errorf("answer %s", r.raw)
+	}
+}

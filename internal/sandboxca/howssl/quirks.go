@@ -67,6 +67,9 @@ type Quirks struct {
 	// RefuseDraftInfo refuses getOrderInfo for orders that are not committed.
 	RefuseDraftInfo bool
 
+	// NamelessDrafts tells no names of orders that are not committed.
+	NamelessDrafts bool
+
 	// EscapedContent escapes the line ends of validation files twice.
 	EscapedContent bool
 

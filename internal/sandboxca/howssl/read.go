@@ -103,7 +103,7 @@ func (d *Dialect) orderInfo(c *call) sandboxca.Answer {
 		case quirks.StatusAsText:
 			status = strconv.Itoa(code)
 		}
-		validity, err := json.Marshal(validityStatus(o))
+		validity, err := json.Marshal(validityStatus(o, quirks))
 		if err != nil {
 			return d.refuse(c, err.Error())
 		}
@@ -120,12 +120,16 @@ func (d *Dialect) orderInfo(c *call) sandboxca.Answer {
 }
 
 // validityStatus is display text, and a number for each name.
-func validityStatus(o fullOrder) []map[string]any {
+func validityStatus(o fullOrder, quirks Quirks) []map[string]any {
 	list := []map[string]any{}
-	if len(o.chain) == 0 {
+	of := o.draft.Order
+	switch {
+	case len(o.chain) > 0:
+		of = o.head()
+	case quirks.NamelessDrafts:
 		return list
 	}
-	for _, n := range o.head().Names {
+	for _, n := range of.Names {
 		status := 2
 		if n.Verified {
 			status = 1

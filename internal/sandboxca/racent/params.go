@@ -35,7 +35,10 @@ var (
 	organizationFields = strings.Fields(`organizationName organizationAddress organizationCity
 		organizationCountry organizationPostCode organizationMobile`)
 
-	organizationExtras = strings.Fields("organizationState organizationDuns organizationDivision")
+	organizationExtras = strings.Fields("organizationState organizationDuns organizationDivision organizationRegNumber idType")
+
+	// Kinds of papers that CFCA identifies people and organizations by.
+	personPapers, organizationPapers = []string{"SFZ", "HZ"}, []string{"TYDMZ", "OTHERS"}
 
 	uniqueValue = regexp.MustCompile(`^[a-zA-Z0-9]{1,20}$`)
 	countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
@@ -191,7 +194,8 @@ func checkContact(role string, raw json.RawMessage, required bool, errs reseller
 		return
 	}
 	fields := readObject(role, raw, errs)
-	refuseUnknown(role+".", fields, errs, append([]string{"organization"}, contactFields...)...)
+	refuseUnknown(role+".", fields, errs, append([]string{"organization", "idType", "idNumber"}, contactFields...)...)
+	checkPaper(role, fields, "idNumber", personPapers, errs)
 	for _, field := range contactFields {
 		path := role + "." + field
 		value := readString(field, fields, errs)
@@ -220,6 +224,7 @@ func checkOrganization(raw json.RawMessage, required bool, errs reseller.FieldEr
 		return
 	}
 	refuseUnknown("organizationInfo.", fields, errs, append(organizationExtras, organizationFields...)...)
+	checkPaper("organizationInfo", fields, "organizationRegNumber", organizationPapers, errs)
 	for _, field := range organizationFields {
 		if readString(field, fields, errs) == "" {
 			errs.Add("organizationInfo."+field, field+" is required")
@@ -232,6 +237,18 @@ func checkOrganization(raw json.RawMessage, required bool, errs reseller.FieldEr
 	}
 	if country := readString("organizationCountry", fields, errs); country != "" && !countryCode.MatchString(country) {
 		errs.Add("organizationInfo.organizationCountry", "organizationCountry must be a two-letter code")
+	}
+}
+
+// checkPaper checks the kind of a paper and that its number is there, if there is a kind.
+func checkPaper(path string, fields map[string]json.RawMessage, number string, kinds []string, errs reseller.FieldErrors) {
+	kind := readString("idType", fields, errs)
+	switch {
+	case kind == "":
+	case !slices.Contains(kinds, kind):
+		errs.Add(path+".idType", "idType is not one of the known kinds")
+	case readString(number, fields, errs) == "":
+		errs.Add(path+"."+number, number+" is required")
 	}
 }
 

@@ -66,6 +66,7 @@ var endpoints = map[string]endpointSpec{
 	"place": {
 		required: []string{"productCode", "years", "params"},
 		optional: []string{"refId"},
+		files:    []string{"verificationPic"},
 		call:     (*Dialect).place,
 	},
 	"renew": {
