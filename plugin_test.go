@@ -515,14 +515,8 @@ func layerOf(pkg string) string {
 }
 
 func TestDependenciesPointOneWay(t *testing.T) {
-	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	checked := make(map[string]bool)
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")) {
 		words := strings.Fields(line)
 		layer := layerOf(words[0])
 		allowed, bounded := mayImport[layer]
@@ -538,4 +532,63 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			t.Errorf("there is no package in %s", layer)
 		}
 	}
+}
+
+// The sandbox CA is in layers: a core that knows no seller, the sellers' dialects on
+// it, what goes wrong on purpose, and all of it together.
+const sandboxPath = modulePath + "/internal/sandboxca"
+
+// sandboxLayers says which packages of the sandbox each of them may import.
+var sandboxLayers = map[string][]string{
+	"":          {},
+	"/reseller": {""},
+	"/racent":   {"", "/reseller"},
+	"/digicert": {""},
+	"/howssl":   {"", "/reseller"},
+	"/fault":    {""},
+	"/resolver": {""},
+	"/quirk":    {"", "/reseller", "/racent", "/digicert", "/howssl", "/fault"},
+	"/hostile":  {"", "/racent", "/digicert", "/howssl", "/fault", "/quirk"},
+	"/control":  {"/fault", "/hostile"},
+}
+
+func TestSandboxIsInLayers(t *testing.T) {
+	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./internal/sandboxca/...")) {
+		words := strings.Fields(line)
+		allowed, known := sandboxLayers[strings.TrimPrefix(words[0], sandboxPath)]
+		if !known {
+			t.Errorf("%s has no layer", words[0])
+		}
+		for _, imported := range words[1:] {
+			if part, ours := strings.CutPrefix(imported, sandboxPath); ours && !slices.Contains(allowed, part) {
+				t.Errorf("%s must not import %s", words[0], imported)
+			}
+		}
+	}
+}
+
+// TestPluginLinksACalmSandbox looks at everything that a Caddy with this plugin links:
+// nothing in it can make a sandbox fail on purpose.
+func TestPluginLinksACalmSandbox(t *testing.T) {
+	var linked []string
+	for pkg := range strings.Lines(goList(t, "-deps", ".")) {
+		if part, ours := strings.CutPrefix(strings.TrimSpace(pkg), sandboxPath); ours {
+			linked = append(linked, part)
+		}
+	}
+	slices.Sort(linked)
+	if want := []string{"", "/racent", "/reseller", "/resolver"}; !slices.Equal(linked, want) {
+		t.Errorf("the plugin links %q of the sandbox, want %q", linked, want)
+	}
+}
+
+func goList(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }

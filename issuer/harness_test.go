@@ -27,7 +27,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -56,8 +56,7 @@ func newWorld(tb testing.TB, change func(*sandboxca.Config)) *world {
 	tb.Cleanup(cancel)
 	w := &world{tb: tb, ctx: ctx, storage: newMemStorage(), web: &web{files: make(map[string]string)}, logs: logs, logger: zap.New(core)}
 	cfg := sandboxca.Config{
-		Accounts:  []sandboxca.Account{{Token: testToken, Balance: 1_000_000}},
-		Transport: w.web,
+		Core: sandboxca.Core{Accounts: []sandboxca.Account{{Token: testToken, Balance: 1_000_000}}, Transport: w.web},
 		// A second order with the same reference must show up as a charge.
 		Quirks: sandboxca.Quirks{LooseRefID: true},
 	}

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
@@ -40,7 +40,7 @@ func newSite(t *testing.T, change func(*sandboxca.Config)) *installation {
 	}
 	s.port = ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
-	cfg := sandboxca.Config{Accounts: []sandboxca.Account{{Token: testToken, Balance: 100_000}}, HTTPPort: s.port}
+	cfg := sandboxca.Config{Core: sandboxca.Core{Accounts: []sandboxca.Account{{Token: testToken, Balance: 100_000}}, HTTPPort: s.port}}
 	change(&cfg)
 	if s.ca, err = sandboxca.New(cfg); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -21,8 +22,8 @@ type Account struct {
 	// wins over it.
 	Balance int64
 
-	// Organizations are the IDs of the validated organizations that orders of
-	// DigiCert's dialect may name.
+	// Organizations are the IDs of the validated organizations that orders may
+	// name.
 	Organizations []int64
 
 	// AllowedIPs lists the addresses or prefixes (CIDR) the token may be used
@@ -46,23 +47,42 @@ type Charge struct {
 func (c *CA) Balance(token string) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.st.Balances[Account{Token: token}.key()]
+	return c.st.balances[Account{Token: token}.Key()]
 }
 
 // SetBalance changes the money left in an account. It is no charge.
 func (c *CA) SetBalance(token string, cents int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := Account{Token: token}.key()
-	if _, known := c.st.Balances[key]; !known {
+	key := Account{Token: token}.Key()
+	if _, known := c.st.balances[key]; !known {
 		return errors.New("no such account")
 	}
-	c.st.Balances[key] = cents
-	return c.save()
+	c.st.balances[key] = cents
+	return c.saved(change{Balances: map[string]int64{key: cents}}).Err()
 }
 
-// key names the account in the state file, which must not hold the token.
-func (a Account) key() string {
+// openAccounts gives new accounts their opening balance. The lock is held, or not
+// needed yet.
+func (c *CA) openAccounts(accounts []Account) error {
+	opened := make(map[string]int64)
+	for _, acc := range accounts {
+		if _, known := c.st.balances[acc.Key()]; !known {
+			opened[acc.Key()] = acc.Balance
+		}
+	}
+	if len(opened) == 0 {
+		return nil
+	}
+	maps.Copy(c.st.balances, opened)
+	if err := c.journal.write(change{Balances: opened}, &c.st); err != nil {
+		return fmt.Errorf("storing accounts: %w", err)
+	}
+	return nil
+}
+
+// Key names the account in orders and on disk, where the token must not be.
+func (a Account) Key() string {
 	sum := sha256.Sum256([]byte(a.Token))
 	return hex.EncodeToString(sum[:8])
 }
@@ -89,8 +109,8 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.ParsePrefix(s)
 }
 
-// authenticate finds the account of a token, nil if the caller may not use it.
-func (c *CA) authenticate(r *http.Request, token string) *Account {
+// Authenticate finds the account of a token, nil if the caller may not use it.
+func (c *CA) Authenticate(r *http.Request, token string) *Account {
 	c.mu.Lock()
 	accounts := c.cfg.Accounts
 	c.mu.Unlock()

@@ -3,11 +3,8 @@ package sandboxca
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/md5"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -24,10 +21,10 @@ const (
 	maxCommonNameLen = 64
 )
 
-// parseCSR reads a CSR in PEM and checks everything that does not depend on the
+// ParseCSR reads a CSR in PEM and checks everything that does not depend on the
 // order: encoding, signature, key, and that there is a common name.
-func parseCSR(text string) (*x509.CertificateRequest, error) {
-	csr, err := parseBareCSR(text)
+func ParseCSR(text string) (*x509.CertificateRequest, error) {
+	csr, err := ParseBareCSR(text)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +37,8 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// parseBareCSR is parseCSR for sellers that take no name from the CSR.
-func parseBareCSR(text string) (*x509.CertificateRequest, error) {
+// ParseBareCSR is ParseCSR for sellers that take no name from the CSR.
+func ParseBareCSR(text string) (*x509.CertificateRequest, error) {
 	block, rest := pem.Decode([]byte(text))
 	switch {
 	case block == nil:
@@ -75,8 +72,8 @@ func parseBareCSR(text string) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// checkCSRNames checks a CSR against the names ordered with it.
-func checkCSRNames(csr *x509.CertificateRequest, names []string) error {
+// CheckCSRNames checks a CSR against the names ordered with it.
+func CheckCSRNames(csr *x509.CertificateRequest, names []string) error {
 	if cn := strings.ToLower(csr.Subject.CommonName); cn != names[0] && !sameIP(cn, names[0]) {
 		return fmt.Errorf("the common name of the csr (%s) is not the first domain (%s)", cn, names[0])
 	}
@@ -95,30 +92,4 @@ func checkCSRNames(csr *x509.CertificateRequest, names []string) error {
 func sameIP(a, b string) bool {
 	ip := net.ParseIP(a)
 	return ip != nil && ip.Equal(net.ParseIP(b))
-}
-
-// csrHash computes Sectigo's CSR-hash validation values: functions of the DER
-// encoding and the unique value
-// (https://docs.sectigo.com/sps/domain-control-validation/request-token).
-func csrHash(der []byte, unique, trailer string) challenge {
-	if trailer == "" {
-		trailer = "sectigo.com"
-	}
-	name := md5.Sum(der)
-	sum := sha256.Sum256(der)
-	digest := hex.EncodeToString(sum[:])
-
-	lines := []string{digest, trailer}
-	labels := []string{digest[:32], digest[32:]}
-	if unique != "" {
-		lines = append(lines, unique)
-		labels = append(labels, unique)
-	}
-	labels = append(labels, trailer)
-	return challenge{
-		FileName:    strings.ToUpper(hex.EncodeToString(name[:])) + ".txt",
-		FileContent: strings.Join(lines, "\n"),
-		DNSLabel:    "_" + hex.EncodeToString(name[:]),
-		DNSTarget:   strings.Join(labels, "."),
-	}
 }

@@ -1,13 +1,16 @@
 package sandboxca
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"net"
 	"strings"
 	"testing"
 )
@@ -22,42 +25,6 @@ ADBGAiEA3Or4zvdA5o8WN6zxaMaDUeUu/P8D9SDBY4/tqLYi6mcCIQCzCqdCW4dN
 RLWDMx5bpKjCupOIO32N0uwL+PiZ6Zm8Sg==
 -----END CERTIFICATE REQUEST-----
 `
-
-func TestCSRHashGolden(t *testing.T) {
-	csr, err := parseCSR(exampleCSR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const sum = "d73f0e02451bbf32a61a1ac89a8eba6c4ae1ed2b71bf65316411ed284de108d2"
-	tests := []struct {
-		unique, trailer string
-		want            challenge
-	}{
-		{"", "", challenge{
-			FileName:    "07182696BBD74EE89627E3B4D943258A.txt",
-			FileContent: sum + "\nsectigo.com",
-			DNSLabel:    "_07182696bbd74ee89627e3b4d943258a",
-			DNSTarget:   "d73f0e02451bbf32a61a1ac89a8eba6c.4ae1ed2b71bf65316411ed284de108d2.sectigo.com",
-		}},
-		{"cn20250101a", "", challenge{
-			FileName:    "07182696BBD74EE89627E3B4D943258A.txt",
-			FileContent: sum + "\nsectigo.com\ncn20250101a",
-			DNSLabel:    "_07182696bbd74ee89627e3b4d943258a",
-			DNSTarget:   "d73f0e02451bbf32a61a1ac89a8eba6c.4ae1ed2b71bf65316411ed284de108d2.cn20250101a.sectigo.com",
-		}},
-		{"", "comodoca.com", challenge{
-			FileName:    "07182696BBD74EE89627E3B4D943258A.txt",
-			FileContent: sum + "\ncomodoca.com",
-			DNSLabel:    "_07182696bbd74ee89627e3b4d943258a",
-			DNSTarget:   "d73f0e02451bbf32a61a1ac89a8eba6c.4ae1ed2b71bf65316411ed284de108d2.comodoca.com",
-		}},
-	}
-	for _, tt := range tests {
-		if got := csrHash(csr.Raw, tt.unique, tt.trailer); got != tt.want {
-			t.Errorf("csrHash(%q, %q) = %+v, want %+v", tt.unique, tt.trailer, got, tt.want)
-		}
-	}
-}
 
 func TestParseCSRRefuses(t *testing.T) {
 	smallRSA, err := rsa.GenerateKey(rand.Reader, 1024)
@@ -92,7 +59,7 @@ func TestParseCSRRefuses(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if _, err := parseCSR(tt.csr); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := ParseCSR(tt.csr); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
@@ -120,8 +87,32 @@ func TestCSRNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := checkCSRNames(csr, tt.names); (err == nil) != tt.ok {
+		if err := CheckCSRNames(csr, tt.names); (err == nil) != tt.ok {
 			t.Errorf("cn %s, sans %v, names %v: %v", tt.cn, tt.sans, tt.names, err)
 		}
 	}
+}
+
+// newCSR makes a CSR; a nil key means a new P-256 one.
+func newCSR(t *testing.T, key crypto.Signer, cn string, sans ...string) string {
+	t.Helper()
+	if key == nil {
+		var err error
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: cn}}
+	for _, san := range sans {
+		if ip := net.ParseIP(san); ip != nil {
+			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
+		} else {
+			tmpl.DNSNames = append(tmpl.DNSNames, san)
+		}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, tmpl, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }

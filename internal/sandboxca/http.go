@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,136 +12,119 @@ import (
 	"go.uber.org/zap"
 )
 
-// maxRequestBytes bounds a request; the largest legal one carries a picture of
+// MaxRequestBytes bounds a request; the largest legal one carries a picture of
 // two megabytes.
-const maxRequestBytes = 4 << 20
+const MaxRequestBytes = 4 << 20
+
+// CRLPath is where Handler serves the list of revoked certificates.
+const CRLPath = "/revoked.crl"
 
 // Banner is what a person sees who opens the sandbox in a browser.
 const Banner = "caddy-commercial SANDBOX certificate authority.\n" +
 	"Nothing here is real: no money is charged, and its certificates are trusted by nobody.\n"
 
-// dialect is one seller's API on top of the core.
-type dialect interface {
-	// prefix is the path below which the dialect is served, with both slashes.
-	prefix() string
+// Dialect is one seller's API on top of the core. It reads and writes the CA's
+// [Books], has orders taken by [CA.Create] under its own [Rules] and validated by
+// [CA.Look], and keeps what only it knows in Order.Extra and in a [Record].
+type Dialect interface {
+	// Name tells the dialect's orders and records from those of others.
+	Name() string
 
-	// serve answers a call. The request's body is complete and in memory.
-	serve(endpoint string, r *http.Request) answer
+	// Prefix is the path below which the dialect is served, with both slashes.
+	Prefix() string
 
-	// failure is an answer in the seller's own form, for faults.
-	failure(code int, errs any) answer
+	// Serve answers a call. The path is what follows the prefix. The request's body
+	// is complete and in memory.
+	Serve(path string, r *http.Request) Answer
 }
 
-// namer is a dialect whose paths hold more than the name of a call. Faults and
-// counters use that name.
-type namer interface {
-	callName(method, path string) string
+// Answer is an HTTP response before it is sent.
+type Answer struct {
+	Status int // zero means 200
+	Header http.Header
+	Body   []byte
 }
 
-// answer is an HTTP response before it is sent.
-type answer struct {
-	status   int // zero means 200
-	header   http.Header
-	body     []byte
-	declared int // Content-Length if it is not the body's
-}
-
-// jsonAnswer encodes what a dialect made itself, which cannot fail.
-func jsonAnswer(status int, v any) answer {
+// JSON encodes what a dialect made itself, which cannot fail.
+func JSON(status int, v any) Answer {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return textAnswer(http.StatusInternalServerError, "encoding answer: "+err.Error())
+		return Text(http.StatusInternalServerError, "encoding answer: "+err.Error())
 	}
-	return answer{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
+	return Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: body}
 }
 
-func textAnswer(status int, text string) answer {
-	return answer{status: status, header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, body: []byte(text)}
+// Text is an answer in plain text.
+func Text(status int, text string) Answer {
+	return Answer{Status: status, Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: []byte(text)}
 }
 
-// ServeHTTP answers API calls below each dialect's prefix, and GET requests for
-// / (a banner), /root.pem and /charges (JSON).
-func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c.mu.Lock()
-	closed := c.closed
-	c.mu.Unlock()
-	if closed {
-		textAnswer(http.StatusServiceUnavailable, "the sandbox is closed\n").send(w)
-		return
-	}
-	for _, d := range c.dialects {
-		if endpoint, ok := strings.CutPrefix(r.URL.Path, d.prefix()); ok {
-			c.serveCall(w, r, d, endpoint)
+// Handler serves API calls below the prefix of each dialect, and GET requests for
+// / (a banner), /root.pem, CRLPath and /charges (JSON).
+func (c *CA) Handler(dialects ...Dialect) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		closed := c.closed
+		c.mu.Unlock()
+		if closed {
+			Text(http.StatusServiceUnavailable, "the sandbox is closed\n").send(w)
 			return
 		}
-	}
-	c.page(r).send(w)
+		for _, d := range dialects {
+			if path, ok := strings.CutPrefix(r.URL.Path, d.Prefix()); ok {
+				c.serveCall(w, r, d, path)
+				return
+			}
+		}
+		c.page(r).send(w)
+	})
 }
 
-// serveCall takes one API call through its phases. The body is read first: only
-// then can the server notice that a client has gone.
-func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d dialect, path string) {
-	endpoint := path
-	if n, ok := d.(namer); ok {
-		endpoint = n.callName(r.Method, path)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBytes))
-	if err != nil {
-		textAnswer(http.StatusRequestEntityTooLarge, "the request cannot be read\n").send(w)
+func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d Dialect, path string) {
+	if err := BufferBody(w, r); err != nil {
+		Text(http.StatusRequestEntityTooLarge, "the request cannot be read\n").send(w)
 		return
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-
-	c.mu.Lock()
-	c.calls[endpoint]++
-	hook := c.onCall
-	c.mu.Unlock()
-
-	if hook != nil {
-		hook(endpoint, BeforeEffect)
-	}
-	if ans := c.apply(w, r, d, endpoint, BeforeEffect, answer{}); ans != nil {
-		ans.send(w)
-		return
-	}
-	ans := d.serve(path, r)
-	c.logger.Debug("call served", zap.String("endpoint", endpoint), zap.Int("status", ans.status))
-	if hook != nil {
-		hook(endpoint, AfterEffect)
-	}
-	if spoilt := c.apply(w, r, d, endpoint, AfterEffect, ans); spoilt != nil {
-		ans = *spoilt
-	}
+	ans := d.Serve(path, r)
+	c.logger.Debug("call served", zap.String("dialect", d.Name()), zap.String("path", path), zap.Int("status", ans.Status))
 	ans.send(w)
 }
 
+// BufferBody reads a request's body into memory, up to a bound. Only then can the
+// server notice that a client has gone.
+func BufferBody(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequestBytes))
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return err
+}
+
 // page answers what is not an API call.
-func (c *CA) page(r *http.Request) answer {
+func (c *CA) page(r *http.Request) Answer {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return textAnswer(http.StatusMethodNotAllowed, "only GET\n")
+		return Text(http.StatusMethodNotAllowed, "only GET\n")
 	}
 	switch r.URL.Path {
 	case "/":
-		return textAnswer(http.StatusOK, Banner)
+		return Text(http.StatusOK, Banner)
 	case "/root.pem":
-		return answer{header: http.Header{"Content-Type": {"application/x-pem-file"}}, body: c.RootPEM()}
+		return Answer{Header: http.Header{"Content-Type": {"application/x-pem-file"}}, Body: c.RootPEM()}
+	case CRLPath:
+		crl, err := c.CRL()
+		if err != nil {
+			return Text(http.StatusInternalServerError, err.Error()+"\n")
+		}
+		return Answer{Header: http.Header{"Content-Type": {"application/pkix-crl"}}, Body: crl}
 	case "/charges":
-		return jsonAnswer(http.StatusOK, c.Charges())
+		return JSON(http.StatusOK, c.Charges())
 	}
-	return textAnswer(http.StatusNotFound, "not found\n")
+	return Text(http.StatusNotFound, "not found\n")
 }
 
-func (a answer) send(w http.ResponseWriter) {
-	for key, values := range a.header {
-		w.Header()[key] = values
+func (a Answer) send(w http.ResponseWriter) {
+	maps.Copy(w.Header(), a.Header)
+	w.Header().Set("Content-Length", strconv.Itoa(len(a.Body)))
+	if a.Status != 0 {
+		w.WriteHeader(a.Status)
 	}
-	length := len(a.body)
-	if a.declared > 0 {
-		length = a.declared
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(length))
-	if a.status != 0 {
-		w.WriteHeader(a.status)
-	}
-	_, _ = w.Write(a.body) // a client that has gone is no matter
+	_, _ = w.Write(a.Body) // a client that has gone is no matter
 }

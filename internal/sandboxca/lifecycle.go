@@ -1,13 +1,9 @@
 package sandboxca
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"fmt"
+	"errors"
 	"math/big"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,243 +11,272 @@ import (
 	"go.uber.org/zap"
 )
 
-// reason classifies a refusal; a dialect translates it into the seller's code.
-type reason int
+// Reason classifies a refusal; a dialect translates it into the seller's code.
+type Reason int
 
+// The reasons.
 const (
-	badInput reason = iota
-	badProduct
-	noMoney
-	refusedByCA
-	wrongStatus
-	alreadyCancelled
-	busy
-	internal
+	BadInput Reason = iota
+	BadProduct
+	NoMoney
+	RefusedByCA
+	WrongStatus
+	AlreadyCancelled
+	Busy
+	Internal
 )
 
-// refusal is why the core does not do what it was asked to.
-type refusal struct {
-	reason reason
-	field  string
-	text   string
+// What a refusal of the core is about. A dialect has its own names for them.
+const (
+	AboutOrder     = "order" // the order that a call names
+	AboutReference = "reference"
+	AboutCSR       = "csr"
+	AboutBalance   = "balance"
+)
+
+// Refusal is why the core does not do what it was asked to.
+type Refusal struct {
+	Reason Reason
+	Field  string // what it is about, or the field of a dialect
+	Text   string
 }
 
-func (r *refusal) Error() string { return r.field + ": " + r.text }
+// Err is the refusal as an error, nil if there is none.
+func (r *Refusal) Err() error {
+	if r == nil {
+		return nil
+	}
+	return errors.New(r.Text)
+}
+
+// Refuse makes a refusal.
+func Refuse(reason Reason, field, text string) *Refusal { return &Refusal{reason, field, text} }
+
+// Unknown refuses the ID of an order that there is not.
+func Unknown() *Refusal { return &Refusal{BadInput, AboutOrder, "there is no such order"} }
+
+func insufficient() *Refusal { return &Refusal{NoMoney, AboutBalance, "insufficient balance"} }
 
 // Windows of the seller in days of a 365-day year.
 const (
 	renewWindowDays  = 90
 	refundWindowDays = 30
-	bonusDays        = 30
 )
 
-// days scales a number of days to the length of a paid year.
-func (cfg *Config) days(n int) time.Duration {
-	return cfg.Year * time.Duration(n) / 365
+// Repeat is what becomes of an order with a reference that was used before.
+type Repeat int
+
+// The ways to take a reference that was used before.
+const (
+	RepeatIsNew   Repeat = iota // the reference is a remark: another order, another charge
+	RepeatIsFirst               // the first order is returned, nothing is charged
+	RepeatRefused
+)
+
+// Rules are how a seller takes an order.
+type Rules struct {
+	// NewID makes the ID of the order with this number in the CA's books.
+	NewID func(sequence int64, now time.Time) string
+
+	// Repeat is what an old reference leads to.
+	Repeat Repeat
+
+	// FreshCSR refuses a CSR that was ordered before with the same unique value.
+	FreshCSR bool
+
+	// Supersedes gives an order whose reissue is taken the status REISSUED.
+	Supersedes bool
+
+	// Record, if not nil, makes a record that is stored in one piece with the order.
+	Record func(*Order) Record
 }
 
-// create takes a new order: it returns the order's ID, or why there is none. In
-// one step under the lock it checks the reference, the CSR's freshness and the
-// balance, charges the account, and stores the order, so that there is no order
-// without its charge and no charge without its order, not even on disk.
-func (c *CA) create(o *order) (string, *refusal) {
+// Create takes a new order: it returns the order's ID, or why there is none. In
+// one step it checks the reference, the CSR's freshness and the balance, charges the
+// account, and stores the order, so that there is no order without its charge and no
+// charge without its order, not even on disk.
+func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.cfg.Now()
 
-	if prior, ref := c.sameReference(o); ref != nil {
+	if prior, ref := c.sameReference(o, rules.Repeat); ref != nil {
 		return "", ref
 	} else if prior != nil {
 		return prior.ID, nil
 	}
-	var parent *order
-	if o.Parent != "" {
-		parent = c.st.byID(o.Parent)
-		c.advance(parent)
-		if ref := c.mayFollow(parent, o.Kind, now); ref != nil {
-			return "", ref
-		}
+	parent := c.st.byID[o.Parent]
+	if ref := c.mayCreate(o, parent, rules, now); ref != nil {
+		return "", ref
 	}
-	if o.DigiCert == nil && c.st.used(o.CSR, o.Unique) {
-		return "", &refusal{refusedByCA, "csr", "the CA has seen this CSR with the same uniqueValue before"}
-	}
-	if c.st.Balances[o.Account] < o.Cents {
-		return "", &refusal{noMoney, "balance", "insufficient balance"}
-	}
-
-	before := c.st
-	before.Orders, before.Charges = slices.Clone(c.st.Orders), slices.Clone(c.st.Charges)
-	if err := c.identify(o, now); err != nil {
-		return "", &refusal{internal, "", "unexpected error"}
-	}
-	o.Status, o.Created = StatusPending, now
-	c.st.Orders = append(c.st.Orders, o)
+	c.identify(o, rules, now)
+	ch := change{Sequence: c.st.sequence + 1, Orders: []*Order{o}}
 	switch o.Kind {
 	case KindPlace, KindRenew:
 		o.Paid = o.ID
-		c.st.Balances[o.Account] -= o.Cents
-		c.st.Charges = append(c.st.Charges, Charge{
-			Time: now, OrderID: o.ID, Reference: o.RefID, Product: o.Product,
-			Names: o.names(), Cents: o.Cents, Kind: o.Kind,
-		})
+		ch.Charges = []Charge{o.charge(o.ID, now)}
+		ch.Balances = map[string]int64{o.Account: c.st.balances[o.Account] - o.Cents}
 	case KindReissue, KindReplace:
 		o.Paid, o.Bonus, o.TermEnd = parent.Paid, parent.Bonus, parent.TermEnd
-		if o.DigiCert == nil { // its orders stay what they are
-			parent.Status, parent.ReplacedBy = StatusReissued, o.ID
+		if rules.Supersedes {
+			next := parent.Progress
+			next.Status, next.ReplacedBy = StatusReissued, o.ID
+			ch.Progress = map[string]*Progress{parent.ID: &next}
 		}
 	}
-	if err := c.save(); err != nil {
-		c.st = before
-		if parent != nil && o.Kind != KindRenew {
-			parent.Status, parent.ReplacedBy = StatusComplete, ""
-		} else {
-			c.st.Balances[o.Account] += o.Cents
-		}
-		c.logger.Error("storing order failed", zap.Error(err))
-		return "", &refusal{internal, "", "unexpected error"}
+	if rules.Record != nil {
+		ch.Records = []Record{rules.Record(o)}
 	}
+	if ref := c.saved(ch); ref != nil {
+		return "", ref
+	}
+	c.st.apply(ch)
 	c.logger.Info("order taken",
 		zap.String("kind", o.Kind), zap.String("order_id", o.ID), zap.String("reference", o.RefID),
-		zap.String("product", o.Product), zap.Strings("names", o.names()), zap.Int64("cents", o.Cents))
+		zap.String("product", o.Product), zap.Strings("names", o.NameList()), zap.Int64("cents", o.Cents))
 	return o.ID, nil
+}
+
+// mayCreate tells whether an order may be taken. The parent is nil for a first order.
+func (c *CA) mayCreate(o, parent *Order, rules Rules, now time.Time) *Refusal {
+	if parent != nil {
+		c.advance(parent)
+		if ref := c.mayFollow(parent, o.Kind, now); ref != nil {
+			return ref
+		}
+	}
+	if rules.FreshCSR && c.st.used(o) {
+		return &Refusal{RefusedByCA, AboutCSR, "the CA has seen this CSR with the same unique value before"}
+	}
+	if c.cfg.Hooks.Refuse != nil {
+		if ref := c.cfg.Hooks.Refuse(o); ref != nil {
+			return ref
+		}
+	}
+	if c.st.balances[o.Account] < o.Cents {
+		return insufficient()
+	}
+	return nil
+}
+
+func (o *Order) charge(orderID string, now time.Time) Charge {
+	return Charge{
+		Time: now, OrderID: orderID, Reference: o.RefID, Product: o.Product,
+		Names: o.NameList(), Cents: o.Cents, Kind: o.Kind,
+	}
 }
 
 // sameReference finds the order that was made by an earlier call of the same
 // kind with the same reference.
-func (c *CA) sameReference(o *order) (*order, *refusal) {
-	if o.RefID == "" || c.cfg.Quirks.LooseRefID || o.DigiCert != nil {
+func (c *CA) sameReference(o *Order, repeat Repeat) (*Order, *Refusal) {
+	if c.cfg.Hooks.Repeat != nil {
+		repeat = c.cfg.Hooks.Repeat(repeat)
+	}
+	prior := c.st.byRef[refKey{o.Dialect, o.Account, o.RefID}]
+	switch {
+	case prior == nil, repeat == RepeatIsNew:
 		return nil, nil
-	}
-	prior := c.st.byRef(o.Account, o.RefID)
-	if prior == nil {
-		return nil, nil
-	}
-	if c.cfg.Quirks.StrictRefID {
-		return nil, &refusal{badInput, "refId", "refId has been used before"}
-	}
-	switch o.Kind {
-	case KindReissue, KindReplace:
+	case repeat == RepeatRefused:
+		return nil, &Refusal{BadInput, AboutReference, "the reference has been used before"}
+	case o.Kind != KindReissue && o.Kind != KindReplace:
+	case prior.Kind != o.Kind || prior.Parent != o.Parent:
 		// A reissue may carry the reference of the order it continues.
-		if prior.Kind != o.Kind || prior.Parent != o.Parent {
-			return nil, nil
-		}
+		return nil, nil
 	}
 	return prior, nil
 }
 
 // mayFollow tells whether an order may be renewed, reissued or replaced.
-func (c *CA) mayFollow(parent *order, kind string, now time.Time) *refusal {
+func (c *CA) mayFollow(parent *Order, kind string, now time.Time) *Refusal {
 	switch {
 	case parent.Status == StatusCancelled:
-		return &refusal{alreadyCancelled, "certId", "the order is cancelled"}
+		return &Refusal{AlreadyCancelled, AboutOrder, "the order is cancelled"}
 	case parent.Status != StatusComplete:
-		return &refusal{wrongStatus, "certId", "the certificate is not issued"}
+		return &Refusal{WrongStatus, AboutOrder, "the certificate is not issued"}
 	case !now.Before(parent.TermEnd):
-		return &refusal{wrongStatus, "certId", "the subscription has ended"}
+		return &Refusal{WrongStatus, AboutOrder, "the subscription has ended"}
 	case kind == KindRenew && now.Before(parent.TermEnd.Add(-c.cfg.days(renewWindowDays))):
-		return &refusal{wrongStatus, "renewId", "the subscription does not end within 90 days"}
+		return &Refusal{WrongStatus, AboutOrder, "the subscription does not end within 90 days"}
 	}
 	return nil
 }
 
-// identify gives a new order its identifiers. A certId is a date and ten
-// characters, as Racent's are.
-func (c *CA) identify(o *order, now time.Time) error {
-	prefix, alphabet := now.In(chinaTime).Format("060102"), "abcdefghijklmnopqrstuvwxyz"
-	if c.cfg.Quirks.NumericIDs {
-		// Few enough digits for a float64, and no leading zero.
-		prefix, alphabet = "1", "0123456789"
+// identify gives a new order its identifiers.
+func (c *CA) identify(o *Order, rules Rules, now time.Time) {
+	n := c.st.sequence + 1
+	o.ID = rules.NewID(n, now)
+	o.Number = "RC" + strconv.FormatInt(100_000_000+n, 10)
+	o.CAOrder = strconv.FormatInt(2_771_000_000+n, 10)
+	o.CACert = strconv.FormatInt(39_831_000_000+n, 10)
+	o.Status, o.Created = StatusPending, now
+	if c.cfg.Hooks.Order != nil {
+		c.cfg.Hooks.Order(o)
 	}
-	var id strings.Builder
-	id.WriteString(prefix)
-	for range 10 {
+}
+
+// RandomText is n characters of an alphabet, by chance.
+func RandomText(alphabet string, n int) string {
+	var b strings.Builder
+	for range n {
 		i, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
 		if err != nil {
-			return err
+			return "" // never happens, see crypto/rand.Reader
 		}
-		id.WriteByte(alphabet[i.Int64()])
+		b.WriteByte(alphabet[i.Int64()])
 	}
-	c.st.Sequence++
-	o.ID = id.String()
-	if o.DigiCert != nil {
-		o.ID = strconv.FormatInt(digicertFirstID+c.st.Sequence, 10)
-	}
-	o.Number = "RC" + strconv.FormatInt(100_000_000+c.st.Sequence, 10)
-	o.CAOrder = strconv.FormatInt(2_771_000_000+c.st.Sequence, 10)
-	o.CACert = strconv.FormatInt(39_831_000_000+c.st.Sequence, 10)
-	return nil
+	return b.String()
 }
 
-// cancelOrder ends an order and refunds it. An issued certificate is revoked.
-func (c *CA) cancelOrder(account, id string) *refusal {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := c.find(account, id)
+// Cancel ends an order and refunds it. An issued certificate is revoked.
+func (c *CA) Cancel(dialect, account, id string) *Refusal {
+	books := c.Open()
+	defer books.Close()
+	o := books.Find(dialect, account, id)
 	if o == nil {
-		return unknownOrder()
+		return Unknown()
 	}
-	now := c.cfg.Now()
+	paid := c.st.byID[o.Paid]
 	switch {
 	case o.Status == StatusCancelled:
-		return &refusal{alreadyCancelled, "certId", "the order is cancelled already"}
-	case o.pending() && o.Paid != o.ID:
-		return &refusal{wrongStatus, "certId", "a reissue in progress cannot be cancelled"}
-	case o.pending():
+		return &Refusal{AlreadyCancelled, AboutOrder, "the order is cancelled already"}
+	case o.Pending() && paid != o:
+		return &Refusal{WrongStatus, AboutOrder, "a reissue in progress cannot be cancelled"}
+	case o.Pending():
 	case o.Status != StatusComplete:
-		return &refusal{wrongStatus, "certId", "the status of the certificate does not allow this"}
-	case now.After(c.st.byID(o.Paid).Issued.Add(c.cfg.days(refundWindowDays))):
-		return &refusal{wrongStatus, "certId", "the certificate was issued more than 30 days ago"}
+		return &Refusal{WrongStatus, AboutOrder, "the status of the certificate does not allow this"}
+	case c.cfg.Now().After(paid.Issued.Add(c.cfg.days(refundWindowDays))):
+		return &Refusal{WrongStatus, AboutOrder, "the certificate was issued more than 30 days ago"}
 	}
-	o.Status, o.Revoked = StatusCancelled, o.Cert != nil
-	if paid := c.st.byID(o.Paid); !paid.Refunded {
+	o.Status = StatusCancelled
+	o.Revoke(c.cfg.Now())
+	ch := change{Progress: progressOf([]*Order{o, paid})}
+	if !paid.Refunded {
 		paid.Refunded = true
-		c.st.Balances[account] += paid.Cents
+		c.st.balances[account] += paid.Cents
+		ch.Balances = map[string]int64{account: c.st.balances[account]}
 	}
-	return c.saved()
+	return c.saved(ch)
 }
 
-// revokeOrder revokes the certificate of an order, without refund.
-func (c *CA) revokeOrder(account, id string) *refusal {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := c.find(account, id)
+// Revoke revokes the certificate of an order, without refund.
+func (c *CA) Revoke(dialect, account, id string) *Refusal {
+	books := c.Open()
+	defer books.Close()
+	o := books.Find(dialect, account, id)
 	if o == nil {
-		return unknownOrder()
+		return Unknown()
 	}
 	if o.Cert == nil || o.Revoked || (o.Status != StatusComplete && o.Status != StatusReissued) {
-		return &refusal{wrongStatus, "certId", "there is no certificate to revoke"}
+		return &Refusal{WrongStatus, AboutOrder, "there is no certificate to revoke"}
 	}
-	o.Status, o.Revoked = StatusRevoked, true
-	return c.saved()
+	o.Status = StatusRevoked
+	o.Revoke(c.cfg.Now())
+	return books.Save(o)
 }
 
-// find looks an order of an account up and brings it up to date. The lock is
-// held.
-func (c *CA) find(account, id string) *order {
-	o := c.st.byID(id)
-	if o == nil || o.Account != account {
-		return nil
-	}
-	c.advance(o)
-	return o
-}
-
-func unknownOrder() *refusal { return &refusal{badInput, "certId", "certId is invalid"} }
-
-// saved stores a change that is free to be lost.
-func (c *CA) saved() *refusal {
-	if err := c.save(); err != nil {
-		c.logger.Error("storing state failed", zap.Error(err))
-		return &refusal{internal, "", "unexpected error"}
-	}
-	return nil
-}
-
-// keep is saved where nobody waits for an answer: the failure is logged.
-func (c *CA) keep() { _ = c.saved() }
-
+// advanceAll brings all pending orders up to date.
 func (c *CA) advanceAll() {
-	for _, o := range c.st.Orders {
+	for o := range c.st.open {
 		c.advance(o)
 	}
 }
@@ -259,9 +284,9 @@ func (c *CA) advanceAll() {
 // advance issues the certificate of an order whose checks are done and whose
 // time has come. Time is looked at when somebody asks, not by a timer, so that
 // it works under any clock. The lock is held.
-func (c *CA) advance(o *order) {
+func (c *CA) advance(o *Order) {
 	now := c.cfg.Now()
-	if !o.pending() || o.Validated.IsZero() {
+	if !o.Pending() || o.Held || o.Validated.IsZero() {
 		return
 	}
 	ready := o.Validated
@@ -275,67 +300,23 @@ func (c *CA) advance(o *order) {
 	if err != nil {
 		c.logger.Error("issuing certificate failed", zap.String("order_id", o.ID), zap.Error(err))
 		o.Status = StatusFailed
+		c.keep(o)
 		return
 	}
 	o.Status, o.Issued = StatusComplete, now
 	o.Cert, o.Serial = leaf.Raw, leaf.SerialNumber.Text(16)
 	o.NotBefore, o.NotAfter = leaf.NotBefore, leaf.NotAfter
 	o.TermEnd = c.termEnd(o, now)
-	c.keep()
+	c.keep(o)
 	c.logger.Info("certificate issued", zap.String("order_id", o.ID),
 		zap.Strings("names", leaf.DNSNames), zap.Time("not_after", leaf.NotAfter))
 }
 
 // termEnd is the end of the paid term, which starts with the first certificate.
 // A renewal starts a term of its own.
-func (c *CA) termEnd(o *order, now time.Time) time.Time {
+func (c *CA) termEnd(o *Order, now time.Time) time.Time {
 	if !o.TermEnd.IsZero() {
 		return o.TermEnd
 	}
 	return now.Add(time.Duration(o.Years)*c.cfg.Year + o.Bonus).Truncate(time.Second)
-}
-
-// issue signs the certificate of an order.
-func (c *CA) issue(o *order, now time.Time) (*x509.Certificate, error) {
-	quirks := c.cfg.Quirks
-	if quirks.SameCertAgain && (o.Kind == KindReissue || o.Kind == KindReplace) {
-		if parent := c.st.byID(o.Parent); parent.Cert != nil {
-			return x509.ParseCertificate(parent.Cert)
-		}
-	}
-	csr, err := x509.ParseCertificateRequest(o.CSR)
-	if err != nil {
-		return nil, fmt.Errorf("parsing stored csr: %w", err)
-	}
-	req := leafRequest{
-		names:     o.names(),
-		key:       csr.PublicKey,
-		notBefore: now.Add(-time.Minute).Truncate(time.Second),
-		notAfter:  now.Add(c.cfg.Lifetime).Truncate(time.Second),
-	}
-	if o.Twin != nil && o.Twin.Verified {
-		if quirks.TwinFirst {
-			req.names = slices.Insert(req.names, 0, o.Twin.Name)
-		} else {
-			req.names = append(req.names, o.Twin.Name)
-		}
-	}
-	if quirks.WrongCN != "" {
-		req.names = slices.Insert(req.names, 0, quirks.WrongCN)
-	}
-	if quirks.WrongKey {
-		other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		req.key = other.Public()
-	}
-	if end := c.termEnd(o, now); (quirks.ClipToTerm || o.DigiCert != nil) && req.notAfter.After(end) {
-		req.notAfter = end
-	}
-	if quirks.ExpiredCert {
-		req.notAfter = now.Add(-time.Hour).Truncate(time.Second)
-		req.notBefore = req.notAfter.Add(-c.cfg.Lifetime)
-	}
-	return c.authority.sign(req)
 }

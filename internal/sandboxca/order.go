@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Status words of an order, as Racent spells them.
+// Status words of an order.
 const (
 	StatusPending   = "PENDING"
 	StatusComplete  = "COMPLETE"
@@ -27,117 +27,150 @@ const (
 	KindReplace = "replace"
 )
 
-// method is a proof of control.
-type method string
+// Method is a proof of control.
+type Method string
 
+// The methods.
 const (
-	methodHTTP  method = "http"
-	methodHTTPS method = "https"
-	methodCNAME method = "cname"
-	methodTXT   method = "txt"
-	methodEmail method = "email"
+	MethodHTTP  Method = "http"
+	MethodHTTPS Method = "https"
+	MethodCNAME Method = "cname"
+	MethodTXT   Method = "txt"
+	MethodEmail Method = "email"
 )
 
-// orderName is one name of an order and the proof of its control.
-type orderName struct {
+// Name is one name of an order and the proof of its control.
+type Name struct {
 	Name     string `json:"name"`
-	Method   method `json:"method"`
+	Method   Method `json:"method"`
 	Email    string `json:"email,omitempty"`
-	Verified bool   `json:"verified"`
+	Verified bool   `json:"verified,omitempty"`
 }
 
-// challenge is what has to be published to prove control of a name.
-type challenge struct {
+// Proof is what has to be published to prove control of a name.
+type Proof struct {
 	FileName    string `json:"file_name"`
 	FileContent string `json:"file_content"`
 	DNSLabel    string `json:"dns_label"`
 	DNSTarget   string `json:"dns_target"`
 }
 
-// order is one certificate being made or made: a paid order, or a reissue or
-// replacement within the term of one.
-type order struct {
-	ID         string `json:"id"`
-	Number     string `json:"number"`
-	CAOrder    string `json:"ca_order"`
-	CACert     string `json:"ca_cert"`
-	Account    string `json:"account"`
-	RefID      string `json:"ref_id,omitempty"`
-	Kind       string `json:"kind"`
-	Parent     string `json:"parent,omitempty"` // the order this one renews or replaces
-	ReplacedBy string `json:"replaced_by,omitempty"`
-	Paid       string `json:"paid"` // the order that paid for this one, maybe itself
-	Status     string `json:"status"`
+// Order is one certificate being made or made: a paid order, or a reissue or
+// replacement within the term of one. What is here never changes once the order is
+// taken; what may change is in Progress.
+type Order struct {
+	ID      string `json:"id"`
+	Number  string `json:"number"`
+	CAOrder string `json:"ca_order"`
+	CACert  string `json:"ca_cert"`
+	Dialect string `json:"dialect"` // the name of the dialect that took it
+	Account string `json:"account"` // the account's key
+	RefID   string `json:"ref_id,omitempty"`
+	Kind    string `json:"kind"`
+	Parent  string `json:"parent,omitempty"` // the order this one renews or replaces
+	Paid    string `json:"paid"`             // the order that paid for this one, maybe itself
 
-	Product string        `json:"product"`
-	Years   int           `json:"years"`
-	Cents   int64         `json:"cents"` // what this order cost
-	Bonus   time.Duration `json:"bonus,omitempty"`
-	NeedsOV bool          `json:"needs_ov,omitempty"`
+	Product    string        `json:"product"`
+	Years      int           `json:"years"`
+	Cents      int64         `json:"cents"` // what this order cost
+	Bonus      time.Duration `json:"bonus,omitempty"`
+	NeedsOV    bool          `json:"needs_ov,omitempty"`
+	ClipToTerm bool          `json:"clip_to_term,omitempty"` // certificates end with the term at the latest
 
-	CSR       []byte          `json:"csr"` // DER
-	Unique    string          `json:"unique,omitempty"`
-	Params    json.RawMessage `json:"params"`
-	Names     []*orderName    `json:"names"`
-	Twin      *orderName      `json:"twin,omitempty"`
-	Challenge challenge       `json:"challenge"`
+	CSR     []byte          `json:"csr"` // DER
+	Unique  string          `json:"unique,omitempty"`
+	Params  json.RawMessage `json:"params,omitempty"` // as the customer sent them
+	Extra   json.RawMessage `json:"extra,omitempty"`  // what only the dialect knows
+	Created time.Time       `json:"created"`
 
-	// DigiCert is what only that dialect knows of an order, nil for the others.
-	DigiCert *digicertOrder `json:"digicert,omitempty"`
+	Progress
 
-	Created   time.Time `json:"created"`
-	LastLook  time.Time `json:"last_look"`
-	Validated time.Time `json:"validated"` // zero until every name is proven
-	Issued    time.Time `json:"issued"`
-	TermEnd   time.Time `json:"term_end"` // zero until issued
+	looking  bool      // fetches of this order are under way
+	lastLook time.Time // when the last look began
+}
+
+// Progress is what becomes of an order.
+type Progress struct {
+	Status     string  `json:"status"`
+	ReplacedBy string  `json:"replaced_by,omitempty"`
+	Names      []*Name `json:"names"`
+	Twin       *Name   `json:"twin,omitempty"` // the name that the CA adds if it can be proven
+	Proof      Proof   `json:"proof"`
+
+	// ProofEnds is when the proof is no longer looked for, zero for never.
+	ProofEnds time.Time `json:"proof_ends,omitzero"`
+
+	// Held keeps the CA from looking at the order until somebody has approved it.
+	Held bool `json:"held,omitempty"`
+
+	Validated time.Time `json:"validated,omitzero"` // zero until every name is proven
+	Issued    time.Time `json:"issued,omitzero"`
+	TermEnd   time.Time `json:"term_end,omitzero"` // zero until issued
 
 	Cert      []byte    `json:"cert,omitempty"` // DER of the leaf
 	Serial    string    `json:"serial,omitempty"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
 	Revoked   bool      `json:"revoked,omitempty"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 	Refunded  bool      `json:"refunded,omitempty"`
-
-	looking bool // fetches of this order are under way
 }
 
 // OrderInfo is what a test may want to know about an order.
 type OrderInfo struct {
-	ID, RefID, Kind, Product, Status string
+	ID      string `json:"id"`
+	RefID   string `json:"reference,omitempty"`
+	Kind    string `json:"kind"`
+	Product string `json:"product"`
+	Status  string `json:"status"`
 
-	Names    []string
-	Methods  []string // proof of control per name: http, https, cname, email
-	Verified []string // the proven names
+	Names    []string `json:"names"`
+	Methods  []string `json:"methods"`            // proof of control per name: http, https, cname, txt, email
+	Verified []string `json:"verified,omitempty"` // the proven names
 
-	CSRSHA256   string // hexadecimal, of the DER
-	UniqueValue string
-	FileName    string
-	FileContent string
+	// Twin is the name that the CA adds if it can be proven.
+	Twin         string `json:"twin,omitempty"`
+	TwinVerified bool   `json:"twin_verified,omitempty"`
 
-	Parent     string // the order this one renews, reissues or replaces
-	ReplacedBy string // the reissue or replacement of this one
-	PaidBy     string // the order whose charge covers this one
-	Cents      int64  // what this order cost; zero for reissues
-	Refunded   bool
-	Revoked    bool
+	CSRSHA256   string `json:"csr_sha256"` // hexadecimal, of the DER
+	UniqueValue string `json:"unique_value,omitempty"`
+	FileName    string `json:"file_name"`
+	FileContent string `json:"file_content"`
+	DNSLabel    string `json:"dns_label"`
+	DNSTarget   string `json:"dns_target"`
 
-	Created, Validated, Issued, TermEnd time.Time
+	Parent     string `json:"parent,omitempty"`      // the order this one renews, reissues or replaces
+	ReplacedBy string `json:"replaced_by,omitempty"` // the reissue or replacement of this one
+	PaidBy     string `json:"paid_by"`               // the order whose charge covers this one
+	Cents      int64  `json:"cents"`                 // what this order cost; zero for reissues
+	Refunded   bool   `json:"refunded,omitempty"`
+	Revoked    bool   `json:"revoked,omitempty"`
 
-	Serial              string // hexadecimal
-	NotBefore, NotAfter time.Time
+	Created   time.Time `json:"created"`
+	Validated time.Time `json:"validated,omitzero"`
+	Issued    time.Time `json:"issued,omitzero"`
+	TermEnd   time.Time `json:"term_end,omitzero"`
+
+	Serial    string    `json:"serial,omitempty"` // hexadecimal
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
 }
 
-func (o *order) info() OrderInfo {
+func (o *Order) info() OrderInfo {
 	sum := sha256.Sum256(o.CSR)
 	info := OrderInfo{
 		ID: o.ID, RefID: o.RefID, Kind: o.Kind, Product: o.Product, Status: o.Status,
-		Names:     o.names(),
+		Names:     o.NameList(),
 		CSRSHA256: hex.EncodeToString(sum[:]), UniqueValue: o.Unique,
-		FileName: o.Challenge.FileName, FileContent: o.Challenge.FileContent,
+		FileName: o.Proof.FileName, FileContent: o.Proof.FileContent,
+		DNSLabel: o.Proof.DNSLabel, DNSTarget: o.Proof.DNSTarget,
 		Parent: o.Parent, ReplacedBy: o.ReplacedBy, PaidBy: o.Paid,
 		Cents: o.Cents, Refunded: o.Refunded, Revoked: o.Revoked,
 		Created: o.Created, Validated: o.Validated, Issued: o.Issued, TermEnd: o.TermEnd,
 		Serial: o.Serial, NotBefore: o.NotBefore, NotAfter: o.NotAfter,
+	}
+	if o.Twin != nil {
+		info.Twin, info.TwinVerified = o.Twin.Name, o.Twin.Verified
 	}
 	for _, n := range o.Names {
 		info.Methods = append(info.Methods, string(n.Method))
@@ -148,7 +181,32 @@ func (o *order) info() OrderInfo {
 	return info
 }
 
-func (o *order) names() []string {
+// Clone is a copy that is safe to read and change: what it shares with the original
+// never changes.
+func (o *Order) Clone() *Order {
+	c := *o
+	c.Names = make([]*Name, len(o.Names))
+	for i, n := range o.Names {
+		name := *n
+		c.Names[i] = &name
+	}
+	if o.Twin != nil {
+		twin := *o.Twin
+		c.Twin = &twin
+	}
+	return &c
+}
+
+// Successor is the common part of a reissue and a replacement of an order.
+func (o *Order) Successor(kind, ref, unique string) *Order {
+	return &Order{
+		Dialect: o.Dialect, Account: o.Account, RefID: ref, Kind: kind, Parent: o.ID,
+		Product: o.Product, Years: o.Years, NeedsOV: o.NeedsOV, Unique: unique,
+	}
+}
+
+// NameList lists the names, the common name first.
+func (o *Order) NameList() []string {
 	names := make([]string, len(o.Names))
 	for i, n := range o.Names {
 		names[i] = n.Name
@@ -156,26 +214,41 @@ func (o *order) names() []string {
 	return names
 }
 
-func (o *order) name(name string) *orderName {
-	i := slices.IndexFunc(o.Names, func(n *orderName) bool { return n.Name == name })
+// Name finds a name of the order, nil if it is not there.
+func (o *Order) Name(name string) *Name {
+	i := slices.IndexFunc(o.Names, func(n *Name) bool { return n.Name == name })
 	if i < 0 {
 		return nil
 	}
 	return o.Names[i]
 }
 
-// setMethod changes the proof of a name. A proof once given stays: changing the
+// SetMethod changes the proof of a name. A proof once given stays: changing the
 // method of a proven name, or asking for the same again, costs nothing.
-func (o *order) setMethod(n *orderName, m method, email string) {
+func (o *Order) SetMethod(n *Name, m Method, email string) {
 	n.Method, n.Email = m, email
 	if o.Twin != nil {
 		o.Twin.Method = m
 	}
 }
 
+// AddTwin gives the order of a product for a single name its www or apex twin.
+func (o *Order) AddTwin(p Product) {
+	if n := o.Names[0]; !p.SAN && !IsIP(n.Name) {
+		o.Twin = &Name{Name: twinOf(n.Name), Method: n.Method}
+	}
+}
+
+// Revoke revokes the certificate of the order, if there is one.
+func (o *Order) Revoke(now time.Time) {
+	if o.Cert != nil && !o.Revoked {
+		o.Revoked, o.RevokedAt = true, now
+	}
+}
+
 // settle derives Validated from the names.
-func (o *order) settle(now time.Time) {
-	all := !slices.ContainsFunc(o.Names, func(n *orderName) bool { return !n.Verified })
+func (o *Order) settle(now time.Time) {
+	all := !slices.ContainsFunc(o.Names, func(n *Name) bool { return !n.Verified })
 	switch {
 	case !all:
 		o.Validated = time.Time{}
@@ -184,15 +257,22 @@ func (o *order) settle(now time.Time) {
 	}
 }
 
-func (o *order) pending() bool { return o.Status == StatusPending }
+// Pending reports whether the order waits for its certificate.
+func (o *Order) Pending() bool { return o.Status == StatusPending }
+
+// checkable reports whether the CA looks for the proofs of the order now.
+func (o *Order) checkable(cfg *Config, now time.Time) bool {
+	return o.Pending() && !o.looking && !o.Held && o.submitted(cfg, now) &&
+		(o.ProofEnds.IsZero() || now.Before(o.ProofEnds))
+}
 
 // submitted tells whether the CA has the order.
-func (o *order) submitted(cfg *Config, now time.Time) bool {
-	return !now.Before(o.Created.Add(cfg.SubmitDelay))
+func (o *Order) submitted(cfg *Config, now time.Time) bool {
+	return o.Cert != nil || !now.Before(o.Created.Add(cfg.SubmitDelay))
 }
 
 // organisationDone tells when the check of the organisation ends.
-func (o *order) organisationDone(cfg *Config) time.Time {
+func (o *Order) organisationDone(cfg *Config) time.Time {
 	at := o.Created.Add(cfg.SubmitDelay)
 	if o.NeedsOV {
 		at = at.Add(cfg.OVDelay)

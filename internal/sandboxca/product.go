@@ -14,7 +14,7 @@ const (
 
 // Product is one article of the catalogue.
 type Product struct {
-	Code           string // what is ordered, for example "comodo-positivessl"
+	Code           string // what is ordered, for example "positivessl"
 	Name           string
 	Vendor         string // the brand, as productList wants it
 	ValidationType string // DV, OV or EV
@@ -30,42 +30,6 @@ type Product struct {
 	// PriceCents maps a term in months to its price in cents. A term without a
 	// price is not sold.
 	PriceCents map[int]int64
-}
-
-// DefaultProducts is a small catalogue with the codes Racent uses. The prices
-// are invented.
-func DefaultProducts() []Product {
-	price := func(cents int64) map[int]int64 {
-		return map[int]int64{12: cents, 24: cents * 19 / 10, 36: cents * 27 / 10}
-	}
-	product := func(code, name, kind string, cents int64) Product {
-		return Product{
-			Code: code, Name: name, Vendor: "Sectigo", ValidationType: kind,
-			Standard: true, MaxDomains: 1, MaxYears: 5, PriceCents: price(cents),
-		}
-	}
-	wildcard := func(p Product) Product { p.Wildcard, p.Standard = true, false; return p }
-	multi := func(p Product) Product { p.SAN, p.MaxDomains = true, 250; return p }
-	withIP := func(p Product) Product { p.IP = true; return p }
-	both := func(p Product) Product { p.Wildcard = true; return p }
-	trial := func(p Product) Product {
-		p.MaxYears, p.PriceCents = 1, map[int]int64{12: 0}
-		return p
-	}
-	return []Product{
-		withIP(product("comodo-positivessl", "PositiveSSL", DV, 550)),
-		wildcard(product("comodo-positivessl-wildcard", "PositiveSSL Wildcard", DV, 5800)),
-		multi(product("comodo-positive-multi-domain", "PositiveSSL Multi-Domain", DV, 2400)),
-		both(multi(product("comodo-positive-multi-domain-wildcard", "PositiveSSL Multi-Domain Wildcard", DV, 15000))),
-		product("comodo-ssl", "Sectigo SSL", DV, 4500),
-		wildcard(product("comodo-wildcard-ssl-certificate", "Sectigo SSL Wildcard", DV, 16000)),
-		multi(product("sectigo-multi-domain", "Sectigo Multi-Domain SSL", DV, 9000)),
-		withIP(product("sectigo-ov", "Sectigo OV SSL", OV, 6000)),
-		wildcard(product("sectigo-ov-wildcard", "Sectigo OV SSL Wildcard", OV, 18000)),
-		multi(product("sectigo-ov-multi-san", "Sectigo OV Multi-Domain SSL", OV, 14000)),
-		product("comodo-ev-ssl-certificate", "Sectigo EV SSL", EV, 12000),
-		trial(product("sectigo-free-trial", "Sectigo Free Trial", DV, 0)),
-	}
 }
 
 func checkProducts(products []Product) error {
@@ -92,18 +56,17 @@ func checkProducts(products []Product) error {
 	return nil
 }
 
-func (p Product) maxDomains() int { return max(p.MaxDomains, 1) }
+// Domains is how many names the product takes.
+func (p Product) Domains() int { return max(p.MaxDomains, 1) }
 
-func (p Product) maxYears() int { return max(p.MaxYears, 1) }
+// Term is how many years may be bought at once.
+func (p Product) Term() int { return max(p.MaxYears, 1) }
 
-func (c *CA) product(code string) (Product, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.cfg.Products {
-		if p.Code == code {
-			p.PriceCents = maps.Clone(p.PriceCents)
-			return p, true
-		}
-	}
-	return Product{}, false
+// Product finds a product by its code.
+func (c *CA) Product(code string) (Product, bool) {
+	books := c.Open()
+	defer books.Close()
+	p, ok := books.Product(code)
+	p.PriceCents = maps.Clone(p.PriceCents)
+	return p, ok
 }

@@ -1,18 +1,8 @@
 package sandboxca
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,27 +16,28 @@ const (
 	// lookPatience is how long a call waits for the look it has started.
 	lookPatience = 2 * time.Second
 
-	// validationPath is fixed by the CA/Browser Forum for file validation.
-	validationPath = "/.well-known/pki-validation/"
+	// ValidationPath is fixed by the CA/Browser Forum for file validation.
+	ValidationPath = "/.well-known/pki-validation/"
 )
 
 // Fetch is one attempt of one perspective to see the proof of one name.
 type Fetch struct {
-	Time        time.Time
-	OrderID     string
-	Host        string // the name being proven
-	URL         string // or the DNS name looked up
-	Perspective int    // from 1
-	Status      int    // HTTP status, 0 if there was none
-	Result      string // ResultOK or what went wrong
+	Time        time.Time `json:"time"`
+	OrderID     string    `json:"order_id"`
+	Host        string    `json:"host"`             // the name being proven
+	URL         string    `json:"url"`              // or the DNS name looked up
+	Perspective int       `json:"perspective"`      // from 1
+	Status      int       `json:"status,omitempty"` // HTTP status, 0 if there was none
+	Result      string    `json:"result"`           // ResultOK or what went wrong
 }
 
 // ResultOK is the Result of a fetch that found the right proof.
 const ResultOK = "ok"
 
-// lookBriefly starts a look and waits for its end, but not for slow hosts: no
-// seller lets its customer's call wait for them.
-func (c *CA) lookBriefly(id string, force bool) {
+// Look starts a look at the names of an order and waits for its end, but not for slow
+// hosts: no seller lets its customer's call wait for them. Without force there is none
+// where the last one is not long ago.
+func (c *CA) Look(id string, force bool) {
 	if !c.begin() {
 		return
 	}
@@ -64,67 +55,101 @@ func (c *CA) lookBriefly(id string, force bool) {
 	}
 }
 
+// begin counts something in flight, unless the CA is closed.
+func (c *CA) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.wg.Add(1)
+	return true
+}
+
 // look checks the unproven names of a pending order, all at once. Without force
 // it does so only when the last look is long enough ago.
 func (c *CA) look(id string, force bool) {
-	c.mu.Lock()
-	o := c.st.byID(id)
-	cfg := c.cfg
-	now := cfg.Now()
-	if o == nil || !o.pending() || o.looking || c.closed || !o.submitted(&cfg, now) || !o.DigiCert.checkable(now) {
-		c.mu.Unlock()
+	l := c.beginLook(id, force)
+	if l == nil {
 		return
 	}
-	interval := cfg.CheckInterval
+	proven := make([]bool, len(l.asked))
+	var wg sync.WaitGroup
+	for i := range l.asked {
+		wg.Go(func() { proven[i] = c.check(l, l.asked[i]) })
+	}
+	wg.Wait()
+	c.endLook(l, proven)
+}
+
+// look is a round of checks of one order.
+type look struct {
+	cfg   Config
+	order *Order  // for endLook; everything else is a copy
+	live  []*Name // the names to be marked
+	asked []Name
+	proof Proof
+	caa   caaQuestion // but for name and method
+}
+
+// beginLook marks an order as being looked at, nil if there is nothing to look at.
+func (c *CA) beginLook(id string, force bool) *look {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[id]
+	l := &look{cfg: c.cfg, order: o}
+	now := l.cfg.Now()
+	if o == nil || c.closed || !o.checkable(&l.cfg, now) {
+		return nil
+	}
+	interval := l.cfg.CheckInterval
 	if interval <= 0 {
 		interval = minLookInterval
 	}
-	if !force && now.Before(o.LastLook.Add(interval)) {
-		c.mu.Unlock()
-		return
+	if !force && now.Before(o.lastLook.Add(interval)) {
+		return nil
 	}
 	names := slices.Clone(o.Names)
 	if o.Twin != nil {
 		names = append(names, o.Twin)
 	}
-	var live []*orderName
-	var asked []orderName
 	for _, n := range names {
 		// A mail is answered by a person, see Approve.
-		if (!n.Verified || cfg.Quirks.RefetchAfterPass) && n.Method != methodEmail {
-			live = append(live, n)
-			asked = append(asked, *n)
+		if (!n.Verified || l.cfg.Hooks.Recheck) && n.Method != MethodEmail {
+			l.live = append(l.live, n)
+			l.asked = append(l.asked, *n)
 		}
 	}
-	proof := o.Challenge
-	o.looking, o.LastLook = true, now
-	c.mu.Unlock()
+	l.proof = o.Proof
+	l.caa = caaQuestion{identities: c.identities[o.Dialect], account: AccountURI(o.Account)}
+	o.looking, o.lastLook = true, now
+	return l
+}
 
-	proven := make([]bool, len(asked))
-	var wg sync.WaitGroup
-	for i := range asked {
-		wg.Go(func() { proven[i] = c.check(&cfg, id, asked[i], proof) })
-	}
-	wg.Wait()
-
+// endLook marks the names that were proven.
+func (c *CA) endLook(l *look, proven []bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	o := l.order
 	o.looking = false
-	if !o.pending() || c.ctx.Err() != nil {
+	if !o.Pending() || c.ctx.Err() != nil {
 		return
 	}
-	for i, n := range live {
-		if n.Method == asked[i].Method { // else it was changed meanwhile
-			n.Verified = proven[i]
+	changed := false
+	for i, n := range l.live {
+		if n.Method == l.asked[i].Method && n.Verified != proven[i] { // else it was changed meanwhile
+			n.Verified, changed = proven[i], true
 		}
 	}
 	o.settle(c.cfg.Now())
-	c.advance(o)
-	c.keep()
+	if c.advance(o); changed && o.Pending() {
+		c.keep(o)
+	}
 }
 
 // check asks all perspectives about one name.
-func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bool {
+func (c *CA) check(l *look, n Name) bool {
+	cfg, orderID := &l.cfg, l.order.ID
 	results := make([]Fetch, cfg.Perspectives)
 	var wg sync.WaitGroup
 	for i := range results {
@@ -132,16 +157,7 @@ func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bo
 			ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 			defer cancel()
 			f := Fetch{Time: cfg.Now(), OrderID: orderID, Host: n.Name, Perspective: i + 1, Result: ResultOK}
-			var err error
-			switch n.Method {
-			case methodCNAME:
-				err = lookupCNAME(ctx, cfg, proof, &f)
-			case methodTXT:
-				err = lookupTXT(ctx, cfg, proof, &f)
-			default:
-				err = c.fetchFile(ctx, cfg, n.Method, proof, &f)
-			}
-			if err != nil {
+			if err := c.fetch(ctx, l, n.Method, &f); err != nil {
 				f.Result = err.Error()
 			}
 			results[i] = f
@@ -166,156 +182,39 @@ func (c *CA) check(cfg *Config, orderID string, n orderName, proof challenge) bo
 	return agreeing >= cfg.Quorum
 }
 
-// fetchFile fetches the validation file of a name and compares it.
-func (c *CA) fetchFile(ctx context.Context, cfg *Config, m method, proof challenge, f *Fetch) error {
-	scheme, port := "http", cfg.HTTPPort
-	if m == methodHTTPS {
-		scheme, port = "https", cfg.HTTPSPort
+// fetch looks for a proof and at CAA records from one perspective.
+func (c *CA) fetch(ctx context.Context, l *look, m Method, f *Fetch) error {
+	cfg, question := &l.cfg, l.caa
+	if cfg.Hooks.Fetch != nil {
+		if err := cfg.Hooks.Fetch(f.Perspective, f.Host); err != nil {
+			return err
+		}
 	}
-	f.URL = scheme + "://" + net.JoinHostPort(f.Host, strconv.Itoa(port)) + validationPath + proof.FileName
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	var err error
+	switch m {
+	case MethodCNAME:
+		err = lookupCNAME(ctx, cfg, l.proof, f)
+	case MethodTXT:
+		err = lookupTXT(ctx, cfg, l.proof, f)
+	default:
+		err = c.fetchFile(ctx, cfg, m, l.proof, f)
+	}
 	if err != nil {
 		return err
 	}
-	// A CA uses the default ports, which a Host header does not show.
-	req.Host = hostHeader(f.Host)
-	req.Header.Set("User-Agent", "sandbox DCV perspective-"+strconv.Itoa(f.Perspective))
-
-	transport := cfg.Transport
-	if transport == nil {
-		transport = c.network
-	}
-	// RoundTrip, not a client: redirects are not followed.
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	f.Status = resp.StatusCode
-	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		return fmt.Errorf("redirect to %q not followed", resp.Header.Get("Location"))
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d", resp.StatusCode)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxFileBytes+1))
-	if err != nil {
-		return fmt.Errorf("reading body: %w", err)
-	}
-	if len(body) > maxFileBytes {
-		return fmt.Errorf("body is larger than %d bytes", maxFileBytes)
-	}
-	if !sameContent(body, proof.FileContent, cfg.Lenient) {
-		return fmt.Errorf("wrong content of %d bytes", len(body))
-	}
-	return nil
+	question.name, question.method = f.Host, m
+	return checkCAA(ctx, cfg, question)
 }
 
-func sameContent(got []byte, want string, lenient bool) bool {
-	if !lenient {
-		return string(got) == want
-	}
-	return slices.EqualFunc(bytes.Fields(got), strings.Fields(want), func(g []byte, w string) bool {
-		return strings.EqualFold(string(g), w)
-	})
-}
-
-func hostHeader(host string) string {
-	if strings.Contains(host, ":") {
-		return "[" + host + "]"
-	}
-	return host
-}
-
-// lookupCNAME looks for the record at the name and at each of its parents; the
-// first one found decides.
-func lookupCNAME(ctx context.Context, cfg *Config, proof challenge, f *Fetch) error {
-	if cfg.LookupCNAME == nil {
-		return errors.New("no DNS to ask")
-	}
-	name := strings.TrimPrefix(f.Host, "*.")
-	for {
-		f.URL = proof.DNSLabel + "." + name
-		target, err := cfg.LookupCNAME(ctx, f.URL)
-		if err == nil && target != "" {
-			if !strings.EqualFold(strings.TrimSuffix(target, "."), proof.DNSTarget) {
-				return fmt.Errorf("wrong target %q", target)
-			}
-			return nil
-		}
-		_, parent, ok := strings.Cut(name, ".")
-		if !ok || !strings.Contains(parent, ".") {
-			if err == nil {
-				err = errors.New("not found")
-			}
-			return fmt.Errorf("no record: %w", err)
-		}
-		name = parent
-	}
-}
-
-// lookupTXT looks for a record with the value below the label and at the name, and
-// at each of its parents.
-func lookupTXT(ctx context.Context, cfg *Config, proof challenge, f *Fetch) error {
-	if cfg.LookupTXT == nil {
-		return errors.New("no DNS to ask")
-	}
-	name := strings.TrimPrefix(f.Host, "*.")
-	for {
-		for _, host := range []string{proof.DNSLabel + "." + name, name} {
-			f.URL = host
-			values, err := cfg.LookupTXT(ctx, host)
-			if err == nil && slices.Contains(values, proof.FileContent) {
-				return nil
-			}
-		}
-		_, parent, ok := strings.Cut(name, ".")
-		if !ok || !strings.Contains(parent, ".") {
-			return errors.New("no record with the value")
-		}
-		name = parent
-	}
-}
-
-// newLoopbackTransport dials what resolve says, if it is this machine.
-func newLoopbackTransport(resolve func(string) (string, error)) http.RoundTripper {
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			resolved, err := resolve(host)
-			if err != nil {
-				return nil, fmt.Errorf("resolving %s: %w", host, err)
-			}
-			ip, err := netip.ParseAddr(resolved)
-			if err != nil {
-				return nil, fmt.Errorf("resolving %s: %w", host, err)
-			}
-			if !ip.Unmap().IsLoopback() {
-				return nil, fmt.Errorf("%s is at %s: the sandbox dials loopback addresses only", host, ip)
-			}
-			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(ip.String(), port))
-		},
-		// A CA cannot ask for a valid certificate before it has issued one.
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
-		DisableKeepAlives: true,
-		// The file is judged as it was sent.
-		DisableCompression: true,
-	}
-}
-
-// pendingIDs lists the orders that wait for something.
+// pendingIDs lists the orders that wait for something, oldest first.
 func (c *CA) pendingIDs() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.advanceAll()
-	var ids []string
-	for _, o := range c.st.Orders {
-		if o.pending() {
-			ids = append(ids, o.ID)
-		}
+	list := c.st.pending()
+	ids := make([]string, len(list))
+	for i, o := range list {
+		ids[i] = o.ID
 	}
 	return ids
 }

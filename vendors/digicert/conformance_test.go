@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
@@ -63,11 +63,11 @@ func newService(t *testing.T, change func(*sandboxca.Config)) (*service, *observ
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	s := &service{t: t, files: make(map[string]string), log: zap.New(core)}
-	cfg := sandboxca.Config{
+	cfg := sandboxca.Config{Core: sandboxca.Core{
 		Accounts:  []sandboxca.Account{{Token: testKey, Balance: 1e9, Organizations: []int64{testOrganization}}},
 		Transport: s,
 		Now:       s.now,
-	}
+	}}
 	if change != nil {
 		change(&cfg)
 	}

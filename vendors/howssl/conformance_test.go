@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
@@ -78,7 +78,7 @@ func newService(t *testing.T, quirks *sandboxca.HowSSLQuirks) *service {
 	if howssl.Fields.CheckWay != "" {
 		s.fields["dcv_method"] = howssl.Fields.CheckWay
 	}
-	ca, err := sandboxca.New(sandboxca.Config{
+	ca, err := sandboxca.New(sandboxca.Config{Core: sandboxca.Core{
 		Accounts: []sandboxca.Account{{Token: testToken, Balance: 1e9}},
 		Products: []sandboxca.Product{{
 			Code: testProduct, Name: "PositiveSSL", ValidationType: sandboxca.DV, Standard: true,
@@ -89,8 +89,7 @@ func newService(t *testing.T, quirks *sandboxca.HowSSLQuirks) *service {
 		}},
 		Transport: s,
 		Now:       s.now,
-		Quirks:    sandboxca.Quirks{HowSSL: howssl},
-	})
+	}, Quirks: sandboxca.Quirks{HowSSL: howssl}})
 	if err != nil {
 		t.Fatal(err)
 	}

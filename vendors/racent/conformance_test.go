@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
@@ -29,11 +29,11 @@ func openHarness(t *testing.T) *vendortest.Harness {
 	core, logs := observer.New(zap.DebugLevel)
 	logger := zap.New(core)
 	s := &service{t: t, files: make(map[string]string)}
-	ca, err := sandboxca.New(sandboxca.Config{
+	ca, err := sandboxca.New(sandboxca.Config{Core: sandboxca.Core{
 		Accounts:  []sandboxca.Account{{Token: testToken, Balance: 1e9}},
 		Transport: s,
 		Now:       s.now,
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

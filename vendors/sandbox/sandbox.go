@@ -22,6 +22,8 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	dialect "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/racent"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/resolver"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -64,6 +66,11 @@ type Sandbox struct {
 	// else 443.
 	HTTPSPort int `json:"https_port,omitempty"`
 
+	// Where DNS records are looked up: a recursive resolver, as an IP address with an
+	// optional port. With it, `dcv dns` can be tried, and CAA records count. Default:
+	// none, and names are proven by files only.
+	Resolver string `json:"resolver,omitempty"`
+
 	// Opening balance of the account, in cents of no currency. It applies to a
 	// new data directory only. Default: 10000000.
 	Balance int `json:"balance,omitempty"`
@@ -71,6 +78,7 @@ type Sandbox struct {
 	*racent.Orders `json:"-"`
 
 	ctx     caddy.Context
+	records *resolver.Resolver // nil without a resolver
 	service *service
 	front   *front
 	ports   sync.Once
@@ -160,6 +168,11 @@ func (s *Sandbox) setDefaults() error {
 	if s.DataDir, err = filepath.Abs(dir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
+	if s.Resolver != "" {
+		if s.records, err = resolver.New(s.Resolver); err != nil {
+			return err
+		}
+	}
 	if s.Lifetime < 0 || s.Year < 0 || s.Delay < 0 || s.Balance < 0 {
 		return errors.New("lifetime, year, delay and balance must not be negative")
 	}
@@ -176,10 +189,15 @@ func (s *Sandbox) setDefaults() error {
 func (s *Sandbox) apply(cfg *sandboxca.Config) {
 	cfg.Dir = s.DataDir
 	cfg.Accounts = []sandboxca.Account{{Token: token, Balance: int64(s.Balance)}}
+	cfg.Products = dialect.Products()
 	cfg.Lifetime = time.Duration(s.Lifetime)
 	cfg.Year = time.Duration(s.Year)
 	cfg.IssueDelay = time.Duration(s.Delay)
 	cfg.HTTPPort, cfg.HTTPSPort = s.HTTPPort, s.HTTPSPort
+	cfg.LookupCNAME, cfg.LookupTXT, cfg.LookupCAA = nil, nil, nil
+	if s.records != nil {
+		s.records.Serve(cfg)
+	}
 	cfg.Logger = s.ctx.Logger()
 }
 
@@ -250,11 +268,12 @@ func (s *Sandbox) Cleanup() error {
 	return errors.Join(errs...)
 }
 
-// Describe implements vendors.Vendor. The sandbox fetches files; it has no resolver of
-// its own to look DNS records up with.
+// Describe implements vendors.Vendor. Without a resolver, names are proven by files only.
 func (s *Sandbox) Describe() vendors.Description {
 	about := s.Orders.Describe()
-	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS}
+	if s.records == nil {
+		about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS}
+	}
 	return about
 }
 
@@ -268,6 +287,7 @@ func (s *Sandbox) Describe() vendors.Description {
 //	    delay      <duration>
 //	    http_port  <port>
 //	    https_port <port>
+//	    resolver   <address>
 //	    balance    <cents>
 //	}
 func (s *Sandbox) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -280,6 +300,7 @@ func (s *Sandbox) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"delay":      options.Duration(&s.Delay),
 		"http_port":  options.Port(&s.HTTPPort),
 		"https_port": options.Port(&s.HTTPSPort),
+		"resolver":   options.String(&s.Resolver),
 		"balance":    options.Int(&s.Balance, 1, 1_000_000_000),
 	})
 }

@@ -93,11 +93,15 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 func order(t *testing.T, reference string) vendors.OrderRequest {
 	t.Helper()
+	return orderFor(t, reference, "demo.localhost")
+}
+
+func orderFor(t *testing.T, reference string, names ...string) vendors.OrderRequest {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"demo.localhost"}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
 	}, key)

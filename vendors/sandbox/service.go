@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	dialect "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/racent"
 )
 
 // pool keeps the CAs and their listeners across config reloads. It is keyed by
@@ -28,6 +29,8 @@ type serviceKey struct{ dir string }
 type service struct {
 	dir string
 	ca  *sandboxca.CA
+
+	handler http.Handler // of the CA and its dialect
 }
 
 func (s *service) key() any { return serviceKey{s.dir} }
@@ -47,7 +50,7 @@ func acquireService(dir string, apply func(*sandboxca.Config)) (*service, error)
 		if err != nil {
 			return nil, err
 		}
-		return &service{dir: dir, ca: ca}, nil
+		return &service{dir: dir, ca: ca, handler: ca.Handler(dialect.New(ca))}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting sandbox in %s: %w", dir, err)
@@ -94,7 +97,7 @@ func acquireFront(s *service, listen string) (*front, error) {
 		}
 		f := &front{
 			dir: s.dir, listen: listen, listener: ln, done: make(chan struct{}),
-			server: &http.Server{Handler: s.ca, ReadHeaderTimeout: 10 * time.Second},
+			server: &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second},
 		}
 		go func() {
 			defer close(f.done)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	// The vendor under measurement.
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -39,10 +39,10 @@ func benchIssue(ctx context.Context, o options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca, err := sandboxca.New(sandboxca.Config{
+	ca, err := sandboxca.New(sandboxca.Config{Core: sandboxca.Core{
 		Accounts: []sandboxca.Account{{Token: issueToken, Balance: 100_000_000}},
 		HTTPPort: ports[0],
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}

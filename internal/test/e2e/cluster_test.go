@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // balancer is what the name's HTTP port leads to in a cluster.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/e2e/dnsprovider"
 )
 

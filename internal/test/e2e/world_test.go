@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
+	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -63,9 +63,8 @@ func newWorld(t *testing.T, change func(*sandboxca.Config)) *world {
 	w.storage = filepath.Join(w.dir, "storage")
 	w.node = w.newNode("caddy")
 	cfg := sandboxca.Config{
-		Accounts: []sandboxca.Account{{Token: apiToken, Balance: 100_000_000}},
-		HTTPPort: w.node.http,
-		Quirks:   sandboxca.Quirks{LooseRefID: true},
+		Core:   sandboxca.Core{Accounts: []sandboxca.Account{{Token: apiToken, Balance: 100_000_000}}, HTTPPort: w.node.http},
+		Quirks: sandboxca.Quirks{LooseRefID: true},
 	}
 	if change != nil {
 		change(&cfg)

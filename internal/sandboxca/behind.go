@@ -1,0 +1,162 @@
+package sandboxca
+
+import (
+	"crypto/x509"
+	"fmt"
+	"math/big"
+)
+
+// What a test may see and do that a customer may not.
+
+// RootPEM is the root certificate.
+func (c *CA) RootPEM() []byte { return certPEM(c.authority.root.Raw) }
+
+// Roots is a pool that holds only the root certificate.
+func (c *CA) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(c.authority.root)
+	return pool
+}
+
+// Charges lists every charge ever made, oldest first.
+func (c *CA) Charges() []Charge {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cloneCharges(c.st.charges)
+}
+
+// Orders lists every order, reissue and replacement, oldest first.
+func (c *CA) Orders() []OrderInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advanceAll()
+	infos := make([]OrderInfo, 0, len(c.st.orders))
+	for _, o := range c.st.orders {
+		infos = append(infos, o.info())
+	}
+	return infos
+}
+
+// Order is the order with this ID, and whether there is one.
+func (c *CA) Order(id string) (OrderInfo, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[id]
+	if o == nil {
+		return OrderInfo{}, false
+	}
+	c.advance(o)
+	return o.info(), true
+}
+
+// Fetches lists the validation fetches since New, oldest first; only the newest
+// ten thousand are kept.
+func (c *CA) Fetches() []Fetch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]Fetch{}, c.fetches...)
+}
+
+// Revoked tells whether the certificate with this serial number was revoked,
+// by revoke, by cancel, or by SetStatus.
+func (c *CA) Revoked(serial *big.Int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.st.orders {
+		if o.Revoked && o.Serial == serial.Text(16) {
+			return true
+		}
+	}
+	return false
+}
+
+// CRL is the list of all revoked certificates, in DER.
+func (c *CA) CRL() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var entries []x509.RevocationListEntry
+	listed := make(map[string]bool) // one certificate may be of two orders, by a quirk
+	for _, o := range c.st.orders {
+		serial, ok := new(big.Int).SetString(o.Serial, 16)
+		if !ok || !o.Revoked || listed[o.Serial] {
+			continue
+		}
+		listed[o.Serial] = true
+		entries = append(entries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: o.RevokedAt})
+	}
+	return c.authority.revocations(entries, c.cfg.Now())
+}
+
+// SetStatus changes an order behind the client's back, as a person at the
+// seller may. The word is stored as it is; CANCELLED and REVOKED also revoke the
+// certificate.
+func (c *CA) SetStatus(orderID, status string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[orderID]
+	if o == nil {
+		return fmt.Errorf("no order %q", orderID)
+	}
+	c.advance(o)
+	o.Status = status
+	if status == StatusCancelled || status == StatusRevoked {
+		o.Revoke(c.cfg.Now())
+	}
+	return c.store(o)
+}
+
+// RevokeCertificate revokes the certificate of an order behind the client's back, as a
+// CA does that finds it wrong. The order lives on and may be reissued.
+func (c *CA) RevokeCertificate(orderID string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[orderID]
+	if o == nil {
+		return fmt.Errorf("no order %q", orderID)
+	}
+	if c.advance(o); o.Cert == nil {
+		return fmt.Errorf("order %q has no certificate", orderID)
+	}
+	o.Revoke(c.cfg.Now())
+	return c.store(o)
+}
+
+// RevokeAll revokes all certificates at once, as after a fault of the CA, and returns
+// how many there were. The orders live on.
+func (c *CA) RevokeAll() (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advanceAll()
+	var revoked []*Order
+	for _, o := range c.st.orders {
+		if o.Cert != nil && !o.Revoked {
+			o.Revoke(c.cfg.Now())
+			revoked = append(revoked, o)
+		}
+	}
+	return len(revoked), c.saved(change{Progress: progressOf(revoked)}).Err()
+}
+
+// Approve proves one name of a pending order, as a click on the link in a
+// validation mail would.
+func (c *CA) Approve(orderID, name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[orderID]
+	if o == nil {
+		return fmt.Errorf("no order %q", orderID)
+	}
+	n := o.Name(name)
+	if n == nil {
+		return fmt.Errorf("order %q has no name %q", orderID, name)
+	}
+	n.Verified = true
+	o.settle(c.cfg.Now())
+	c.advance(o)
+	return c.store(o)
+}
+
+// store stores what has changed on an order. The lock is held.
+func (c *CA) store(o *Order) error {
+	return c.saved(change{Progress: progressOf([]*Order{o})}).Err()
+}

@@ -1,0 +1,143 @@
+package sandboxca
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Config describes a sandbox. The zero value is usable but has no accounts, so
+// every call is refused.
+type Config struct {
+	// Dir is where keys, certificates, orders and charges are kept, so that a
+	// restart finds them again. One CA per directory. Empty means memory only.
+	Dir string
+
+	// Accounts are the customers.
+	Accounts []Account
+
+	// Products is the catalogue. Nothing else is sold.
+	Products []Product
+
+	// Lifetime is the validity of one issued certificate, counted from the
+	// moment of issue. Default 199 days: what a 200-day cap leaves.
+	Lifetime time.Duration
+
+	// Year is how long one paid year lasts, default 365 days. Everything that
+	// the seller states in days of a term (renewal and refund windows) scales
+	// with it, so that a test can compress time.
+	Year time.Duration
+
+	// SubmitDelay is the time between placing an order and the CA having it.
+	// Before that there are no validation values and no validation.
+	SubmitDelay time.Duration
+
+	// CheckInterval is the rhythm in which pending orders are looked at without
+	// being asked. Zero means that validation is looked at only while an API
+	// call is served: place, updateDCV, and collect (at most every 250 ms).
+	CheckInterval time.Duration
+
+	// OVDelay is how long the check of the organisation takes for products that
+	// are not domain-validated, counted from the submission.
+	OVDelay time.Duration
+
+	// IssueDelay is the time between the end of all checks and the certificate.
+	IssueDelay time.Duration
+
+	// HTTPPort and HTTPSPort are where validation files are fetched. Default 80
+	// and 443. The Host header never shows them.
+	HTTPPort, HTTPSPort int
+
+	// Perspectives is how many independent fetches are made of each name's file
+	// in one look, default 3; Quorum is how many of them must succeed, default
+	// all.
+	Perspectives, Quorum int
+
+	// Lenient compares validation files word by word and without regard to
+	// case, instead of byte for byte.
+	Lenient bool
+
+	// Resolve names the address to dial for a host. Default 127.0.0.1 for all.
+	// An answer that is not loopback fails the fetch.
+	Resolve func(host string) (ip string, err error)
+
+	// LookupCNAME answers DNS validation. Nil means that nothing resolves.
+	LookupCNAME func(ctx context.Context, host string) (target string, err error)
+
+	// LookupTXT answers DNS validation by TXT records. Nil means that nothing
+	// resolves.
+	LookupTXT func(ctx context.Context, host string) (values []string, err error)
+
+	// LookupCAA answers for the CAA properties of one name, without climbing. Nil means
+	// that nobody looks at them.
+	LookupCAA func(ctx context.Context, host string) ([]CAA, error)
+
+	// Transport replaces the network for validation fetches.
+	Transport http.RoundTripper
+
+	// Now is the clock, default time.Now. It must not call back into the CA.
+	Now func() time.Time
+
+	// Logger may be nil.
+	Logger *zap.Logger
+
+	// ClientAuth puts clientAuth beside serverAuth into certificates.
+	ClientAuth bool
+
+	// CRLURL, if not empty, is put into certificates as the place of the revocation
+	// list. Handler serves it at CRLPath.
+	CRLURL string
+
+	// Hooks are deviations from what the CA would do.
+	Hooks Hooks
+}
+
+const (
+	defaultLifetime     = 199 * 24 * time.Hour
+	defaultYear         = 365 * 24 * time.Hour
+	defaultPerspectives = 3
+
+	// minLookInterval keeps a client that polls in a tight loop from turning
+	// each poll into a round of fetches.
+	minLookInterval = 250 * time.Millisecond
+
+	// maxFetches bounds the memory of a long-running demo.
+	maxFetches = 10_000
+)
+
+func (cfg *Config) setDefaults() {
+	if cfg.Lifetime <= 0 {
+		cfg.Lifetime = defaultLifetime
+	}
+	if cfg.Year <= 0 {
+		cfg.Year = defaultYear
+	}
+	if cfg.HTTPPort == 0 {
+		cfg.HTTPPort = 80
+	}
+	if cfg.HTTPSPort == 0 {
+		cfg.HTTPSPort = 443
+	}
+	if cfg.Perspectives <= 0 {
+		cfg.Perspectives = defaultPerspectives
+	}
+	if cfg.Quorum <= 0 || cfg.Quorum > cfg.Perspectives {
+		cfg.Quorum = cfg.Perspectives
+	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = func(string) (string, error) { return "127.0.0.1", nil }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+}
+
+// days scales a number of days to the length of a paid year.
+func (cfg *Config) days(n int) time.Duration {
+	return cfg.Year * time.Duration(n) / 365
+}

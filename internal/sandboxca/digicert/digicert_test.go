@@ -1,0 +1,17 @@
+package digicert
+
+import (
+	"slices"
+	"testing"
+)
+
+// Faults and counters go by these names.
+func TestCallsHaveNames(t *testing.T) {
+	var names []string
+	for _, route := range routes {
+		if slices.Contains(names, route.name) {
+			t.Errorf("two calls are named %s", route.name)
+		}
+		names = append(names, route.name)
+	}
+}
