@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -33,7 +33,7 @@ func TestAdoption(t *testing.T) {
 	for name, delay := range map[string]time.Duration{"issued": 0, "pending": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = delay })
+				w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = delay })
 				id := w.buyElsewhere("example.com")
 				w.start(nil, adopting(id, "example.com")).mustObtain("example.com")
 				if w.charges() != 1 {

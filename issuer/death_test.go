@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // life is what a name goes through in the test of deaths: a first order, a reissue
@@ -43,7 +43,7 @@ const (
 
 // pointsOfDeath lists the contacts with the world in an undisturbed life. They are
 // generated from what the code does, so a new step is a new point by itself.
-func pointsOfDeath(t *testing.T, start starter, change func(*sandboxca.Config)) []string {
+func pointsOfDeath(t *testing.T, start starter, change func(*hostile.Config)) []string {
 	var points []string
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, change)
@@ -60,9 +60,9 @@ func pointsOfDeath(t *testing.T, start starter, change func(*sandboxca.Config)) 
 // has another one go on. A death costs no money, and no reissue either: the key of a
 // request is in storage before the request is sent.
 func TestDeathAtEveryPoint(t *testing.T) {
-	slow := func(c *sandboxca.Config) { c.SubmitDelay, c.IssueDelay = 30*time.Second, 2*time.Minute }
+	slow := func(c *hostile.Config) { c.SubmitDelay, c.IssueDelay = 30*time.Second, 2*time.Minute }
 	for _, v := range allVendors {
-		for speed, change := range map[string]func(*sandboxca.Config){"fast": nil, "slow": slow} {
+		for speed, change := range map[string]func(*hostile.Config){"fast": nil, "slow": slow} {
 			t.Run(v.name+" "+speed, func(t *testing.T) {
 				t.Parallel()
 				points := pointsOfDeath(t, v.start, change)

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -56,19 +56,19 @@ func TestSecondServer(t *testing.T) {
 }
 
 func TestLostAnswers(t *testing.T) {
-	faults := map[string]sandboxca.Fault{
-		"5xx":      {Kind: sandboxca.HTTPStatus, Status: 502},
-		"html":     {Kind: sandboxca.HTML},
-		"empty":    {Kind: sandboxca.Empty},
-		"cut off":  {Kind: sandboxca.CutOff},
-		"bad json": {Kind: sandboxca.BadJSON},
-		"reset":    {Kind: sandboxca.Reset},
-		"hang":     {Kind: sandboxca.Hang},
-		"huge":     {Kind: sandboxca.Huge},
-		"redirect": {Kind: sandboxca.Redirect},
+	faults := map[string]hostile.Fault{
+		"5xx":      {Kind: hostile.HTTPStatus, Status: 502},
+		"html":     {Kind: hostile.HTML},
+		"empty":    {Kind: hostile.Empty},
+		"cut off":  {Kind: hostile.CutOff},
+		"bad json": {Kind: hostile.BadJSON},
+		"reset":    {Kind: hostile.Reset},
+		"hang":     {Kind: hostile.Hang},
+		"huge":     {Kind: hostile.Huge},
+		"redirect": {Kind: hostile.Redirect},
 	}
 	for name, fault := range faults {
-		for phase, when := range map[sandboxca.Phase]string{sandboxca.BeforeEffect: " before ", sandboxca.AfterEffect: " after "} {
+		for phase, when := range map[hostile.Phase]string{hostile.BeforeEffect: " before ", hostile.AfterEffect: " after "} {
 			for _, endpoint := range []string{"place", "replace"} {
 				t.Run(name+when+endpoint, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -92,13 +92,13 @@ func TestLostAnswers(t *testing.T) {
 
 func TestRefusalsBuyNothing(t *testing.T) {
 	cases := map[string]struct {
-		change func(*sandboxca.Config)
+		change func(*hostile.Config)
 		flow   func(*flow)
 		want   string
 	}{
 		"unknown product": {flow: func(f *flow) { f.order.Product = "no-such-thing" }, want: "code -3"},
-		"no balance":      {change: func(c *sandboxca.Config) { c.Accounts[0].Balance = 1 }, want: "code -4"},
-		"bad token":       {change: func(c *sandboxca.Config) { c.Accounts[0].Token = "other" }, want: "code 400"},
+		"no balance":      {change: func(c *hostile.Config) { c.Accounts[0].Balance = 1 }, want: "code -4"},
+		"bad token":       {change: func(c *hostile.Config) { c.Accounts[0].Token = "other" }, want: "code 400"},
 		"bad country":     {flow: func(f *flow) { f.order.Contact.Country = "Britain" }, want: "country"},
 		"too many years":  {flow: func(f *flow) { f.order.Term.Years = 9 }, want: "years"},
 	}
@@ -139,7 +139,7 @@ func TestRefusalsBuyNothing(t *testing.T) {
 func TestRefusalIsOvercome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		fill := w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.APICode, Code: -4})
+		fill := w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.APICode, Code: -4})
 		p := w.start(nil, nil)
 		if _, err := p.attempt(t.Context(), "example.com"); !errors.Is(err, vendors.ErrBalance) {
 			t.Fatalf("error = %v", err)
@@ -162,7 +162,7 @@ func TestLookUpUndecidable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.start(nil, func(f *flow) { f.vendor = plainVendor{f.vendor} })
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.HTML, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.HTML, Times: 1})
 		for range 3 {
 			_, err := p.attempt(context.Background(), "example.com")
 			uncertain, ok := errors.AsType[*UncertainError](err)
@@ -205,7 +205,7 @@ func (p plainVendor) Reissue(ctx context.Context, oldOrderID string, req vendors
 
 func TestPendingOrderOutlivesReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 6 * time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 6 * time.Hour })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		first := w.start(nil, nil)
@@ -229,7 +229,7 @@ func TestPendingOrderOutlivesReload(t *testing.T) {
 
 func TestMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 6 * time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 6 * time.Hour })
 		p := w.start(nil, nil)
 		start := time.Now()
 		_, err := p.attempt(t.Context(), "example.com")
@@ -273,7 +273,7 @@ func TestSpendLimit(t *testing.T) {
 
 func TestTwinUsesTheSameOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 10 * time.Minute })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 10 * time.Minute })
 		var asked sync.WaitGroup
 		for _, name := range []string{"example.com", "www.example.com"} {
 			p := w.start(nil, nil)
@@ -290,7 +290,7 @@ func TestDeadOrderIsNotBoughtAgain(t *testing.T) {
 	for _, status := range []string{"CANCELLED", "FAILED", "REVOKED"} {
 		t.Run(status, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Minute })
+				w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Minute })
 				p := w.start(nil, func(f *flow) { f.rules.maxWait = time.Second })
 				if _, err := p.attempt(t.Context(), "example.com"); err == nil {
 					t.Fatal("issued at once")
@@ -333,7 +333,7 @@ func TestYears(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				day := 24 * time.Hour
-				w := newWorld(t, func(c *sandboxca.Config) {
+				w := newWorld(t, func(c *hostile.Config) {
 					c.Lifetime = time.Duration(days) * day
 					c.Quirks.ClipToTerm = true
 				})

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -123,7 +123,7 @@ func TestNameJoinsGroup(t *testing.T) {
 // The names of a group share a certificate, whoever of them asks, and when.
 func TestGroupSharesCertificate(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 2 * time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Hour })
 		var names []string
 		for i := range 25 {
 			names = append(names, fmt.Sprintf("site%d.example.com", i))

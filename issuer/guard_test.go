@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -139,7 +139,7 @@ func TestOnDemandBuysNothingByItself(t *testing.T) {
 func TestHoldOutlivesRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.HTML})
 		for start := time.Now(); time.Since(start) < 3*24*time.Hour; {
 			// A new process each time: what is remembered is in the storage.
 			p := w.start(nil, nil)

@@ -27,7 +27,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -41,7 +41,7 @@ const testToken = "secret-token-of-the-tests"
 // uses the network, and all time is the bubble's.
 type world struct {
 	tb      testing.TB
-	ca      *sandboxca.CA
+	ca      *hostile.CA
 	storage *memStorage
 	web     *web
 	logs    *observer.ObservedLogs
@@ -49,21 +49,21 @@ type world struct {
 	ctx     context.Context // ends with the test
 }
 
-func newWorld(tb testing.TB, change func(*sandboxca.Config)) *world {
+func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
 	tb.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	ctx, cancel := context.WithCancel(context.Background())
 	tb.Cleanup(cancel)
 	w := &world{tb: tb, ctx: ctx, storage: newMemStorage(), web: &web{files: make(map[string]string)}, logs: logs, logger: zap.New(core)}
-	cfg := sandboxca.Config{
-		Core: sandboxca.Core{Accounts: []sandboxca.Account{{Token: testToken, Balance: 1_000_000}}, Transport: w.web},
+	cfg := hostile.Config{
+		Core: hostile.Core{Accounts: []hostile.Account{{Token: testToken, Balance: 1_000_000}}, Transport: w.web},
 		// A second order with the same reference must show up as a charge.
-		Quirks: sandboxca.Quirks{LooseRefID: true},
+		Quirks: hostile.Quirks{LooseRefID: true},
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	ca, err := sandboxca.New(cfg)
+	ca, err := hostile.New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}

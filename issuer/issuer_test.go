@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
@@ -23,7 +23,7 @@ import (
 // site is what outlives the configs of a test: a CA on the network, a storage, and
 // certmagic's cache.
 type installation struct {
-	ca      *sandboxca.CA
+	ca      *hostile.CA
 	api     string
 	storage *certmagic.FileStorage
 	port    int // where the CA fetches and we listen
@@ -31,7 +31,7 @@ type installation struct {
 	magic   *certmagic.Config
 }
 
-func newSite(t *testing.T, change func(*sandboxca.Config)) *installation {
+func newSite(t *testing.T, change func(*hostile.Config)) *installation {
 	t.Helper()
 	s := &installation{storage: &certmagic.FileStorage{Path: t.TempDir()}}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -40,9 +40,9 @@ func newSite(t *testing.T, change func(*sandboxca.Config)) *installation {
 	}
 	s.port = ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
-	cfg := sandboxca.Config{Core: sandboxca.Core{Accounts: []sandboxca.Account{{Token: testToken, Balance: 100_000}}, HTTPPort: s.port}}
+	cfg := hostile.Config{Core: hostile.Core{Accounts: []hostile.Account{{Token: testToken, Balance: 100_000}}, HTTPPort: s.port}}
 	change(&cfg)
-	if s.ca, err = sandboxca.New(cfg); err != nil {
+	if s.ca, err = hostile.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.ca.Close)
@@ -134,7 +134,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // order is not reissued for it: the key of the first attempt is still known.
 func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
 	noLeaks(t)
-	s := newSite(t, func(c *sandboxca.Config) { c.IssueDelay = 2 * time.Second })
+	s := newSite(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Second })
 	first, unload := s.load(t)
 	for range 2 {
 		err := s.issue(t.Context(), t, first, "demo.localhost")
@@ -178,12 +178,12 @@ func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
 // TestCancelledIssue ends a call at once and leaves no goroutine and no lost order.
 func TestCancelledIssue(t *testing.T) {
 	noLeaks(t)
-	s := newSite(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+	s := newSite(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
 	iss, unload := s.load(t)
 	iss.rules.maxWait = time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
-	s.ca.OnCall(func(endpoint string, phase sandboxca.Phase) {
-		if endpoint == "collect" && phase == sandboxca.AfterEffect {
+	s.ca.OnCall(func(endpoint string, phase hostile.Phase) {
+		if endpoint == "collect" && phase == hostile.AfterEffect {
 			cancel()
 		}
 	})
@@ -204,7 +204,7 @@ func TestCancelledIssue(t *testing.T) {
 // as it does from then on. The running one does the work.
 func TestFailedConfigIsAsked(t *testing.T) {
 	noLeaks(t)
-	s := newSite(t, func(*sandboxca.Config) {})
+	s := newSite(t, func(*hostile.Config) {})
 	_, unload := s.load(t)
 	defer unload()
 	failed, unloadFailed := s.load(t)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -126,7 +126,7 @@ func TestSpendLimitIsShared(t *testing.T) {
 // The span of the limit may be longer than what is over stays in the ledger otherwise.
 func TestSpendLimitOverMonths(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 24 * time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 24 * time.Hour })
 		p := w.start(nil, func(f *flow) {
 			quickly(f)
 			f.rules.spend = SpendLimit{2, caddy.Duration(60 * day)}
@@ -134,7 +134,7 @@ func TestSpendLimitOverMonths(t *testing.T) {
 		p.configure("a.example", "b.example")
 		time.Sleep(time.Hour)
 		for _, o := range w.ca.Orders() {
-			if err := w.ca.SetStatus(o.ID, sandboxca.StatusCancelled); err != nil {
+			if err := w.ca.SetStatus(o.ID, hostile.StatusCancelled); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -157,7 +157,7 @@ func TestSpendLimitOverMonths(t *testing.T) {
 func TestHold(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 4})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.HTML, Times: 4})
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		time.Sleep(3 * time.Hour)
@@ -183,7 +183,7 @@ func TestHold(t *testing.T) {
 func TestRefusedOrder(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.Accounts[0].Balance = 1 })
+			w := newWorld(t, func(c *hostile.Config) { c.Accounts[0].Balance = 1 })
 			p := v.start(w, nil, quickly)
 			p.configure("example.com")
 			time.Sleep(10 * day)

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -70,8 +70,8 @@ func TestMain(m *testing.M) {
 // badVendor is one way in which a vendor or the world around it goes wrong.
 type badVendor struct {
 	name    string
-	config  func(*sandboxca.Config)
-	faults  []sandboxca.Fault
+	config  func(*hostile.Config)
+	faults  []hostile.Fault
 	flow    func(*flow)
 	world   func(w *world)
 	during  func(w *world) // runs one minute after the first attempt began
@@ -133,31 +133,31 @@ func (d *demanding) Status(ctx context.Context, id string) (vendors.Order, error
 }
 
 func TestBadVendors(t *testing.T) {
-	quirk := func(change func(*sandboxca.Quirks)) func(*sandboxca.Config) {
-		return func(c *sandboxca.Config) { change(&c.Quirks) }
+	quirk := func(change func(*hostile.Quirks)) func(*hostile.Config) {
+		return func(c *hostile.Config) { change(&c.Quirks) }
 	}
-	pending := func(c *sandboxca.Config) { c.IssueDelay = 10 * time.Minute }
+	pending := func(c *hostile.Config) { c.IssueDelay = 10 * time.Minute }
 	behindOurBack := func(status string) func(*world) {
 		return func(w *world) { _ = w.ca.SetStatus(w.ca.Orders()[0].ID, status) }
 	}
-	api := func(endpoint string, code, times int) []sandboxca.Fault {
-		return []sandboxca.Fault{{Endpoint: endpoint, Kind: sandboxca.APICode, Code: code, Times: times}}
+	api := func(endpoint string, code, times int) []hostile.Fault {
+		return []hostile.Fault{{Endpoint: endpoint, Kind: hostile.APICode, Code: code, Times: times}}
 	}
 	cases := []badVendor{
 		{name: "well-behaved", charges: 1, want: "served"},
-		{name: "slow by seconds in every call", faults: []sandboxca.Fault{{Kind: sandboxca.Delay, Delay: 5 * time.Second}}, charges: 1, want: "served"},
-		{name: "slow by 50 s in place", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Delay, Delay: 50 * time.Second}}, charges: 1, want: "served"},
-		{name: "429 on collect with absurd Retry-After", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "31536000", Times: 5}}, charges: 1, want: "served"},
-		{name: "429 on place", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "-1", Times: 2}}, charges: 1, want: "served"},
-		{name: "5xx storm for an hour", faults: []sandboxca.Fault{{Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, charges: 1, want: "served"},
-		{name: "5xx storm for an hour after each charge", faults: []sandboxca.Fault{{Phase: sandboxca.AfterEffect, Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, charges: 1, want: "served"},
-		{name: "5xx storm after place", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 500, Times: 60}}, charges: 1, want: "served"},
-		{name: "HTML on collect", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.HTML, Times: 5}}, charges: 1, want: "served"},
-		{name: "redirects on collect", faults: []sandboxca.Fault{{Endpoint: "collect", Kind: sandboxca.Redirect, Times: 5}}, charges: 1, want: "served"},
-		{name: "unknown fields", config: quirk(func(q *sandboxca.Quirks) { q.UnknownFields = true }), charges: 1, want: "served"},
-		{name: "unknown status for a while", config: func(c *sandboxca.Config) { pending(c); c.Quirks.UnknownStatus = "PONDERING" }, charges: 1, want: "served"},
-		{name: "code 2 while pending", config: func(c *sandboxca.Config) { pending(c); c.Quirks.Code2WhilePending = true }, charges: 1, want: "served"},
-		{name: "code 2 without data", config: func(c *sandboxca.Config) { pending(c); c.Quirks.Code2WithoutData = true }, charges: 1, want: "served"},
+		{name: "slow by seconds in every call", faults: []hostile.Fault{{Kind: hostile.Delay, Delay: 5 * time.Second}}, charges: 1, want: "served"},
+		{name: "slow by 50 s in place", faults: []hostile.Fault{{Endpoint: "place", Kind: hostile.Delay, Delay: 50 * time.Second}}, charges: 1, want: "served"},
+		{name: "429 on collect with absurd Retry-After", faults: []hostile.Fault{{Endpoint: "collect", Kind: hostile.HTTPStatus, Status: 429, RetryAfter: "31536000", Times: 5}}, charges: 1, want: "served"},
+		{name: "429 on place", faults: []hostile.Fault{{Endpoint: "place", Kind: hostile.HTTPStatus, Status: 429, RetryAfter: "-1", Times: 2}}, charges: 1, want: "served"},
+		{name: "5xx storm for an hour", faults: []hostile.Fault{{Kind: hostile.HTTPStatus, Status: 503}}, lasting: time.Hour, charges: 1, want: "served"},
+		{name: "5xx storm for an hour after each charge", faults: []hostile.Fault{{Phase: hostile.AfterEffect, Kind: hostile.HTTPStatus, Status: 503}}, lasting: time.Hour, charges: 1, want: "served"},
+		{name: "5xx storm after place", faults: []hostile.Fault{{Endpoint: "collect", Kind: hostile.HTTPStatus, Status: 500, Times: 60}}, charges: 1, want: "served"},
+		{name: "HTML on collect", faults: []hostile.Fault{{Endpoint: "collect", Kind: hostile.HTML, Times: 5}}, charges: 1, want: "served"},
+		{name: "redirects on collect", faults: []hostile.Fault{{Endpoint: "collect", Kind: hostile.Redirect, Times: 5}}, charges: 1, want: "served"},
+		{name: "unknown fields", config: quirk(func(q *hostile.Quirks) { q.UnknownFields = true }), charges: 1, want: "served"},
+		{name: "unknown status for a while", config: func(c *hostile.Config) { pending(c); c.Quirks.UnknownStatus = "PONDERING" }, charges: 1, want: "served"},
+		{name: "code 2 while pending", config: func(c *hostile.Config) { pending(c); c.Quirks.Code2WhilePending = true }, charges: 1, want: "served"},
+		{name: "code 2 without data", config: func(c *hostile.Config) { pending(c); c.Quirks.Code2WithoutData = true }, charges: 1, want: "served"},
 		{name: "-6 on place", faults: api("place", -6, 1), charges: 1, want: "served"},
 		{name: "-2 on place", faults: api("place", -2, 1), charges: 1, want: "served"},
 		{name: "-2 on place for ever", faults: api("place", -2, 0), charges: 0, want: "held back, says so"},
@@ -174,27 +174,27 @@ func TestBadVendors(t *testing.T) {
 		{name: "cancelled behind our back", config: pending, during: behindOurBack("CANCELLED"), charges: 1, want: "dead, says so"},
 		{name: "rejected behind our back", config: pending, during: behindOurBack("FAILED"), charges: 1, want: "dead, says so"},
 		{name: "revoked behind our back", config: pending, during: behindOurBack("REVOKED"), charges: 1, want: "dead, says so"},
-		{name: "fetched again after passing", config: func(c *sandboxca.Config) { pending(c); c.Quirks.RefetchAfterPass = true }, charges: 1, want: "served"},
-		{name: "reversed chain", config: quirk(func(q *sandboxca.Quirks) { q.ReverseChain = true }), charges: 1, want: "served"},
-		{name: "root included", config: quirk(func(q *sandboxca.Quirks) { q.IncludeRoot = true }), charges: 1, want: "served"},
-		{name: "CRLF", config: quirk(func(q *sandboxca.Quirks) { q.CRLF = true }), charges: 1, want: "served"},
-		{name: "missing intermediate", config: quirk(func(q *sandboxca.Quirks) { q.OmitIntermediate = true }), charges: 1, want: "pending, goes on"},
-		{name: "certificate for another key", config: quirk(func(q *sandboxca.Quirks) { q.WrongKey = true }), charges: 1, want: "pending, goes on"},
-		{name: "expired certificate", config: quirk(func(q *sandboxca.Quirks) { q.ExpiredCert = true }), charges: 1, want: "pending, goes on"},
-		{name: "CA's clock a day ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, charges: 1, want: "served"},
-		{name: "CA's clock a year ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(365 * 24 * time.Hour) } }, charges: 1, want: "pending, goes on"},
-		{name: "CA's clock a day behind", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(-24 * time.Hour) } }, charges: 1, want: "served"},
-		{name: "wrong common name", config: quirk(func(q *sandboxca.Quirks) { q.WrongCN = "elsewhere.example.org" }), charges: 1, want: "served"},
-		{name: "twin put first", config: quirk(func(q *sandboxca.Quirks) { q.TwinFirst = true }), charges: 1, want: "served"},
-		{name: "no twin", config: quirk(func(q *sandboxca.Quirks) { q.NoTwin = true }), charges: 1, want: "served"},
-		{name: "twin listed for validation", config: quirk(func(q *sandboxca.Quirks) { q.TwinInDCVList = true }), charges: 1, want: "served"},
-		{name: "no validation values", config: quirk(func(q *sandboxca.Quirks) { q.NoDCVValues = true }), charges: 1, want: "served"},
-		{name: "old trailer in the file", config: func(c *sandboxca.Config) { c.CheckInterval = time.Minute; c.Quirks.Trailer = "comodoca.com" }, charges: 1, want: "served"},
-		{name: "numeric IDs", config: quirk(func(q *sandboxca.Quirks) { q.NumericIDs = true }), charges: 1, want: "served"},
-		{name: "reference is a mere remark", config: quirk(func(q *sandboxca.Quirks) { q.LooseRefID = true }), faults: []sandboxca.Fault{{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1}}, charges: 1, want: "served"},
-		{name: "look-up answers with empty success", config: quirk(func(q *sandboxca.Quirks) { q.EmptyUnknownRef = true }), faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Reset, Times: 1}}, charges: 1, want: "served"},
-		{name: "place is processed 55 s after it was given up", faults: []sandboxca.Fault{{Endpoint: "place", Kind: sandboxca.Delay, Delay: 85 * time.Second, Times: 1}}, charges: 1, want: "served"},
-		{name: "success without an ID, order placed", faults: []sandboxca.Fault{{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.APICode, Code: 1, Times: 1}}, charges: 1, want: "served"},
+		{name: "fetched again after passing", config: func(c *hostile.Config) { pending(c); c.Quirks.RefetchAfterPass = true }, charges: 1, want: "served"},
+		{name: "reversed chain", config: quirk(func(q *hostile.Quirks) { q.ReverseChain = true }), charges: 1, want: "served"},
+		{name: "root included", config: quirk(func(q *hostile.Quirks) { q.IncludeRoot = true }), charges: 1, want: "served"},
+		{name: "CRLF", config: quirk(func(q *hostile.Quirks) { q.CRLF = true }), charges: 1, want: "served"},
+		{name: "missing intermediate", config: quirk(func(q *hostile.Quirks) { q.OmitIntermediate = true }), charges: 1, want: "pending, goes on"},
+		{name: "certificate for another key", config: quirk(func(q *hostile.Quirks) { q.WrongKey = true }), charges: 1, want: "pending, goes on"},
+		{name: "expired certificate", config: quirk(func(q *hostile.Quirks) { q.ExpiredCert = true }), charges: 1, want: "pending, goes on"},
+		{name: "CA's clock a day ahead", config: func(c *hostile.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, charges: 1, want: "served"},
+		{name: "CA's clock a year ahead", config: func(c *hostile.Config) { c.Now = func() time.Time { return time.Now().Add(365 * 24 * time.Hour) } }, charges: 1, want: "pending, goes on"},
+		{name: "CA's clock a day behind", config: func(c *hostile.Config) { c.Now = func() time.Time { return time.Now().Add(-24 * time.Hour) } }, charges: 1, want: "served"},
+		{name: "wrong common name", config: quirk(func(q *hostile.Quirks) { q.WrongCN = "elsewhere.example.org" }), charges: 1, want: "served"},
+		{name: "twin put first", config: quirk(func(q *hostile.Quirks) { q.TwinFirst = true }), charges: 1, want: "served"},
+		{name: "no twin", config: quirk(func(q *hostile.Quirks) { q.NoTwin = true }), charges: 1, want: "served"},
+		{name: "twin listed for validation", config: quirk(func(q *hostile.Quirks) { q.TwinInDCVList = true }), charges: 1, want: "served"},
+		{name: "no validation values", config: quirk(func(q *hostile.Quirks) { q.NoDCVValues = true }), charges: 1, want: "served"},
+		{name: "old trailer in the file", config: func(c *hostile.Config) { c.CheckInterval = time.Minute; c.Quirks.Trailer = "comodoca.com" }, charges: 1, want: "served"},
+		{name: "numeric IDs", config: quirk(func(q *hostile.Quirks) { q.NumericIDs = true }), charges: 1, want: "served"},
+		{name: "reference is a mere remark", config: quirk(func(q *hostile.Quirks) { q.LooseRefID = true }), faults: []hostile.Fault{{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1}}, charges: 1, want: "served"},
+		{name: "look-up answers with empty success", config: quirk(func(q *hostile.Quirks) { q.EmptyUnknownRef = true }), faults: []hostile.Fault{{Endpoint: "place", Kind: hostile.Reset, Times: 1}}, charges: 1, want: "served"},
+		{name: "place is processed 55 s after it was given up", faults: []hostile.Fault{{Endpoint: "place", Kind: hostile.Delay, Delay: 85 * time.Second, Times: 1}}, charges: 1, want: "served"},
+		{name: "success without an ID, order placed", faults: []hostile.Fault{{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.APICode, Code: 1, Times: 1}}, charges: 1, want: "served"},
 		{name: "success without an ID, nothing placed", faults: api("place", 1, 1), charges: 1, want: "served"},
 		{name: "hostile file name ../x", flow: asksFor("../x", "y"), charges: 1, want: "served"},
 		{name: "hostile file name, absolute", flow: asksFor("/etc/passwd", "y"), charges: 1, want: "served"},
@@ -202,7 +202,7 @@ func TestBadVendors(t *testing.T) {
 		{name: "hostile file name of 5 kB", flow: asksFor(strings.Repeat("a", 5000), "y"), charges: 1, want: "served"},
 		{name: "hostile content", flow: asksFor("a.txt", "x\x00y"), charges: 1, want: "served"},
 		{name: "content of 1 MB", flow: asksFor("a.txt", strings.Repeat("a", 1<<20)), charges: 1, want: "served"},
-		{name: "slow CA", config: func(c *sandboxca.Config) { c.IssueDelay = 20 * time.Hour }, charges: 1, want: "served"},
+		{name: "slow CA", config: func(c *hostile.Config) { c.IssueDelay = 20 * time.Hour }, charges: 1, want: "served"},
 	}
 	for i, c := range cases {
 		if i%raceStride != 0 {

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -79,7 +79,7 @@ func TestTermIsThePaidOne(t *testing.T) {
 	}{{"shorter", 2, 1}, {"longer", 1, 3}} {
 		inBubble(t, c.name, func(t *testing.T) {
 			w := newWorld(t, nil)
-			w.ca.Inject(sandboxca.Fault{Endpoint: "Order/commitOrder", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+			w.ca.Inject(hostile.Fault{Endpoint: "Order/commitOrder", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
 			p := w.startHowSSL(nil, all(quickly, years(c.before)))
 			// The look-up may be done within the call or not.
 			if _, err := p.attempt(t.Context(), "example.com"); err != nil && !waits(err) {
@@ -112,7 +112,7 @@ func TestTermOfResolvedOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		two := func(f *flow) { f.order.Term = vendors.Term{Years: 2} }
-		w.ca.Inject(sandboxca.Fault{Endpoint: "Order/commitOrder", Phase: sandboxca.BeforeEffect, Kind: sandboxca.HTML, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "Order/commitOrder", Phase: hostile.BeforeEffect, Kind: hostile.HTML, Times: 1})
 		p := w.startHowSSL(nil, all(quickly, two))
 		_, _ = p.attempt(t.Context(), "example.com")
 		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
@@ -345,7 +345,7 @@ func TestMarginIsCapped(t *testing.T) {
 // renewal counts.
 func TestVendorTellsEndOfTerm(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.Year = 450 * day })
+		w := newWorld(t, func(c *hostile.Config) { c.Year = 450 * day })
 		p := w.start(nil, nil)
 		p.mustObtain("example.com")
 		time.Sleep(400 * day)
@@ -358,7 +358,7 @@ func TestVendorTellsEndOfTerm(t *testing.T) {
 func TestFreeChecksComeFirst(t *testing.T) {
 	inBubble(t, "vendor", func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "validate", Kind: sandboxca.APICode, Code: -4, Errors: "no"})
+		w.ca.Inject(hostile.Fault{Endpoint: "validate", Kind: hostile.APICode, Code: -4, Errors: "no"})
 		p := w.start(nil, quickly)
 		if _, err := p.attempt(t.Context(), "example.com"); err == nil || waits(err) {
 			t.Errorf("error = %v", err)

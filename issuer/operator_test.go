@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -13,39 +13,39 @@ type situation struct {
 	name    string
 	state   ledger.State
 	flagged bool
-	config  func(*sandboxca.Config)
+	config  func(*hostile.Config)
 	make    func(t *testing.T, w *world, p *process)
 }
 
 var situations = []*situation{
 	{name: "asked", state: ledger.Asked, make: func(t *testing.T, w *world, p *process) {
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
-		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTTPStatus, Status: 503})
 		p.configure("example.com")
 		time.Sleep(time.Hour)
 	}},
 	{name: "asked for a week", state: ledger.Asked, flagged: true, make: func(t *testing.T, w *world, p *process) {
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
-		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTTPStatus, Status: 503})
 		p.configure("example.com")
 		time.Sleep(9 * day)
 	}},
-	{name: "open", state: ledger.Open, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
+	{name: "open", state: ledger.Open, config: func(c *hostile.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
 		p.configure("example.com")
 		time.Sleep(time.Hour)
 	}},
-	{name: "cancelled", state: ledger.Open, flagged: true, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
+	{name: "cancelled", state: ledger.Open, flagged: true, config: func(c *hostile.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
 		p.configure("example.com")
 		time.Sleep(time.Hour)
-		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled); err != nil {
+		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, hostile.StatusCancelled); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour)
 	}},
-	{name: "unknown to the vendor", state: ledger.Open, flagged: true, config: func(c *sandboxca.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
+	{name: "unknown to the vendor", state: ledger.Open, flagged: true, config: func(c *hostile.Config) { c.IssueDelay = 40 * day }, make: func(t *testing.T, w *world, p *process) {
 		p.configure("example.com")
 		time.Sleep(time.Hour)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 6})
+		w.ca.Inject(hostile.Fault{Endpoint: "collect", Kind: hostile.APICode, Code: -1, Errors: "certId is invalid", Times: 6})
 		time.Sleep(2 * time.Hour)
 	}},
 	{name: "issued", state: ledger.Issued, make: func(t *testing.T, w *world, p *process) {
@@ -53,8 +53,8 @@ var situations = []*situation{
 	}},
 	{name: "reissue lost", state: ledger.Asked, make: func(t *testing.T, w *world, p *process) {
 		p.mustObtain("example.com")
-		w.ca.Inject(sandboxca.Fault{Endpoint: "replace", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
-		w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		w.ca.Inject(hostile.Fault{Endpoint: "replace", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTTPStatus, Status: 503})
 		_, _ = p.attempt(t.Context(), "example.com")
 		time.Sleep(time.Hour)
 	}},
@@ -74,7 +74,7 @@ func TestResolveNone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
+			if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 0 }); err != nil {
 				t.Fatal(err)
 			}
 			if reissue {
@@ -110,7 +110,7 @@ func TestResolveOrder(t *testing.T) {
 			p := w.start(nil, quickly)
 			s.make(t, w, p)
 			s.found(t, w)
-			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
+			if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 0 }); err != nil {
 				t.Fatal(err)
 			}
 			id := w.orderElsewhere([]string{"example.com"}, nil)
@@ -152,7 +152,7 @@ func (s *situation) found(t *testing.T, w *world) {
 func TestResolveNoneWasWrong(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.Delay, Delay: 10 * time.Minute, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.Delay, Delay: 10 * time.Minute, Times: 1})
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		time.Sleep(time.Minute)
@@ -169,11 +169,11 @@ func TestResolveNoneWasWrong(t *testing.T) {
 // What a person has settled is gone on with, even if a round of another name reads it first.
 func TestSettledWhileOthersRead(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 40 * day })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 40 * day })
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		time.Sleep(time.Hour)
-		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled); err != nil {
+		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, hostile.StatusCancelled); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2*time.Hour + time.Minute) // the ledger was looked over a moment ago

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // TestManyPending has many orders pending for a day. No call of Issue lasts, and the vendor
@@ -18,7 +18,7 @@ func TestManyPending(t *testing.T) {
 		n = 20
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 24 * time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 24 * time.Hour })
 		p := w.start(nil, func(f *flow) {
 			f.rules.maxWait, f.rules.spend.Orders = time.Minute, 2*n
 		})

@@ -4,16 +4,16 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // Whatever a new configuration says, and whenever it comes, what was paid for is paid for
 // once, and the name is served.
 func TestReloadInEachPhase(t *testing.T) {
-	slowly := func(endpoint string, phase sandboxca.Phase) func(*world) {
+	slowly := func(endpoint string, phase hostile.Phase) func(*world) {
 		return func(w *world) {
-			w.ca.Inject(sandboxca.Fault{Endpoint: endpoint, Phase: phase, Kind: sandboxca.Delay, Delay: 8 * time.Second, Times: 1})
+			w.ca.Inject(hostile.Fault{Endpoint: endpoint, Phase: phase, Kind: hostile.Delay, Delay: 8 * time.Second, Times: 1})
 		}
 	}
 	phases := []struct {
@@ -21,12 +21,12 @@ func TestReloadInEachPhase(t *testing.T) {
 		set  func(*world)
 		at   time.Duration // since the name was asked for
 	}{
-		{"while it is checked", slowly("validate", sandboxca.BeforeEffect), 4 * time.Second},
+		{"while it is checked", slowly("validate", hostile.BeforeEffect), 4 * time.Second},
 		{"before it is sent", nil, 500 * time.Millisecond},
-		{"while it is on its way", slowly("place", sandboxca.BeforeEffect), 5 * time.Second},
-		{"while the answer is on its way", slowly("place", sandboxca.AfterEffect), 5 * time.Second},
+		{"while it is on its way", slowly("place", hostile.BeforeEffect), 5 * time.Second},
+		{"while the answer is on its way", slowly("place", hostile.AfterEffect), 5 * time.Second},
 		{"when the answer was lost", func(w *world) {
-			w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+			w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
 		}, 3 * time.Second},
 		{"while it is pending", nil, 10 * time.Minute},
 		{"when it is issued", nil, 2 * time.Hour},
@@ -47,7 +47,7 @@ func TestReloadInEachPhase(t *testing.T) {
 	for _, phase := range phases {
 		for name, change := range changes {
 			inBubble(t, name+" "+phase.name, func(t *testing.T) {
-				w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+				w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
 				if phase.set != nil {
 					phase.set(w)
 				}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -28,7 +28,7 @@ func (w *world) revokeUnseen(p *process, index int) *process {
 // An order lives on when its certificate is revoked. It is reissued once, and paid for once.
 func TestRevokedCertificateOfALivingOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
 		p := w.startDigiCert(nil, quickly)
 		p.configure("example.com")
 		w.until(time.Hour, "it is ordered", func() bool { return w.state("example.com") == ledger.Open })
@@ -47,7 +47,7 @@ func TestRevokedCertificateOfALivingOrder(t *testing.T) {
 // Where the reissue's certificate is revoked at once, too, a person is asked.
 func TestRevokedReissueAsksAPerson(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
 		p := w.startDigiCert(nil, quickly)
 		p.configure("example.com")
 		w.until(time.Hour, "it is ordered", func() bool { return w.state("example.com") == ledger.Open })

@@ -17,7 +17,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -213,9 +213,9 @@ func TestServersAtOnceWithGroup(t *testing.T) {
 // other is still on its way when it looks it up.
 func TestWrongClockProvesNoAbsence(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, -2 * time.Minute, 2 * time.Minute, 11 * time.Minute, time.Hour} {
-		for _, fault := range []sandboxca.Fault{
-			{Endpoint: "place", Kind: sandboxca.Delay, Delay: 25 * time.Second, Times: 1},
-			{Endpoint: "place", Kind: sandboxca.Delay, Delay: 4 * time.Minute, Times: 1}, // longer than the call
+		for _, fault := range []hostile.Fault{
+			{Endpoint: "place", Kind: hostile.Delay, Delay: 25 * time.Second, Times: 1},
+			{Endpoint: "place", Kind: hostile.Delay, Delay: 4 * time.Minute, Times: 1}, // longer than the call
 		} {
 			inBubble(t, fmt.Sprintf("%s, %s", by, fault.Delay), func(t *testing.T) {
 				w := newWorld(t, nil)
@@ -291,7 +291,7 @@ func (v *forgetful) Find(ctx context.Context, what vendors.Lookup) ([]string, er
 func TestOneDenialProvesNothing(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
 		search := &forgetful{failing: true, denials: 1}
 		p := w.start(nil, func(f *flow) {
 			quickly(f)

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
@@ -54,19 +54,19 @@ func TestReusedKeys(t *testing.T) {
 // A paid order is followed to its certificate, whatever the vendor says meanwhile, and
 // nobody has to ask for it.
 func TestPaidOrderIsFollowed(t *testing.T) {
-	for name, fault := range map[string]sandboxca.Fault{
-		"refused once":          {Endpoint: "collect", Kind: sandboxca.APICode, Code: 400, Errors: "ip not allowed", Times: 1},
-		"refused many times":    {Endpoint: "collect", Kind: sandboxca.APICode, Code: 400, Errors: "ip not allowed", Times: 20},
-		"unknown a few times":   {Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 3},
-		"unknown for long":      {Endpoint: "collect", Kind: sandboxca.APICode, Code: -1, Errors: "certId is invalid", Times: 8},
-		"wrong state":           {Endpoint: "collect", Kind: sandboxca.APICode, Code: -7, Errors: "no", Times: 9},
-		"HTML":                  {Endpoint: "collect", Kind: sandboxca.HTML, Times: 30},
-		"unauthorized":          {Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 401, Times: 20},
-		"not found, as a whole": {Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 404, Times: 20},
-		"retry after years":     {Endpoint: "collect", Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "99999999", Times: 2},
+	for name, fault := range map[string]hostile.Fault{
+		"refused once":          {Endpoint: "collect", Kind: hostile.APICode, Code: 400, Errors: "ip not allowed", Times: 1},
+		"refused many times":    {Endpoint: "collect", Kind: hostile.APICode, Code: 400, Errors: "ip not allowed", Times: 20},
+		"unknown a few times":   {Endpoint: "collect", Kind: hostile.APICode, Code: -1, Errors: "certId is invalid", Times: 3},
+		"unknown for long":      {Endpoint: "collect", Kind: hostile.APICode, Code: -1, Errors: "certId is invalid", Times: 8},
+		"wrong state":           {Endpoint: "collect", Kind: hostile.APICode, Code: -7, Errors: "no", Times: 9},
+		"HTML":                  {Endpoint: "collect", Kind: hostile.HTML, Times: 30},
+		"unauthorized":          {Endpoint: "collect", Kind: hostile.HTTPStatus, Status: 401, Times: 20},
+		"not found, as a whole": {Endpoint: "collect", Kind: hostile.HTTPStatus, Status: 404, Times: 20},
+		"retry after years":     {Endpoint: "collect", Kind: hostile.HTTPStatus, Status: 429, RetryAfter: "99999999", Times: 2},
 	} {
 		inBubble(t, name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 24 * time.Hour })
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 24 * time.Hour })
 			p := w.start(nil, quickly)
 			p.configure("example.com")
 			time.Sleep(12 * time.Hour)
@@ -81,11 +81,11 @@ func TestPaidOrderIsFollowed(t *testing.T) {
 func TestBlockedAccount(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 12 * time.Hour })
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 12 * time.Hour })
 			p := v.start(w, nil, quickly)
 			p.configure("example.com")
 			w.until(time.Minute, "it is paid", func() bool { return w.charges() == 1 })
-			unblock := w.ca.Inject(sandboxca.Fault{Kind: sandboxca.HTTPStatus, Status: 403})
+			unblock := w.ca.Inject(hostile.Fault{Kind: hostile.HTTPStatus, Status: 403})
 			time.Sleep(day)
 			unblock()
 			p.untilServed(day, "example.com")
@@ -124,7 +124,7 @@ func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
 func TestTwinOutlivesItsOrder(t *testing.T) {
 	for _, clip := range []bool{false, true} {
 		inBubble(t, "", func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.Quirks.ClipToTerm = clip })
+			w := newWorld(t, func(c *hostile.Config) { c.Quirks.ClipToTerm = clip })
 			p := w.start(nil, nil)
 			p.mustObtain("example.com")
 			p.mustObtain("www.example.com")
@@ -149,7 +149,7 @@ func TestTwinOutlivesItsOrder(t *testing.T) {
 func TestHoldAndTwin(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 3})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.HTML, Times: 3})
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		w.until(2*day, "the name is held", func() bool { return len(w.states("example.com")) >= 3 })
@@ -165,16 +165,16 @@ func TestHoldAndTwin(t *testing.T) {
 // if nobody configures the twin any more.
 func TestTwinLeftBehind(t *testing.T) {
 	for name, c := range map[string]struct {
-		fault *sandboxca.Fault
+		fault *hostile.Fault
 		after func(w *world)
 	}{
-		"never arrived":    {fault: &sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 1}},
-		"answer lost":      {fault: &sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.HTML, Times: 1}},
+		"never arrived":    {fault: &hostile.Fault{Endpoint: "place", Kind: hostile.HTML, Times: 1}},
+		"answer lost":      {fault: &hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.HTML, Times: 1}},
 		"pending for ever": {},
-		"cancelled":        {after: func(w *world) { _ = w.ca.SetStatus(w.ca.Orders()[0].ID, sandboxca.StatusCancelled) }},
+		"cancelled":        {after: func(w *world) { _ = w.ca.SetStatus(w.ca.Orders()[0].ID, hostile.StatusCancelled) }},
 	} {
 		inBubble(t, name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 300 * day })
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 300 * day })
 			if c.fault != nil {
 				w.ca.Inject(*c.fault)
 			}
@@ -193,7 +193,7 @@ func TestTwinLeftBehind(t *testing.T) {
 			p.site.deny = map[string]bool{"example.com": true}
 			p.configure("www.example.com")
 			time.Sleep(26 * time.Hour)
-			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 0 }); err != nil {
+			if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 0 }); err != nil {
 				t.Fatal(err)
 			}
 			p.untilServed(2*day, "www.example.com")
@@ -208,13 +208,13 @@ func TestTwinLeftBehind(t *testing.T) {
 
 // The vendor refuses to renew an order. A plain one follows in time.
 func TestRefusedRenewal(t *testing.T) {
-	for name, fault := range map[string]sandboxca.Fault{
-		"state":   {Endpoint: "renew", Kind: sandboxca.APICode, Code: -5, Errors: "status does not allow"},
-		"input":   {Endpoint: "renew", Kind: sandboxca.APICode, Code: -1, Errors: "renewId"},
-		"product": {Endpoint: "renew", Kind: sandboxca.APICode, Code: -3, Errors: "product"},
+	for name, fault := range map[string]hostile.Fault{
+		"state":   {Endpoint: "renew", Kind: hostile.APICode, Code: -5, Errors: "status does not allow"},
+		"input":   {Endpoint: "renew", Kind: hostile.APICode, Code: -1, Errors: "renewId"},
+		"product": {Endpoint: "renew", Kind: hostile.APICode, Code: -3, Errors: "product"},
 	} {
 		inBubble(t, name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.Quirks.ClipToTerm = true })
+			w := newWorld(t, func(c *hostile.Config) { c.Quirks.ClipToTerm = true })
 			w.ca.Inject(fault)
 			p := w.start(nil, nil)
 			stop := p.maintain(false)
@@ -224,7 +224,7 @@ func TestRefusedRenewal(t *testing.T) {
 				p.untilServed(0, "example.com")
 				if d == 345 {
 					// The old order is of no use any more.
-					w.ca.Inject(sandboxca.Fault{Endpoint: "replace", Kind: sandboxca.APICode, Code: -5, Errors: "status does not allow"})
+					w.ca.Inject(hostile.Fault{Endpoint: "replace", Kind: hostile.APICode, Code: -5, Errors: "status does not allow"})
 				}
 			}
 			w.wantCharges(2)
@@ -239,10 +239,10 @@ func TestRefusedRenewal(t *testing.T) {
 // A renewal whose answer is lost is looked up like any other order, while the one before
 // still serves. One that never arrived is bought when it is needed.
 func TestLostRenewal(t *testing.T) {
-	for _, phase := range []sandboxca.Phase{sandboxca.BeforeEffect, sandboxca.AfterEffect} {
+	for _, phase := range []hostile.Phase{hostile.BeforeEffect, hostile.AfterEffect} {
 		inBubble(t, "", func(t *testing.T) {
 			w := newWorld(t, nil)
-			w.ca.Inject(sandboxca.Fault{Endpoint: "renew", Phase: phase, Kind: sandboxca.Reset, Times: 1})
+			w.ca.Inject(hostile.Fault{Endpoint: "renew", Phase: phase, Kind: hostile.Reset, Times: 1})
 			p := w.start(nil, nil)
 			stop := p.maintain(false)
 			p.mustObtain("example.com")
@@ -263,8 +263,8 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 	const other = "another-token-of-the-tests"
 	for _, issued := range []bool{true, false} {
 		inBubble(t, "", func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) {
-				c.Accounts = append(c.Accounts, sandboxca.Account{Token: other, Balance: 1_000_000})
+			w := newWorld(t, func(c *hostile.Config) {
+				c.Accounts = append(c.Accounts, hostile.Account{Token: other, Balance: 1_000_000})
 				if !issued {
 					c.IssueDelay = 5 * day
 				}
@@ -303,7 +303,7 @@ func TestResolvedOrderWithOtherKey(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		id := w.orderElsewhere([]string{"example.com"}, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML, Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.HTML, Times: 1})
 		p := w.start(nil, func(f *flow) {
 			quickly(f)
 			f.vendor = noSearch{f.vendor}
@@ -332,7 +332,7 @@ func (v noSearch) Reissue(ctx context.Context, oldOrderID string, r vendors.Orde
 // The certificate of an order is revoked at the vendor while it is served, or between two
 // certificates: a person is asked, and nothing is bought by itself.
 func TestRevokedOrder(t *testing.T) {
-	for _, status := range []string{sandboxca.StatusRevoked, sandboxca.StatusCancelled} {
+	for _, status := range []string{hostile.StatusRevoked, hostile.StatusCancelled} {
 		inBubble(t, status, func(t *testing.T) {
 			w := newWorld(t, nil)
 			p := w.start(nil, nil)
@@ -356,9 +356,9 @@ func TestRevokedOrder(t *testing.T) {
 // An order whose answer was lost is watched as closely as any other once it is found.
 func TestFoundOrderIsWatched(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 8 * time.Hour })
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})
-		broken := w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTTPStatus, Status: 503})
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 8 * time.Hour })
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
+		broken := w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTTPStatus, Status: 503})
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		time.Sleep(4 * time.Hour)
@@ -377,7 +377,7 @@ func TestForcedReissueOutlivesProcess(t *testing.T) {
 			w := newWorld(t, nil)
 			p := v.start(w, nil, quickly)
 			first := p.mustObtain("example.com")
-			if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 5 * time.Hour }); err != nil {
+			if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 5 * time.Hour }); err != nil {
 				t.Fatal(err)
 			}
 			_, _ = p.attempt(t.Context(), "example.com")
@@ -398,7 +398,7 @@ func TestForcedReissueOutlivesProcess(t *testing.T) {
 // is not reissued over and over because nobody needs it.
 func TestLateOrderIsLeftAlone(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = 3 * day })
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 3 * day })
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		time.Sleep(25 * time.Hour) // the twin is blocked for a day
@@ -406,7 +406,7 @@ func TestLateOrderIsLeftAlone(t *testing.T) {
 		time.Sleep(time.Hour)
 		w.wantCharges(2)
 		own := w.ca.Charges()[1].OrderID
-		if err := w.ca.Update(func(c *sandboxca.Config) { c.IssueDelay = 27 * time.Hour }); err != nil {
+		if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 27 * time.Hour }); err != nil {
 			t.Fatal(err)
 		}
 		p.untilServed(10*day, "example.com", "www.example.com")
@@ -433,7 +433,7 @@ func (nameless) Round(context.Context, string) (time.Duration, bool) { return 0,
 func TestNameComesBack(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.ca.Inject(sandboxca.Fault{Endpoint: "place", Kind: sandboxca.APICode, Code: -1, Errors: "no", Times: 1})
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.APICode, Code: -1, Errors: "no", Times: 1})
 		p := w.start(nil, all(quickly, func(f *flow) { f.rules.allowOnDemand = true }))
 		p.site.strange = map[string]bool{"example.com": true}
 		if _, err := p.attempt(t.Context(), "example.com"); err == nil {

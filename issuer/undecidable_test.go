@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -17,13 +17,13 @@ func TestContradictingWitnessesAreForAPerson(t *testing.T) {
 	for name, settles := range map[string]bool{"for good": false, "for a minute": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(cfg *sandboxca.Config) {
-					cfg.Quirks.DigiCert = sandboxca.DigiCertQuirks{HideAlternate: true, Anonymous: true}
+				w := newWorld(t, func(cfg *hostile.Config) {
+					cfg.Quirks.DigiCert = hostile.DigiCertQuirks{HideAlternate: true, Anonymous: true}
 				})
-				defer w.ca.Inject(sandboxca.Fault{Endpoint: "order", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1})()
+				defer w.ca.Inject(hostile.Fault{Endpoint: "order", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})()
 				if settles {
 					defer time.AfterFunc(time.Minute, func() {
-						if err := w.ca.Update(func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert = sandboxca.DigiCertQuirks{} }); err != nil {
+						if err := w.ca.Update(func(cfg *hostile.Config) { cfg.Quirks.DigiCert = hostile.DigiCertQuirks{} }); err != nil {
 							t.Error(err)
 						}
 					}).Stop()

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/digicert"
@@ -82,22 +82,22 @@ func (w *world) startWith(f *fuse, vendor vendors.Vendor, product string) *proce
 
 // TestBadNetworks loses and spoils the calls that matter, at all vendors.
 func TestBadNetworks(t *testing.T) {
-	kinds := map[string]sandboxca.Fault{
-		"500":      {Kind: sandboxca.HTTPStatus, Status: 500},
-		"502 HTML": {Kind: sandboxca.HTML},
-		"empty":    {Kind: sandboxca.Empty},
-		"cut off":  {Kind: sandboxca.CutOff},
-		"bad JSON": {Kind: sandboxca.BadJSON},
-		"reset":    {Kind: sandboxca.Reset},
-		"hang":     {Kind: sandboxca.Hang},
-		"10 MB":    {Kind: sandboxca.Huge},
-		"redirect": {Kind: sandboxca.Redirect},
-		"429":      {Kind: sandboxca.HTTPStatus, Status: 429, RetryAfter: "99999999"},
+	kinds := map[string]hostile.Fault{
+		"500":      {Kind: hostile.HTTPStatus, Status: 500},
+		"502 HTML": {Kind: hostile.HTML},
+		"empty":    {Kind: hostile.Empty},
+		"cut off":  {Kind: hostile.CutOff},
+		"bad JSON": {Kind: hostile.BadJSON},
+		"reset":    {Kind: hostile.Reset},
+		"hang":     {Kind: hostile.Hang},
+		"10 MB":    {Kind: hostile.Huge},
+		"redirect": {Kind: hostile.Redirect},
+		"429":      {Kind: hostile.HTTPStatus, Status: 429, RetryAfter: "99999999"},
 	}
 	row := 0
 	for _, v := range allVendors {
 		for kind, fault := range kinds {
-			for phase, when := range map[sandboxca.Phase]string{sandboxca.BeforeEffect: "before", sandboxca.AfterEffect: "after"} {
+			for phase, when := range map[hostile.Phase]string{hostile.BeforeEffect: "before", hostile.AfterEffect: "after"} {
 				for _, call := range []string{v.pay, v.reissue, v.status} {
 					if row++; row%raceStride != 0 {
 						continue
@@ -108,7 +108,7 @@ func TestBadNetworks(t *testing.T) {
 						p := v.start(w, nil)
 						fault.Endpoint, fault.Phase, fault.Times = call, phase, 1
 						w.ca.Inject(fault)
-						lost := v.blind && call == v.pay && phase == sandboxca.BeforeEffect
+						lost := v.blind && call == v.pay && phase == hostile.BeforeEffect
 						var err error
 						for range 2 {
 							if _, p, err = w.drive(p, "example.com", nil); err != nil {
@@ -150,7 +150,7 @@ func (p *cleanUps) CleanUp(ctx context.Context, what proof.Proof) {
 // the order. Another one takes them away, once they cannot be needed any more.
 func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(c *sandboxca.Config) {
+		w := newWorld(t, func(c *hostile.Config) {
 			c.LookupCNAME = func(context.Context, string) (string, error) { return "", errors.New("no such record") }
 		})
 		byDNS := func(f *flow) { f.order.Method, f.rules.maxWait = vendors.MethodDNS, time.Minute }
@@ -195,25 +195,25 @@ func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 
 // TestBadCAs has the CA behind each vendor do what CAs do, and the world around it.
 func TestBadCAs(t *testing.T) {
-	quirk := func(change func(*sandboxca.Quirks)) func(*sandboxca.Config) {
-		return func(c *sandboxca.Config) { change(&c.Quirks) }
+	quirk := func(change func(*hostile.Quirks)) func(*hostile.Config) {
+		return func(c *hostile.Config) { change(&c.Quirks) }
 	}
 	row := 0
 	for _, v := range allVendors {
 		for _, c := range []badVendor{
 			{name: "well-behaved", want: "served"},
-			{name: "reversed chain", config: quirk(func(q *sandboxca.Quirks) { q.ReverseChain = true }), want: "served"},
-			{name: "root included", config: quirk(func(q *sandboxca.Quirks) { q.IncludeRoot = true }), want: "served"},
-			{name: "CRLF", config: quirk(func(q *sandboxca.Quirks) { q.CRLF = true }), want: "served"},
-			{name: "missing intermediate", config: quirk(func(q *sandboxca.Quirks) { q.OmitIntermediate = true }), want: "pending, goes on"},
-			{name: "certificate for another key", config: quirk(func(q *sandboxca.Quirks) { q.WrongKey = true }), want: "pending, goes on"},
-			{name: "expired certificate", config: quirk(func(q *sandboxca.Quirks) { q.ExpiredCert = true }), want: "pending, goes on"},
-			{name: "wrong common name", config: quirk(func(q *sandboxca.Quirks) { q.WrongCN = "elsewhere.example.org" }), want: "served"},
-			{name: "unknown fields", config: quirk(func(q *sandboxca.Quirks) { q.UnknownFields = true }), want: "served"},
-			{name: "slow CA", config: func(c *sandboxca.Config) { c.IssueDelay = 20 * time.Hour }, want: "served"},
-			{name: "CA's clock a day ahead", config: func(c *sandboxca.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, want: "served"},
-			{name: "status spoilt for an hour", faults: []sandboxca.Fault{{Endpoint: v.status, Kind: sandboxca.HTTPStatus, Status: 503}}, lasting: time.Hour, want: "served"},
-			{name: "every call slow by seconds", faults: []sandboxca.Fault{{Kind: sandboxca.Delay, Delay: 5 * time.Second}}, want: "served"},
+			{name: "reversed chain", config: quirk(func(q *hostile.Quirks) { q.ReverseChain = true }), want: "served"},
+			{name: "root included", config: quirk(func(q *hostile.Quirks) { q.IncludeRoot = true }), want: "served"},
+			{name: "CRLF", config: quirk(func(q *hostile.Quirks) { q.CRLF = true }), want: "served"},
+			{name: "missing intermediate", config: quirk(func(q *hostile.Quirks) { q.OmitIntermediate = true }), want: "pending, goes on"},
+			{name: "certificate for another key", config: quirk(func(q *hostile.Quirks) { q.WrongKey = true }), want: "pending, goes on"},
+			{name: "expired certificate", config: quirk(func(q *hostile.Quirks) { q.ExpiredCert = true }), want: "pending, goes on"},
+			{name: "wrong common name", config: quirk(func(q *hostile.Quirks) { q.WrongCN = "elsewhere.example.org" }), want: "served"},
+			{name: "unknown fields", config: quirk(func(q *hostile.Quirks) { q.UnknownFields = true }), want: "served"},
+			{name: "slow CA", config: func(c *hostile.Config) { c.IssueDelay = 20 * time.Hour }, want: "served"},
+			{name: "CA's clock a day ahead", config: func(c *hostile.Config) { c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } }, want: "served"},
+			{name: "status spoilt for an hour", faults: []hostile.Fault{{Endpoint: v.status, Kind: hostile.HTTPStatus, Status: 503}}, lasting: time.Hour, want: "served"},
+			{name: "every call slow by seconds", faults: []hostile.Fault{{Kind: hostile.Delay, Delay: 5 * time.Second}}, want: "served"},
 		} {
 			title := v.name + ", " + c.name
 			if row++; row%raceStride != 0 {

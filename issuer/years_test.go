@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -98,7 +98,7 @@ func TestThreeYearTerm(t *testing.T) {
 			continue
 		}
 		inBubble(t, v.name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.Lifetime = 46 * day })
+			w := newWorld(t, func(c *hostile.Config) { c.Lifetime = 46 * day })
 			start := func() *process {
 				return v.start(w, nil, func(f *flow) {
 					f.order.Term = vendors.Term{Years: 3}
@@ -127,7 +127,7 @@ func TestThreeYearsOnDemand(t *testing.T) {
 			continue
 		}
 		inBubble(t, v.name, func(t *testing.T) {
-			w := newWorld(t, func(c *sandboxca.Config) { c.IssueDelay = time.Hour })
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
 			p := v.start(w, nil, func(f *flow) { f.rules.allowOnDemand = true })
 			p.site.strange = map[string]bool{"example.com": true}
 			dark := 0

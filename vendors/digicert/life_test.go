@@ -10,13 +10,13 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 const day = 24 * time.Hour
 
-func life(t *testing.T, change func(*sandboxca.Config)) (*service, *Orders) {
+func life(t *testing.T, change func(*hostile.Config)) (*service, *Orders) {
 	t.Helper()
 	s, _ := newService(t, change)
 	return s, s.open(testKey, s.base)
@@ -113,7 +113,7 @@ func TestYear(t *testing.T) {
 	}
 	s.issue(v, renewal)
 	s.charged(2)
-	if ch := s.ca.Charges()[1]; ch.Kind != sandboxca.KindRenew || ch.Reference != again.Reference {
+	if ch := s.ca.Charges()[1]; ch.Kind != hostile.KindRenew || ch.Reference != again.Reference {
 		t.Errorf("second charge: %+v", ch)
 	}
 }
@@ -182,7 +182,7 @@ func TestProofByDNS(t *testing.T) {
 				return s.files[host]
 			}
 			var v *Orders
-			s, v = life(t, func(cfg *sandboxca.Config) {
+			s, v = life(t, func(cfg *hostile.Config) {
 				cfg.Quirks.DigiCert.OldDNSCheck = old
 				cfg.LookupTXT = func(_ context.Context, host string) ([]string, error) { return []string{find(host)}, nil }
 				cfg.LookupCNAME = func(_ context.Context, host string) (string, error) { return find(host), nil }
@@ -207,7 +207,7 @@ func TestProofByDNS(t *testing.T) {
 }
 
 func TestValidatedOrganizationIssuesAtOnce(t *testing.T) {
-	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.Immediate = true })
+	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.Immediate = true })
 	req := s.request("a.example.com")
 	req.Product = "ssl_basic"
 	if err := v.Validate(t.Context(), req); err != nil {
@@ -230,7 +230,7 @@ func TestValidatedOrganizationIssuesAtOnce(t *testing.T) {
 }
 
 func TestOrganizationIsChecked(t *testing.T) {
-	s, v := life(t, func(cfg *sandboxca.Config) { cfg.OVDelay = time.Hour })
+	s, v := life(t, func(cfg *hostile.Config) { cfg.OVDelay = time.Hour })
 	req := s.request("a.example.com")
 	req.Product = "ssl_ev_basic"
 	order := s.must(v.Place(t.Context(), req))
@@ -243,7 +243,7 @@ func TestOrganizationIsChecked(t *testing.T) {
 }
 
 func TestApproval(t *testing.T) {
-	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.NeedsApproval = true })
+	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.NeedsApproval = true })
 	decide := func(order vendors.Order, status string) {
 		_, request, _ := strings.Cut(order.Detail, "request ")
 		request, _, _ = strings.Cut(request, ";")
@@ -275,7 +275,7 @@ func TestApproval(t *testing.T) {
 // lost places an order whose answer never arrives.
 func (s *service) lost(v *Orders, req vendors.OrderRequest) {
 	s.t.Helper()
-	remove := s.ca.Inject(sandboxca.Fault{Endpoint: "order", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset})
+	remove := s.ca.Inject(hostile.Fault{Endpoint: "order", Phase: hostile.AfterEffect, Kind: hostile.Reset})
 	defer remove()
 	if _, err := v.Place(s.t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
 		s.t.Fatal(err)
@@ -284,21 +284,21 @@ func (s *service) lost(v *Orders, req vendors.OrderRequest) {
 
 func TestWitnessesOfALostOrder(t *testing.T) {
 	for name, tt := range map[string]struct {
-		quirks      sandboxca.DigiCertQuirks
+		quirks      hostile.DigiCertQuirks
 		found       int
 		undecidable bool
 	}{
-		"both":                         {sandboxca.DigiCertQuirks{}, 1, false},
-		"IDs as strings":               {sandboxca.DigiCertQuirks{StringIDs: true}, 1, false},
-		"only the list":                {sandboxca.DigiCertQuirks{HideAlternate: true}, 1, false},
-		"only the list, empty":         {sandboxca.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true}, 1, false},
-		"only the reference":           {sandboxca.DigiCertQuirks{HideList: true, Anonymous: true}, 1, false},
-		"the list, without references": {sandboxca.DigiCertQuirks{HideAlternate: true, Anonymous: true}, 0, true},
-		"the list, with the CSR":       {sandboxca.DigiCertQuirks{HideAlternate: true, Unreferenced: true}, 1, false},
-		"bare empty lists":             {sandboxca.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true, HideList: true, BareEmptyList: true}, 0, false},
-		"none":                         {sandboxca.DigiCertQuirks{HideAlternate: true, HideList: true, ErrorsObject: true}, 0, false},
+		"both":                         {hostile.DigiCertQuirks{}, 1, false},
+		"IDs as strings":               {hostile.DigiCertQuirks{StringIDs: true}, 1, false},
+		"only the list":                {hostile.DigiCertQuirks{HideAlternate: true}, 1, false},
+		"only the list, empty":         {hostile.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true}, 1, false},
+		"only the reference":           {hostile.DigiCertQuirks{HideList: true, Anonymous: true}, 1, false},
+		"the list, without references": {hostile.DigiCertQuirks{HideAlternate: true, Anonymous: true}, 0, true},
+		"the list, with the CSR":       {hostile.DigiCertQuirks{HideAlternate: true, Unreferenced: true}, 1, false},
+		"bare empty lists":             {hostile.DigiCertQuirks{HideAlternate: true, AlternateEmpty: true, HideList: true, BareEmptyList: true}, 0, false},
+		"none":                         {hostile.DigiCertQuirks{HideAlternate: true, HideList: true, ErrorsObject: true}, 0, false},
 	} {
-		s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert = tt.quirks })
+		s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert = tt.quirks })
 		req := s.request("a.example.com")
 		sent := time.Now()
 		s.lost(v, req)
@@ -326,8 +326,8 @@ func TestReferenceUsedTwiceIsTwoOrders(t *testing.T) {
 // certificate for the name and nothing tells whose order is whose.
 func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 	for _, carriedOut := range []bool{true, false} {
-		s, v := life(t, func(cfg *sandboxca.Config) {
-			cfg.Quirks.DigiCert = sandboxca.DigiCertQuirks{HideAlternate: true, Anonymous: true}
+		s, v := life(t, func(cfg *hostile.Config) {
+			cfg.Quirks.DigiCert = hostile.DigiCertQuirks{HideAlternate: true, Anonymous: true}
 		})
 		req := s.request("a.example.com")
 		order := s.must(v.Place(t.Context(), req))
@@ -337,10 +337,10 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 		stranger.Reference = "stranger"
 		s.must(v.Place(t.Context(), stranger))
 
-		fault := sandboxca.Fault{Endpoint: "reissue", Kind: sandboxca.Reset}
+		fault := hostile.Fault{Endpoint: "reissue", Kind: hostile.Reset}
 		var want []string
 		if carriedOut {
-			fault.Phase, want = sandboxca.AfterEffect, []string{order.ID}
+			fault.Phase, want = hostile.AfterEffect, []string{order.ID}
 		}
 		remove := s.ca.Inject(fault)
 		change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
@@ -361,7 +361,7 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 // too.
 func TestOrderThatDoesNotTellItsMethod(t *testing.T) {
 	for _, record := range []string{recordTXT, recordCNAME} {
-		s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.NoMethod = true })
+		s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.NoMethod = true })
 		req := s.request("a.example.com")
 		order := s.must(v.Place(t.Context(), req))
 		restarted := s.open(testKey, s.base)
@@ -387,7 +387,7 @@ func TestLostReissue(t *testing.T) {
 	req := s.request("a.example.com")
 	order := s.must(v.Place(t.Context(), req))
 	s.issue(v, order)
-	remove := s.ca.Inject(sandboxca.Fault{Endpoint: "reissue", Phase: sandboxca.AfterEffect, Kind: sandboxca.CutOff})
+	remove := s.ca.Inject(hostile.Fault{Endpoint: "reissue", Phase: hostile.AfterEffect, Kind: hostile.CutOff})
 	change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
 	_, err := v.Reissue(t.Context(), order.ID, change)
 	remove()
@@ -424,13 +424,13 @@ func TestCancelledReissueLeavesTheOrder(t *testing.T) {
 }
 
 func TestRevocation(t *testing.T) {
-	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = true })
+	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = true })
 	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
 	leaf := s.issue(v, order)
 	if err := v.Revoke(t.Context(), order.ID, "superseded"); vendors.VerdictOf(err) != vendors.Permanent || s.ca.Revoked(leaf.SerialNumber) {
 		t.Errorf("revocation that waits for approval: %v", err)
 	}
-	if err := s.ca.Update(func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = false }); err != nil {
+	if err := s.ca.Update(func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = false }); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Revoke(t.Context(), order.ID, "key compromise"); err != nil || !s.ca.Revoked(leaf.SerialNumber) {

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -306,7 +306,7 @@ func TestListOfAnotherIsWaitedFor(t *testing.T) {
 
 // The same against the sandbox, which lists as documented.
 func TestChangesInTheSandbox(t *testing.T) {
-	s, v := life(t, func(cfg *sandboxca.Config) { cfg.Quirks.DigiCert.NoMethod = true })
+	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.NoMethod = true })
 	var orders []vendors.Order
 	for i := range fewOrders + 1 {
 		req := s.request(fmt.Sprintf("n%d.example.com", i))

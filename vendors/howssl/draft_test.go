@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -100,7 +100,7 @@ func TestOrderCreatedAtHowSSL(t *testing.T) {
 }
 
 func TestUnusableCheckIDs(t *testing.T) {
-	for name, quirks := range map[string]sandboxca.HowSSLQuirks{
+	for name, quirks := range map[string]hostile.HowSSLQuirks{
 		"unknown": {}, "state not told": {RefuseDraftInfo: true},
 	} {
 		s := newService(t, &quirks)
@@ -121,7 +121,7 @@ func TestUnusableCheckIDs(t *testing.T) {
 
 // A commit that waits in a queue is neither repeated nor taken for absent.
 func TestCommitInAQueue(t *testing.T) {
-	s := newService(t, &sandboxca.HowSSLQuirks{CommitQueue: time.Hour})
+	s := newService(t, &hostile.HowSSLQuirks{CommitQueue: time.Hour})
 	o := s.open(s.url, testToken)
 	req, _ := request(t, "a.example.com")
 	var err error

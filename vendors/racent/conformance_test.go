@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
@@ -29,8 +29,8 @@ func openHarness(t *testing.T) *vendortest.Harness {
 	core, logs := observer.New(zap.DebugLevel)
 	logger := zap.New(core)
 	s := &service{t: t, files: make(map[string]string)}
-	ca, err := sandboxca.New(sandboxca.Config{Core: sandboxca.Core{
-		Accounts:  []sandboxca.Account{{Token: testToken, Balance: 1e9}},
+	ca, err := hostile.New(hostile.Config{Core: hostile.Core{
+		Accounts:  []hostile.Account{{Token: testToken, Balance: 1e9}},
 		Transport: s,
 		Now:       s.now,
 	}})
@@ -81,7 +81,7 @@ func goodConfig() vendors.OrderConfig {
 // service is the sandbox with a clock of its own, and the web of the names.
 type service struct {
 	t  *testing.T
-	ca *sandboxca.CA
+	ca *hostile.CA
 
 	mu    sync.Mutex
 	ahead time.Duration
@@ -115,37 +115,37 @@ func (s *service) Charges() int { return len(s.ca.Charges()) }
 func (s *service) Sent(role vendortest.Role) int { return s.ca.Calls(endpoints[role]) }
 
 func (s *service) Inject(f vendortest.Fault) (remove func()) {
-	fault := sandboxca.Fault{Endpoint: endpoints[f.Role]}
+	fault := hostile.Fault{Endpoint: endpoints[f.Role]}
 	if f.AfterEffect {
-		fault.Phase = sandboxca.AfterEffect
+		fault.Phase = hostile.AfterEffect
 	}
 	switch f.Kind {
 	case vendortest.HTML200:
-		fault.Kind, fault.Status = sandboxca.HTML, http.StatusOK
+		fault.Kind, fault.Status = hostile.HTML, http.StatusOK
 	case vendortest.HTML502:
-		fault.Kind = sandboxca.HTML
+		fault.Kind = hostile.HTML
 	case vendortest.HTTP500:
-		fault.Kind = sandboxca.HTTPStatus
+		fault.Kind = hostile.HTTPStatus
 	case vendortest.Text:
-		fault.Kind, fault.Status, fault.Body = sandboxca.HTTPStatus, http.StatusOK, []byte("service is busy")
+		fault.Kind, fault.Status, fault.Body = hostile.HTTPStatus, http.StatusOK, []byte("service is busy")
 	case vendortest.EchoToken:
-		fault.Kind, fault.Body = sandboxca.HTTPStatus, []byte("cannot handle api_token "+testToken)
+		fault.Kind, fault.Body = hostile.HTTPStatus, []byte("cannot handle api_token "+testToken)
 	case vendortest.Empty:
-		fault.Kind = sandboxca.Empty
+		fault.Kind = hostile.Empty
 	case vendortest.CutOff:
-		fault.Kind = sandboxca.CutOff
+		fault.Kind = hostile.CutOff
 	case vendortest.BadJSON:
-		fault.Kind = sandboxca.BadJSON
+		fault.Kind = hostile.BadJSON
 	case vendortest.Huge:
-		fault.Kind = sandboxca.Huge
+		fault.Kind = hostile.Huge
 	case vendortest.Redirect:
-		fault.Kind = sandboxca.Redirect
+		fault.Kind = hostile.Redirect
 	case vendortest.Reset:
-		fault.Kind = sandboxca.Reset
+		fault.Kind = hostile.Reset
 	case vendortest.Hang:
-		fault.Kind = sandboxca.Hang
+		fault.Kind = hostile.Hang
 	case vendortest.ExtraFields:
-		fault.Kind = sandboxca.ExtraFields
+		fault.Kind = hostile.ExtraFields
 	default:
 		s.t.Fatalf("no such fault: %s", f.Kind)
 	}
@@ -153,13 +153,13 @@ func (s *service) Inject(f vendortest.Fault) (remove func()) {
 }
 
 func (s *service) Arrived(role vendortest.Role, afterEffect bool) <-chan struct{} {
-	phase := sandboxca.BeforeEffect
+	phase := hostile.BeforeEffect
 	if afterEffect {
-		phase = sandboxca.AfterEffect
+		phase = hostile.AfterEffect
 	}
 	arrived := make(chan struct{})
 	var once sync.Once
-	s.ca.OnCall(func(endpoint string, at sandboxca.Phase) {
+	s.ca.OnCall(func(endpoint string, at hostile.Phase) {
 		if endpoint == endpoints[role] && at == phase {
 			once.Do(func() { close(arrived) })
 		}

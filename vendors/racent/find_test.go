@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
@@ -174,31 +174,31 @@ func TestNoSecondWitness(t *testing.T) {
 }
 
 // behave sets the quirks of the sandbox.
-func (s *service) behave(quirks sandboxca.Quirks) {
+func (s *service) behave(quirks hostile.Quirks) {
 	s.t.Helper()
-	if err := s.ca.Update(func(c *sandboxca.Config) { c.Quirks = quirks }); err != nil {
+	if err := s.ca.Update(func(c *hostile.Config) { c.Quirks = quirks }); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
 // lostOrder is an order whose answer is lost, at a service whose look-up by reference
 // answers everything with the same code.
-func lostOrder(t *testing.T, code int, carriedOut bool, quirks sandboxca.Quirks) (*vendortest.Harness, vendors.Lookup) {
+func lostOrder(t *testing.T, code int, carriedOut bool, quirks hostile.Quirks) (*vendortest.Harness, vendors.Lookup) {
 	t.Helper()
 	h := openHarness(t)
 	s := h.Service.(*service)
 	s.behave(quirks)
 	req := workedRequest()
-	fault := sandboxca.Fault{Endpoint: "place", Kind: sandboxca.HTML}
+	fault := hostile.Fault{Endpoint: "place", Kind: hostile.HTML}
 	if carriedOut {
-		fault.Phase = sandboxca.AfterEffect
+		fault.Phase = hostile.AfterEffect
 	}
 	remove := s.ca.Inject(fault)
 	if _, err := h.Vendor.Place(t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
 		t.Fatal(err)
 	}
 	remove()
-	s.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.APICode, Code: code, Errors: "the status of the order does not allow this"})
+	s.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.APICode, Code: code, Errors: "the status of the order does not allow this"})
 	return h, vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: s.now()}
 }
 
@@ -207,12 +207,12 @@ func lostOrder(t *testing.T, code int, carriedOut bool, quirks sandboxca.Quirks)
 func TestLostOrderBehindARefusedLookUp(t *testing.T) {
 	for _, code := range []int{-1, -5, -7} {
 		for _, carriedOut := range []bool{true, false} {
-			h, lookup := lostOrder(t, code, carriedOut, sandboxca.Quirks{})
+			h, lookup := lostOrder(t, code, carriedOut, hostile.Quirks{})
 			ids, err := h.Vendor.(vendors.Finder).Find(t.Context(), lookup)
 			if err != nil || len(ids) != h.Service.Charges() {
 				t.Errorf("code %d, carried out %v: %v, %v", code, carriedOut, ids, err)
 			}
-			h, lookup = lostOrder(t, code, carriedOut, sandboxca.Quirks{NoList: true})
+			h, lookup = lostOrder(t, code, carriedOut, hostile.Quirks{NoList: true})
 			if ids, err := h.Vendor.(vendors.Finder).Find(t.Context(), lookup); len(ids) > 0 || !errors.Is(err, vendors.ErrUndecidable) {
 				t.Errorf("code %d, carried out %v, no list: %v, %v", code, carriedOut, ids, err)
 			}
@@ -222,7 +222,7 @@ func TestLostOrderBehindARefusedLookUp(t *testing.T) {
 
 // A lost replacement is decided by the order that was to be replaced.
 func TestLostReplacement(t *testing.T) {
-	for _, quirks := range []sandboxca.Quirks{{HideRefs: true}, {HideRefs: true, NoList: true}} {
+	for _, quirks := range []hostile.Quirks{{HideRefs: true}, {HideRefs: true, NoList: true}} {
 		for _, carriedOut := range []bool{true, false} {
 			h := openHarness(t)
 			s := h.Service.(*service)
@@ -237,9 +237,9 @@ func TestLostReplacement(t *testing.T) {
 			if got, err := v.Status(t.Context(), order.ID); err != nil || got.Status != vendors.StatusIssued {
 				t.Fatal(got.Status, err)
 			}
-			fault := sandboxca.Fault{Endpoint: "replace", Kind: sandboxca.Empty}
+			fault := hostile.Fault{Endpoint: "replace", Kind: hostile.Empty}
 			if carriedOut {
-				fault.Phase = sandboxca.AfterEffect
+				fault.Phase = hostile.AfterEffect
 			}
 			remove := s.ca.Inject(fault)
 			change := vendors.OrderRequest{
@@ -266,7 +266,7 @@ func TestLostReplacement(t *testing.T) {
 // order is looked up before it is placed again.
 func TestBareAnswerForWantOfMoney(t *testing.T) {
 	h := openHarness(t)
-	h.Service.(*service).behave(sandboxca.Quirks{BareNoMoney: true})
+	h.Service.(*service).behave(hostile.Quirks{BareNoMoney: true})
 	h.Service.Spend()
 	req := workedRequest()
 	_, err := h.Vendor.Place(t.Context(), req)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	// The vendor under measurement.
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -39,15 +39,15 @@ func benchIssue(ctx context.Context, o options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca, err := sandboxca.New(sandboxca.Config{Core: sandboxca.Core{
-		Accounts: []sandboxca.Account{{Token: issueToken, Balance: 100_000_000}},
+	ca, err := hostile.New(hostile.Config{Core: hostile.Core{
+		Accounts: []hostile.Account{{Token: issueToken, Balance: 100_000_000}},
 		HTTPPort: ports[0],
 	}})
 	if err != nil {
 		return nil, err
 	}
 	defer ca.Close()
-	ca.Inject(sandboxca.Fault{Kind: sandboxca.Delay, Phase: sandboxca.AfterEffect, Delay: vendorDelay})
+	ca.Inject(hostile.Fault{Kind: hostile.Delay, Phase: hostile.AfterEffect, Delay: vendorDelay})
 	seller := &meter{next: ca}
 	api := httptest.NewServer(seller)
 	defer api.Close()

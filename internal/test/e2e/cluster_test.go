@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // balancer is what the name's HTTP port leads to in a cluster.
@@ -60,7 +60,7 @@ func (b *balancer) only(n node) {
 }
 
 // newCluster is a world with two servers' places behind one balancer.
-func newCluster(t *testing.T, change func(*sandboxca.Config)) (*world, node, node, *balancer) {
+func newCluster(t *testing.T, change func(*hostile.Config)) (*world, node, node, *balancer) {
 	w := newWorld(t, change)
 	a, b := w.node, w.newNode("second")
 	lb, front := newBalancer(w, a, b)
@@ -72,7 +72,7 @@ func newCluster(t *testing.T, change func(*sandboxca.Config)) (*world, node, nod
 	if _, err := fmt.Sscan(u.Port(), &port); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.ca.Update(func(c *sandboxca.Config) { c.HTTPPort = port }); err != nil {
+	if err := w.ca.Update(func(c *hostile.Config) { c.HTTPPort = port }); err != nil {
 		t.Fatal(err)
 	}
 	return w, a, b, lb
@@ -82,7 +82,7 @@ func newCluster(t *testing.T, change func(*sandboxca.Config)) (*world, node, nod
 // file that one of them published.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	w, a, b, lb := newCluster(t, func(c *sandboxca.Config) { c.IssueDelay = time.Second })
+	w, a, b, lb := newCluster(t, func(c *hostile.Config) { c.IssueDelay = time.Second })
 	const name = "shop.localhost"
 	first, second := w.startAt(a, w.simple(a, name)), w.startAt(b, w.simple(b, name))
 	leaf := first.served(name)
@@ -108,7 +108,7 @@ func TestClusterSurvivor(t *testing.T) {
 	buyer.awaitLog("order placed")
 	survivor := w.startAt(b, w.simple(b, name))
 	survivor.awaitLog("acquiring lock")
-	if orders := w.ca.Orders(); len(orders) != 1 || orders[0].Status != sandboxca.StatusPending {
+	if orders := w.ca.Orders(); len(orders) != 1 || orders[0].Status != hostile.StatusPending {
 		t.Fatalf("the order is not pending: %+v", orders)
 	}
 	buyer.kill()

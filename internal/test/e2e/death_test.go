@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 const mortal = "shop.localhost"
@@ -38,12 +38,12 @@ var lives = []life{
 	// The same when all but a few days of the paid term are over.
 	{"renewal", func(w *world) {
 		const day = 24 * time.Hour
-		w.update(func(c *sandboxca.Config) {
+		w.update(func(c *hostile.Config) {
 			c.Now = func() time.Time { return time.Now().Add(-345 * day) }
 			c.Lifetime = 365 * day
 		})
 		w.losesCertificate()
-		w.update(func(c *sandboxca.Config) { c.Now = time.Now })
+		w.update(func(c *hostile.Config) { c.Now = time.Now })
 	}, 2},
 }
 
@@ -72,8 +72,8 @@ func (w *world) watch(visit func(point string)) {
 	}
 	// Only now, because the past was not to be slow.
 	w.update(neverIssue)
-	w.ca.OnCall(func(endpoint string, phase sandboxca.Phase) {
-		if phase == sandboxca.BeforeEffect {
+	w.ca.OnCall(func(endpoint string, phase hostile.Phase) {
+		if phase == hostile.BeforeEffect {
 			numbered("before call " + endpoint)
 			return
 		}

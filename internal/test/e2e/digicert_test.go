@@ -5,14 +5,14 @@ import (
 	"strings"
 	"testing"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // TestRandomValues: with a vendor whose file's content is known only after the paid
 // order, ten lines of config are enough as well, and each name pays once.
 func TestRandomValues(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *sandboxca.Config) { c.Perspectives = 2 })
+	w := newWorld(t, func(c *hostile.Config) { c.Perspectives = 2 })
 	vendor := strings.TrimSuffix(w.api, "/ssl") + "/services/v2"
 	commercial := fmt.Sprintf(`issuer commercial {
 	vendor digicert {env.E2E_TOKEN} {

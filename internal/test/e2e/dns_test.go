@@ -11,14 +11,14 @@ import (
 	"syscall"
 	"testing"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // newDNSWorld is a world whose CA finds records only.
-func newDNSWorld(t *testing.T, change func(*sandboxca.Config)) (*world, *nameServer) {
+func newDNSWorld(t *testing.T, change func(*hostile.Config)) (*world, *nameServer) {
 	t.Helper()
 	n := startNamed(t)
-	w := newWorld(t, func(c *sandboxca.Config) {
+	w := newWorld(t, func(c *hostile.Config) {
 		n.lookUp(c)
 		c.Transport = noWeb{}
 		if change != nil {
@@ -61,7 +61,7 @@ func TestDNSWildcard(t *testing.T) {
 	w.nothingForgotten()
 	w.clean(n)
 	for _, f := range w.ca.Fetches() {
-		if f.Result != sandboxca.ResultOK {
+		if f.Result != hostile.ResultOK {
 			t.Errorf("the CA looked up %s in vain: %s", f.URL, f.Result)
 		}
 	}
@@ -74,7 +74,7 @@ func TestDNSWildcard(t *testing.T) {
 // apex that the CA adds to a www name as well.
 func TestDNSSeveralNames(t *testing.T) {
 	t.Parallel()
-	w, n := newDNSWorld(t, func(c *sandboxca.Config) { c.Quirks.NoTwin = false })
+	w, n := newDNSWorld(t, func(c *hostile.Config) { c.Quirks.NoTwin = false })
 	s := w.start(w.localGlobals(w.node) + site("www.example.com", w.issuer(n.dcv(keySecret))))
 	leaf := s.served("www.example.com")
 	if err := leaf.VerifyHostname("example.com"); err != nil {

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // howsslIssuer buys from the world's CA in the dialect of HowSSL.
@@ -27,9 +27,9 @@ func (w *world) howsslIssuer(options string) string {
 // each name pays once, whatever becomes of the answer to the payment.
 func TestTwoSteps(t *testing.T) {
 	const name = "shop.localhost"
-	for title, fault := range map[string]*sandboxca.Fault{
+	for title, fault := range map[string]*hostile.Fault{
 		"undisturbed": nil,
-		"answer lost": {Endpoint: "Order/commitOrder", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1},
+		"answer lost": {Endpoint: "Order/commitOrder", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1},
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
@@ -52,9 +52,9 @@ func TestTwoSteps(t *testing.T) {
 // once, and reissued for a key of ours.
 func TestOrderPreparedElsewhere(t *testing.T) {
 	const name = "shop.localhost"
-	for title, fault := range map[string]*sandboxca.Fault{
+	for title, fault := range map[string]*hostile.Fault{
 		"undisturbed": nil,
-		"answer lost": {Endpoint: "Order/commitOrder", Phase: sandboxca.AfterEffect, Kind: sandboxca.Reset, Times: 1},
+		"answer lost": {Endpoint: "Order/commitOrder", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1},
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // strangers ask a server for a path of a host twenty times a second until the test ends
@@ -71,7 +71,7 @@ func TestFirstLook(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, neverIssue)
 				looked := w.newNode("looked-at")
-				w.update(func(c *sandboxca.Config) { c.HTTPPort = looked.http })
+				w.update(func(c *hostile.Config) { c.HTTPPort = looked.http })
 				other := w.startAt(looked, looker(w, looked))
 				other.awaitLog("serving initial configuration")
 				crowd := w.strangers(looked, name, tt.path)

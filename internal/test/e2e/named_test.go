@@ -15,7 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/e2e/dnsprovider"
 )
 
@@ -140,7 +140,7 @@ func (n *nameServer) ask(ctx context.Context, name string, kind uint16) ([]dns.R
 }
 
 // lookUp makes the CA ask this server.
-func (n *nameServer) lookUp(c *sandboxca.Config) {
+func (n *nameServer) lookUp(c *hostile.Config) {
 	c.LookupCNAME = func(ctx context.Context, host string) (string, error) {
 		answer, err := n.ask(ctx, host, dns.TypeCNAME)
 		if err != nil || len(answer) == 0 {

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // TestReloadWhilePending: reloads neither cancel a paid order nor place another.
@@ -24,7 +24,7 @@ func TestReloadWhilePending(t *testing.T) {
 		}
 		s.load(next, i%3 == 0)
 	}
-	if orders := w.ca.Orders(); len(orders) != 1 || orders[0].Status != sandboxca.StatusPending {
+	if orders := w.ca.Orders(); len(orders) != 1 || orders[0].Status != hostile.StatusPending {
 		t.Fatalf("the reloads did not find the order pending: %+v", orders)
 	}
 	w.issueNow()

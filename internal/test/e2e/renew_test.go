@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
 // TestRenewals: within the paid term certificates are renewed for nothing, when it
@@ -21,7 +21,7 @@ func TestRenewals(t *testing.T) {
 		year     = 40 * time.Second
 		margin   = 8 * time.Second // less than the CA's renewal window of year*90/365
 	)
-	w := newWorld(t, func(c *sandboxca.Config) { c.Lifetime, c.Year = lifetime, year })
+	w := newWorld(t, func(c *hostile.Config) { c.Lifetime, c.Year = lifetime, year })
 	const name = "shop.localhost"
 	s := w.start(w.localGlobals(w.node, "renew_interval 1s", "renewal_window_ratio 0.1") +
 		site(name, w.issuer(fmt.Sprintf("renew_margin %s", margin))))
@@ -81,7 +81,7 @@ func TestRenewals(t *testing.T) {
 
 	w.charges(2)
 	w.nothingForgotten()
-	if kinds := w.ca.Charges(); kinds[0].Kind != sandboxca.KindPlace || kinds[1].Kind != sandboxca.KindRenew {
+	if kinds := w.ca.Charges(); kinds[0].Kind != hostile.KindPlace || kinds[1].Kind != hostile.KindRenew {
 		t.Errorf("charged for %s and %s, want an order and its renewal", kinds[0].Kind, kinds[1].Kind)
 	}
 	if n := w.ca.Calls("place"); n != 1 {
@@ -91,7 +91,7 @@ func TestRenewals(t *testing.T) {
 		t.Errorf("the visitor saw %d certificates, want at least 5", len(seen))
 	}
 	for _, order := range w.ca.Orders() {
-		if order.Kind == sandboxca.KindReissue {
+		if order.Kind == hostile.KindReissue {
 			t.Errorf("order %s was reissued with its old CSR", order.Parent)
 		}
 	}

@@ -7,18 +7,18 @@ import (
 	"strings"
 	"testing"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
 // lostOrder leaves a world in which the answer to an order was lost a week ago, and the
 // vendor cannot be asked about it. Whether there is an order depends on the phase in which
 // the answer was lost.
-func lostOrder(t *testing.T, name string, phase sandboxca.Phase) *world {
+func lostOrder(t *testing.T, name string, phase hostile.Phase) *world {
 	t.Helper()
 	w := newWorld(t, nil)
-	w.ca.Inject(sandboxca.Fault{Endpoint: "place", Phase: phase, Kind: sandboxca.Reset, Times: 1})
-	w.ca.Inject(sandboxca.Fault{Endpoint: "certIdByrefId", Kind: sandboxca.HTML})
+	w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: phase, Kind: hostile.Reset, Times: 1})
+	w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTML})
 	s := w.start(w.simple(w.node, name))
 	s.awaitEntry("a look-up in vain", func(e logEntry) bool { return strings.Contains(e.raw, "looking up reference") })
 	s.stop()
@@ -50,12 +50,12 @@ func lostOrder(t *testing.T, name string, phase sandboxca.Phase) *world {
 func TestResolve(t *testing.T) {
 	const name = "shop.localhost"
 	for title, tt := range map[string]struct {
-		phase  sandboxca.Phase
+		phase  hostile.Phase
 		orders int
 		answer func(w *world) []string
 	}{
-		"there is an order": {sandboxca.AfterEffect, 1, func(w *world) []string { return []string{"--order", w.ca.Orders()[0].ID} }},
-		"there is none":     {sandboxca.BeforeEffect, 0, func(*world) []string { return []string{"--none"} }},
+		"there is an order": {hostile.AfterEffect, 1, func(w *world) []string { return []string{"--order", w.ca.Orders()[0].ID} }},
+		"there is none":     {hostile.BeforeEffect, 0, func(*world) []string { return []string{"--none"} }},
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()

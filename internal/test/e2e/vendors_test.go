@@ -11,7 +11,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"github.com/caddyserver/certmagic"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/tlsconfig"
 
 	_ "github.com/caddy-commercial/caddy-commercial/issuer"
@@ -65,7 +65,7 @@ func TestAllSellers(t *testing.T) {
 					options = n.dcv(keySecret)
 					defer func() { w.clean(n) }()
 				} else {
-					w = newWorld(t, func(c *sandboxca.Config) { c.Perspectives = 2 })
+					w = newWorld(t, func(c *hostile.Config) { c.Perspectives = 2 })
 				}
 				config := w.localGlobals(w.node) + site(name, w.issuerOf(seller, options))
 				s := w.start(config)

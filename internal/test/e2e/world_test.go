@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	sandboxca "github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -35,7 +35,7 @@ const patience = 2 * time.Minute
 // world is one CA, one storage, and the servers that share them.
 type world struct {
 	t       *testing.T
-	ca      *sandboxca.CA
+	ca      *hostile.CA
 	api     string // base URL of the sandbox's API
 	hooks   string // URL that storages report to
 	dir     string
@@ -57,19 +57,19 @@ type node struct {
 
 // newWorld makes a world with a CA that charges for every order it is asked for,
 // even when the reference is one that it has seen.
-func newWorld(t *testing.T, change func(*sandboxca.Config)) *world {
+func newWorld(t *testing.T, change func(*hostile.Config)) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), onPoint: func(string) {}, ask: func(string) bool { return true }}
 	w.storage = filepath.Join(w.dir, "storage")
 	w.node = w.newNode("caddy")
-	cfg := sandboxca.Config{
-		Core:   sandboxca.Core{Accounts: []sandboxca.Account{{Token: apiToken, Balance: 100_000_000}}, HTTPPort: w.node.http},
-		Quirks: sandboxca.Quirks{LooseRefID: true},
+	cfg := hostile.Config{
+		Core:   hostile.Core{Accounts: []hostile.Account{{Token: apiToken, Balance: 100_000_000}}, HTTPPort: w.node.http},
+		Quirks: hostile.Quirks{LooseRefID: true},
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	ca, err := sandboxca.New(cfg)
+	ca, err := hostile.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,13 +202,13 @@ func (w *world) await(what string, check func() error) {
 type finalError struct{ error }
 
 // neverIssue keeps orders pending, until issueNow.
-func neverIssue(c *sandboxca.Config) { c.IssueDelay = 365 * 24 * time.Hour }
+func neverIssue(c *hostile.Config) { c.IssueDelay = 365 * 24 * time.Hour }
 
 // issueNow ends neverIssue.
-func (w *world) issueNow() { w.update(func(c *sandboxca.Config) { c.IssueDelay = 0 }) }
+func (w *world) issueNow() { w.update(func(c *hostile.Config) { c.IssueDelay = 0 }) }
 
 // update changes the CA. It may be called from any goroutine.
-func (w *world) update(change func(*sandboxca.Config)) {
+func (w *world) update(change func(*hostile.Config)) {
 	if err := w.ca.Update(change); err != nil {
 		w.t.Error(err)
 	}
@@ -289,7 +289,7 @@ func (w *world) fetchedWell(name string) {
 	w.t.Helper()
 	n := 0
 	for _, f := range w.ca.Fetches() {
-		if f.Status != http.StatusOK || f.Result != sandboxca.ResultOK {
+		if f.Status != http.StatusOK || f.Result != hostile.ResultOK {
 			w.t.Errorf("the CA fetched %s: status %d, %s", f.URL, f.Status, f.Result)
 		}
 		if f.Host == name {
