@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -86,10 +84,7 @@ func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...
 
 // send sends a call. Raw accepts an answer that is not JSON.
 func (o *Orders) send(ctx context.Context, call kit.Call, body any, raw bool, args ...any) (*kit.Response, error) {
-	for i, arg := range args {
-		args[i] = url.PathEscape(fmt.Sprint(arg))
-	}
-	call.Path = fmt.Sprintf(call.Path, args...)
+	call = call.With(args...)
 	// Observed: clients name the type on every request, and it chooses the form of errors.
 	req := kit.Request{Call: call, Header: http.Header{"X-Dc-Devkey": {o.key}}, ContentType: "application/json", Raw: raw}
 	if body != nil {

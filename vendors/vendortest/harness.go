@@ -206,11 +206,15 @@ func (s suite) place(req vendors.OrderRequest) vendors.Order {
 	return order
 }
 
-// issue drives an order until it has its certificate, which must fit the CSR.
-func (s suite) issue(order vendors.Order, csr []byte, names []string) vendors.Order {
+// issue drives the order of a request until it has its certificate, which must fit the CSR.
+// As the issuer does, it presents what the vendor tells, or else what it has predicted.
+func (s suite) issue(order vendors.Order, req vendors.OrderRequest) vendors.Order {
 	s.t.Helper()
 	if len(order.Challenges) == 0 {
 		order.Challenges = s.challenges(order.ID)
+	}
+	if len(order.Challenges) == 0 {
+		order.Challenges = s.predicted(req)
 	}
 	s.Service.Prove(order)
 	got, err := s.Vendor.Status(s.ctx(), order.ID)
@@ -224,19 +228,33 @@ func (s suite) issue(order vendors.Order, csr []byte, names []string) vendors.Or
 	if err != nil {
 		s.t.Fatalf("leaf: %v", err)
 	}
-	request, err := x509.ParseCertificateRequest(csr)
+	request, err := x509.ParseCertificateRequest(req.CSR)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if !leaf.PublicKey.(*ecdsa.PublicKey).Equal(request.PublicKey) {
 		s.t.Error("the certificate is not for the key of the CSR")
 	}
-	for _, name := range names {
+	for _, name := range req.Names {
 		if err := leaf.VerifyHostname(name); err != nil {
 			s.t.Error(err)
 		}
 	}
 	return got
+}
+
+// predicted is what the vendor can tell of the challenges before the order, if anything.
+func (s suite) predicted(req vendors.OrderRequest) []vendors.Challenge {
+	s.t.Helper()
+	p, ok := s.Vendor.(vendors.Predictor)
+	if !ok {
+		return nil
+	}
+	challenges, err := p.Predict(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return challenges
 }
 
 // charged asserts on money.

@@ -175,10 +175,20 @@ type Call struct {
 	// Method defaults to POST.
 	Method string
 
-	// Path is appended to the endpoint, for example "/place".
+	// Path is appended to the endpoint, for example "/place", or "/orders/%s" for With.
 	Path string
 
 	Class Class
+}
+
+// With puts arguments, such as the ID of an order, in place of each %s of the path, escaped.
+func (c Call) With(args ...any) Call {
+	escaped := make([]any, len(args))
+	for i, arg := range args {
+		escaped[i] = url.PathEscape(fmt.Sprint(arg))
+	}
+	c.Path = fmt.Sprintf(c.Path, escaped...)
+	return c
 }
 
 // Request is one call with what it carries.

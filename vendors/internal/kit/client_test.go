@@ -615,3 +615,13 @@ func TestDecode(t *testing.T) {
 		}
 	}
 }
+
+func TestCallWith(t *testing.T) {
+	call := Call{Name: "status", Path: "/orders/%s/certificates/%s?page=1"}
+	if got := call.With("a/b?c#%s", 7).Path; got != "/orders/a%2Fb%3Fc%23%25s/certificates/7?page=1" {
+		t.Errorf("path is %s", got)
+	}
+	if got := (Call{Path: "/list"}).With().Path; got != "/list" || call.Path != "/orders/%s/certificates/%s?page=1" {
+		t.Errorf("path is %s, and that of the call %s", got, call.Path)
+	}
+}

@@ -12,7 +12,10 @@
 //     configurations of the process.
 //   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from
 //     what the vendor's documents say.
-//   - [Form] and [JSON] make the bodies of requests, [CSR], [ReadCSR] and [Chain] read and
-//     write PEM, and [Missing] names what a configuration lacks.
-//   - [SectigoProofs] and [DCV] are what resellers of Sectigo have in common.
+//   - [Form] and [JSON] make the bodies of requests, [Call.With] their paths; [CSR],
+//     [ReadCSR] and [Chain] read and write PEM; [Time], [Flatten] and [IsEmpty] read what
+//     has many forms.
+//   - [Missing], [Years], [Country], [NoPapers] and [FileField] judge a configuration.
+//   - [SectigoProofs], [SectigoCAA], [IsSectigo] and [DCV] are what resellers of Sectigo
+//     have in common.
 package kit
