@@ -364,7 +364,7 @@ func TestFoundOrderIsWatched(t *testing.T) {
 		time.Sleep(4 * time.Hour)
 		broken()
 		w.until(7*time.Hour, "it is found", func() bool { return w.state("example.com") == ledger.Open })
-		time.Sleep(time.Until(w.ca.Orders()[0].Created.Add(8*time.Hour + 15*time.Minute)))
+		time.Sleep(time.Until(w.ca.Orders()[0].Created.Add(8*time.Hour + p.rules.pace.Slow + 15*time.Minute)))
 		p.untilServed(0, "example.com")
 	})
 }
@@ -385,7 +385,7 @@ func TestForcedReissueOutlivesProcess(t *testing.T) {
 			p.stop()
 			p = v.start(w, nil, quickly)
 			p.configure("example.com")
-			time.Sleep(6 * time.Hour)
+			time.Sleep(5*time.Hour + 2*p.rules.pace.Slow)
 			if p.site.serving("example.com").leaf().Equal(first.leaf()) {
 				t.Error("the old certificate is served")
 			}
