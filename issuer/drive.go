@@ -288,15 +288,15 @@ func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking for the certificate of order %s: %w", e.OrderID, err)
 	}
+	if order.CertificateRevoked { // it may not be shown any more
+		return nil, fmt.Errorf("order %s: %w", e.OrderID, errRevoked)
+	}
 	got, err := f.chainOf(e, order)
 	if err != nil {
 		return nil, err
 	}
 	if serialOf(got.leaf()) != e.Certificate.Serial {
 		return nil, fmt.Errorf("%w: order %s has the serial number %s, and the ledger %s", errWrongCertificate, e.OrderID, serialOf(got.leaf()), e.Certificate.Serial)
-	}
-	if order.CertificateRevoked {
-		return nil, fmt.Errorf("order %s: %w", e.OrderID, errRevoked)
 	}
 	return got, nil
 }

@@ -116,3 +116,51 @@ func TestRevokedCertificateThatIsGone(t *testing.T) {
 		w.wantCharges(1)
 	})
 }
+
+// hiding is a vendor that shows no certificate that was revoked.
+type hiding struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+}
+
+func (v hiding) Status(ctx context.Context, id string) (vendors.Order, error) {
+	order, err := v.Vendor.Status(ctx, id)
+	if order.CertificateRevoked {
+		order.Certificates = nil
+	}
+	return order, err
+}
+
+// A certificate that one server took, and that is revoked and not shown any more, leaves no
+// other name without one: the order is reissued.
+func TestRevokedCertificateThatIsHidden(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		names := []string{"a.example.com", "b.example.com"}
+		start := func() *process {
+			p := w.startDigiCert(nil, func(f *flow) {
+				quickly(f)
+				f.rules.groups = [][]string{names}
+				f.vendor = hiding{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)}
+			})
+			p.configure(names...)
+			return p
+		}
+		p := start()
+		p.untilServed(6*time.Hour, names...)
+		p.stop()
+		if err := w.storage.Delete(t.Context(), pairKey(names[1])); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.ca.RevokeCertificate(w.ca.Orders()[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		p = start()
+		p.untilServed(6*time.Hour, names[1])
+		if w.ca.Revoked(p.site.Served(names[1])[0].SerialNumber) || w.ca.Calls("reissue") != 1 {
+			t.Errorf("%d reissues", w.ca.Calls("reissue"))
+		}
+		w.wantCharges(1)
+	})
+}
