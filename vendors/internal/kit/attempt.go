@@ -27,12 +27,14 @@ func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, 
 		return nil, err
 	}
 	start := time.Now()
-	var bytesRead int
+	var bytesRead, status int
+	var wish time.Duration
+	defer func() { end(status, wish) }() // also after a panic, which the rounds of the issuer survive
 	resp, err := c.exchange(ctx, req, &bytesRead)
 	if err != nil {
-		end(err.status, err.retryAfter)
+		status, wish = err.status, err.retryAfter
 	} else {
-		end(resp.Status, 0)
+		status = resp.Status
 	}
 	if ce := c.logger.Check(zap.DebugLevel, "vendor call"); ce != nil {
 		fields := []zap.Field{

@@ -308,3 +308,27 @@ func TestSharedLimiter(t *testing.T) {
 	releaseOther()
 	limiters.Range(func(any, any) bool { t.Error("not all released"); return false })
 }
+
+// A panic in a request leaves its turn to the next one: the rounds of the issuer survive it.
+func TestPanicsHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := true
+		c := limitedClient(t, NewLimiter(), func(*http.Request) (*http.Response, error) {
+			if broken {
+				broken = false
+				panic("broken")
+			}
+			return answered(200), nil
+		})
+		for range 2 {
+			func() {
+				defer func() { _ = recover() }()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if _, err := c.Do(ctx, Request{Call: Call{Name: "call", Class: Read}}); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+	})
+}
