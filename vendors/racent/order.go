@@ -51,10 +51,19 @@ func (o *Orders) Close() { o.http.Close() }
 // Describe implements vendors.Vendor.
 func (o *Orders) Describe() vendors.Description { return o.about }
 
+// hiding returns the vendor with the numbers of a request's persons as secrets, because the
+// service's errors may repeat them.
+func (o *Orders) hiding(req vendors.OrderRequest) *Orders {
+	hiding := *o
+	hiding.http = o.http.Hiding(req.Contact.IDNumber, req.TechContact().IDNumber, req.BillingContact().IDNumber)
+	return &hiding
+}
+
 // Validate asks for a dry run of the order. Its refusal of a parameter is only logged: it
 // refused what the service had accepted before (observed), and placing the order has the last
 // word and refuses without charge. Any other failure is a reason not to order now.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
+	o = o.hiding(req)
 	a, err := o.order(ctx, validate, req, field("productCode", req.Product), o.document)
 	if a.Code == codeInput || kit.IsMissing(err) {
 		o.logger.Warn("vendor's dry run is of no use; ordering without it", zap.Error(err))
@@ -65,6 +74,7 @@ func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 
 // Place implements vendors.Vendor. It buys.
 func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
+	o = o.hiding(req)
 	a, err := o.order(ctx, place, req, field("productCode", req.Product), field("refId", req.Reference), o.document)
 	return o.placed(place, req.Method, a, err)
 }
@@ -72,6 +82,7 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 // Renew implements vendors.Renewer. It buys the product of the old order: there are no
 // fields for another one, nor for a document (documented).
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
+	o = o.hiding(req)
 	a, err := o.order(ctx, renew, req, field("renewId", oldOrderID), field("refId", req.Reference))
 	return o.placed(renew, req.Method, a, err)
 }

@@ -351,3 +351,39 @@ func TestProducts(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// Whatever the service repeats of an order, the number of somebody's passport is in no error
+// and no log.
+func TestNumbersOfPersonsAreHidden(t *testing.T) {
+	numbers := []string{"110101190001011237", "110101190001012351", "E12345678"}
+	req := documentedOrder()
+	req.Contact.IDNumber, req.Tech.IDNumber, req.Billing.IDNumber = numbers[0], numbers[1], numbers[2]
+	told := strings.Join(numbers, " and ") + " are wrong"
+	f := newFake(t)
+	var texts []string
+	for _, a := range []struct {
+		status int
+		body   string
+	}{{200, `{"code":-1,"errors":%q}`}, {200, `{"code":1,"errors":%q}`}, {200, `{"errors":%q}`}, {400, `{"code":-1,"errors":%q}`}, {500, "%q"}} {
+		body := fmt.Sprintf(a.body, told)
+		f.expect("place", nil, a.status, body)
+		_, placed := f.orders.Place(t.Context(), req)
+		f.expect("renew", nil, a.status, body)
+		_, renewed := f.orders.Renew(t.Context(), "1", req)
+		texts = append(texts, fmt.Sprintf("%+v %#v", placed, renewed))
+	}
+	f.expect("validate", nil, 200, fmt.Sprintf(`{"code":-1,"errors":%q}`, told))
+	if err := f.orders.Validate(t.Context(), req); err != nil {
+		t.Error(err)
+	}
+	for _, entry := range f.logs.All() {
+		texts = append(texts, fmt.Sprint(entry.Message, entry.ContextMap()))
+	}
+	for _, text := range texts {
+		for _, number := range numbers {
+			if strings.Contains(text, number) {
+				t.Errorf("%s is in %s", number, text)
+			}
+		}
+	}
+}

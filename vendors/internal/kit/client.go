@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,6 +125,23 @@ func NewClient(cfg Config) (*Client, error) {
 		c.reads, c.effects = reads, effects
 	}
 	return c, nil
+}
+
+// minPrivate is the shortest value that is hidden: of shorter ones, codes are made.
+const minPrivate = 5
+
+// Hiding returns the client with further values that are in no error and no log, such as the
+// number of a passport in an order, which the vendor may repeat in its answer.
+func (c *Client) Hiding(values ...string) *Client {
+	hiding := *c
+	all := slices.Clone(c.secrets.forms)
+	for _, v := range values {
+		if v = strings.TrimSpace(v); len(v) >= minPrivate {
+			all = append(all, v)
+		}
+	}
+	hiding.secrets = newScrubber(all)
+	return &hiding
 }
 
 // Close ends idle connections.
