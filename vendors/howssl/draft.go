@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // checkIDs are the orders that were created at HowSSL, by their IDs, each with its
@@ -128,8 +129,10 @@ func (o *Orders) creatable(req vendors.OrderRequest) error {
 func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendors.OrderRequest) error {
 	info, refusal, err := o.lookUp(ctx, draft.ID)
 	switch {
-	case !draft.Foreign && (refusal != nil || errors.Is(err, errNotTold)):
-		return nil //nolint:nilerr // assumed: there are drafts of which nothing is told
+	case !draft.Foreign && (refusal != nil || errors.Is(err, errNotTold) || kit.IsMissing(err)):
+		// Assumed: there are drafts of which nothing is told. And one of the books does not
+		// have the call that tells the order of a check_id.
+		return nil //nolint:nilerr // as above
 	case refusal != nil:
 		refusal.Verdict = vendors.Permanent
 		return refusal

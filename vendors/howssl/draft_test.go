@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -306,5 +307,24 @@ func TestCreateOrderThatBuysIsNotCalledAgain(t *testing.T) {
 	}
 	if n := f.calls["Order/createOrder"]; n != 1 {
 		t.Errorf("called %d times", n)
+	}
+}
+
+// A service without the look-up, which only one of the books has, still takes orders: there is
+// nothing to compare a draft with that was just created. One from the config is not paid for.
+func TestDraftWhereNothingLooksItUp(t *testing.T) {
+	req, _ := request(t, "shop.example.com")
+	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed} {
+		f := newFake(t)
+		f.draft("")
+		f.answers[lookUpPath] = answer{status: status, body: "<html>"}
+		if draft, err := f.orders.Prepare(t.Context(), req); draft.ID != "chk-1" || err != nil {
+			t.Errorf("%+v, %v", draft, err)
+		}
+		f = newFake(t, CheckID{ID: "chk-2", Names: req.Names})
+		f.answers[lookUpPath] = answer{status: status, body: "<html>"}
+		if draft, err := f.orders.Prepare(t.Context(), req); draft.ID != "" || err == nil {
+			t.Errorf("%+v of the config", draft)
+		}
 	}
 }
