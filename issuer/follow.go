@@ -140,9 +140,10 @@ var errRevoked = errors.New("its certificate was revoked, and the order lives on
 
 // certificateRevoked deals with an order that lives on though its certificate was revoked
 // before it was of any use. It is reissued, free of charge, but not again and again: if that
-// certificate is revoked, too, a person is asked, as where nothing is to be seen of it.
+// certificate is revoked, too, a person is asked, as where nothing is to be seen of it. Who
+// says that the order is good has it reissued once more.
 func (f *flow) certificateRevoked(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
-	if e.Attempt.Kind == ledger.KindReissue {
+	if e.Attempt.Kind == ledger.KindReissue && !e.Attempt.AnyKey { // with it, a person has looked
 		return f.flag(e, fmt.Sprintf("the certificate of the reissue of order %s was revoked at once", e.OrderID))
 	}
 	got, err := f.foreignChain(e, order)

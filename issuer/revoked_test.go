@@ -164,3 +164,25 @@ func TestRevokedCertificateThatIsHidden(t *testing.T) {
 		w.wantCharges(1)
 	})
 }
+
+// A person who looked into it may have the paid order reissued once more.
+func TestRevokedReissueIsResolved(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
+		p := w.startDigiCert(nil, quickly)
+		p.configure("example.com")
+		w.until(time.Hour, "it is ordered", func() bool { return w.state("example.com") == ledger.Open })
+		p = w.revokeUnseen(p, 0)
+		w.until(6*time.Hour, "it is reissued", func() bool { return w.ca.Calls("reissue") == 1 })
+		p = w.revokeUnseen(p, 1)
+		w.until(6*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: w.entry("example.com").OrderID}); err != nil {
+			t.Fatal(err)
+		}
+		p.untilServed(2*24*time.Hour, "example.com")
+		if got := w.ca.Calls("reissue"); got != 2 || w.ca.Revoked(p.site.Served("example.com")[0].SerialNumber) {
+			t.Errorf("%d reissues", got)
+		}
+		w.wantCharges(1)
+	})
+}
