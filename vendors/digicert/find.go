@@ -82,7 +82,7 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 	var found, unclear []string
 	older := 0
 	for _, row := range list {
-		created := kit.Time(row.DateCreated)
+		created := latest(row.DateCreated)
 		recent := created.IsZero() || !created.Before(req.Sent.Add(-clockSkew))
 		if !recent {
 			if older++; older > olderOrders {
@@ -106,6 +106,16 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 			strings.Join(unclear, ", "), req.Names[0]), vendors.ErrUndecidable)
 	}
 	return found, nil
+}
+
+// latest is the last moment that a time may mean: of a date alone, the end of that day in the
+// zone where it ends last. Zero if it is neither.
+func latest(text string) time.Time {
+	at := kit.Time(text)
+	if _, err := time.Parse(time.DateOnly, text); err == nil {
+		return at.Add((24 + 12) * time.Hour)
+	}
+	return at
 }
 
 // has reports whether the order's certificate is for this request.

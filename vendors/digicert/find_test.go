@@ -170,3 +170,18 @@ func TestFindReissue(t *testing.T) {
 }
 
 var errAny = errors.New("any error")
+
+// An order that tells only the day on which it was placed may be from after the request.
+func TestSecondWitnessByDate(t *testing.T) {
+	sent := time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
+	for date, undecidable := range map[string]bool{"2026-03-03": true, "2026-03-02": true, "2026-03-01": false} {
+		f := newFake(t)
+		f.expect("GET /order/alternate/ref-1", "", 404, refusal("not_found"))
+		f.expect(listRequest, "", 200, `{"orders":[{"id":7,"date_created":"`+date+`"}],"page":{"total":1}}`)
+		f.expect("GET /order/certificate/7", "", 200, `{"id":7,"status":"pending"}`)
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: newCSR(t, "example.com"), Sent: sent})
+		if len(got) > 0 || errors.Is(err, vendors.ErrUndecidable) != undecidable || (err != nil) != undecidable {
+			t.Errorf("%s: %v, %v", date, got, err)
+		}
+	}
+}
