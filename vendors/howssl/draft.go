@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"go.uber.org/zap"
 	"golang.org/x/net/idna"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -141,12 +142,18 @@ func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendor
 	case info.Status != statusDraft:
 		err := fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; if that is a good order, use it with: order %[2]s %[4]s",
 			draft.ID, info.ID, info.describe(), strings.Join(req.Names, " "))
-		if !draft.Foreign && info.known() {
-			// Documented: createOrder does not buy. If it does, once is enough.
-			err = fmt.Errorf("createOrder is not called again, as it seems to buy: %w", err)
-			o.bought.Store(&err)
+		if draft.Foreign || !info.known() {
+			return o.api.Refuse(getOrderInfo, err)
 		}
-		return o.api.Refuse(getOrderInfo, err)
+		// Documented: createOrder does not buy. If it does, once is enough, and what it bought
+		// is used: nothing else would remember after a restart that it was bought.
+		err = fmt.Errorf("createOrder is not called again, as it seems to buy: %w", err)
+		o.bought.Store(&err)
+		if info.order().Status.Ended() {
+			return o.api.Refuse(getOrderInfo, err)
+		}
+		o.logger.Error("createOrder has bought an order; going on with it", zap.String("order_id", info.ID), zap.Error(err))
+		o.early.Store(draft.ID, info)
 	}
 	if got, want := info.differs(draft.Foreign, req); got != want {
 		err = fmt.Errorf("not sent: the draft of check_id %s is for %s, but the order is for %s", draft.ID, o.api.Text(got), want)

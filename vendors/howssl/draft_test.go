@@ -222,7 +222,7 @@ func TestDraftIsComparedBeforeItIsPaidFor(t *testing.T) {
 			`is for the product "comodo-ev", but the order is for ` + testProduct},
 		"another term":           {data(`{"order_status":0,"validity_period":"24"}`), "is for 24 months, but the order is for 12"},
 		"a term of another kind": {data(`{"order_status":0,"validity_period":"1"}`), ""},
-		"no draft": {infoOf("11"), "check_id chk-1 is not waiting for payment: its order t1 is 11 (under review); " +
+		"no draft": {infoOf("13"), "check_id chk-1 is not waiting for payment: its order t1 is 13 (failed); " +
 			"if that is a good order, use it with: order t1 shop.example.com"},
 		"a status that is not known": {infoOf("2"), `check_id chk-1 is not waiting for payment: its order t1 is "2" (unknown)`},
 	} {
@@ -295,18 +295,32 @@ func TestForeignDraftIsCompared(t *testing.T) {
 	}
 }
 
-// Should createOrder buy after all, it does so once.
+// Should createOrder buy after all, it does so once, and what it bought is used.
 func TestCreateOrderThatBuysIsNotCalledAgain(t *testing.T) {
-	f := newFake(t)
-	f.draft(infoOf("11"))
-	for range 3 {
-		_, err := f.orders.Prepare(t.Context(), workedRequest())
-		if err == nil || !strings.Contains(err.Error(), "createOrder is not called again") || !strings.Contains(err.Error(), "order t1 shop.example.com") {
-			t.Errorf("err = %v", err)
+	for status, good := range map[string]bool{"11": true, "3": true, "13": false} {
+		f := newFake(t)
+		f.draft(infoOf(status))
+		req := workedRequest()
+		for i := range 3 {
+			draft, err := f.orders.Prepare(t.Context(), req)
+			if i == 0 && good {
+				req.PreparedID = draft.ID
+				// There is no answer to commitOrder, so that calling it fails the test.
+				if order, placing := f.orders.Place(t.Context(), req); err != nil || placing != nil || order.ID != "t1" {
+					t.Errorf("%s: %v, %+v, %v", status, err, order, placing)
+				}
+				if _, again := f.orders.Place(t.Context(), req); again == nil {
+					t.Errorf("%s: placed twice", status)
+				}
+				continue
+			}
+			if err == nil || !strings.Contains(err.Error(), "createOrder is not called again") || !strings.Contains(err.Error(), "order t1 shop.example.com") {
+				t.Errorf("%s: %v", status, err)
+			}
 		}
-	}
-	if n := f.calls["Order/createOrder"]; n != 1 {
-		t.Errorf("called %d times", n)
+		if n := f.calls["Order/createOrder"]; n != 1 {
+			t.Errorf("%s: called %d times", status, n)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ type Orders struct {
 	logger   *zap.Logger
 
 	committed sync.Map              // check_ids that commitOrder was sent for
+	early     sync.Map              // of orderInfo by check_id: those that createOrder has bought
 	bought    atomic.Pointer[error] // why createOrder is not called any more
 }
 
@@ -73,6 +74,9 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 	// second lock on the same door.
 	if _, sent := o.committed.LoadOrStore(id, true); sent {
 		return vendors.Order{}, o.api.Refuse(commitOrder, fmt.Errorf("check_id %s was sent before, and is not sent twice", id))
+	}
+	if info, ok := o.early.LoadAndDelete(id); ok {
+		return info.(orderInfo).order(), nil
 	}
 	var p placed
 	refusal, err := o.api.ask(ctx, commitOrder, &p, field("check_id", id))
