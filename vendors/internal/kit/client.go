@@ -133,13 +133,16 @@ const minPrivate = 5
 // Hiding returns the client with further values that are in no error and no log, such as the
 // number of a passport in an order, which the vendor may repeat in its answer.
 func (c *Client) Hiding(values ...string) *Client {
-	hiding := *c
 	all := slices.Clone(c.secrets.forms)
 	for _, v := range values {
 		if v = strings.TrimSpace(v); len(v) >= minPrivate {
 			all = append(all, v)
 		}
 	}
+	if len(all) == len(c.secrets.forms) {
+		return c
+	}
+	hiding := *c
 	hiding.secrets = newScrubber(all)
 	return &hiding
 }
