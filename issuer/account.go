@@ -229,7 +229,7 @@ type look struct {
 	first     time.Time // when it was seen first, by the monotonic clock
 	absences  int       // denials in a row, when its answer is missing
 	unknown   int       // denials in a row of an order that was known
-	stale     int       // answers in a row that had the old certificate
+	stale     int       // answers in a row that had another certificate than the one to come
 	presented []vendors.Challenge
 	config    any           // under which they were presented; nil if they were not yet
 	schedule  poll.Schedule // of an order that the vendor has

@@ -240,7 +240,7 @@ func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) mov
 	if fresh && f.account.waitsFor(j.want, c.Key) {
 		got, err := f.certificateOf(ctx, e)
 		if err != nil {
-			return unfetched(err)
+			return f.unfetched(e, err)
 		}
 		return ends(progress{got: got, entry: e})
 	}
@@ -301,12 +301,19 @@ func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 	return got, nil
 }
 
-// unfetched is what follows when the latest certificate of an order cannot be had.
-func unfetched(err error) move {
-	if errors.Is(err, errRevoked) {
-		return move{change: func(e *ledger.Entry) { e.Certificate.Revoked, e.Problem = true, errRevoked.Error() }}
+// unfetched is what follows when the latest certificate of an order cannot be had. If it was
+// revoked, or if the vendor has had something else in its place for a while, such as what
+// somebody had reissued for another key, the order is reissued, free of charge.
+func (f *flow) unfetched(e *ledger.Entry, err error) move {
+	look := f.account.look(e.Attempt.Reference)
+	if errors.Is(err, errWrongCertificate) {
+		look.stale++
 	}
-	return ends(progress{err: err})
+	if !errors.Is(err, errRevoked) && look.stale < maxUnknown {
+		return ends(progress{err: err})
+	}
+	look.stale = 0
+	return move{change: func(e *ledger.Entry) { e.Certificate.Lost, e.Problem = true, err.Error() }}
 }
 
 // certificateOf returns the latest certificate of an order.
@@ -321,7 +328,7 @@ func (f *flow) certificateOf(ctx context.Context, e *ledger.Entry) (chain, error
 func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key crypto.Signer) move {
 	got, err := f.certificateOf(ctx, e)
 	if err != nil {
-		return unfetched(err)
+		return f.unfetched(e, err)
 	}
 	defer f.account.store(j.name)()
 	if err := f.site.Deliver(ctx, j.name, key, issuedCertificate(f.about, got, e)); err != nil {

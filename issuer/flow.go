@@ -295,7 +295,7 @@ func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, sp
 // asked for reissues for ever.
 func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool {
 	c := e.Certificate
-	if e.State != ledger.Issued || c == nil || c.Revoked || !time.Now().Before(c.NotAfter) {
+	if e.State != ledger.Issued || c == nil || c.Lost || !time.Now().Before(c.NotAfter) {
 		return false
 	}
 	if have == nil {

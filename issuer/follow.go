@@ -158,7 +158,7 @@ func (f *flow) certificateRevoked(ctx context.Context, j *errand, e *ledger.Entr
 	j.log.Warn("the certificate of a paid order was revoked; reissuing it", zap.String("order_id", e.OrderID))
 	return move{change: func(e *ledger.Entry) {
 		record(e)
-		e.Certificate.Revoked, e.Problem = true, errRevoked.Error()
+		e.Certificate.Lost, e.Problem = true, errRevoked.Error()
 	}}
 }
 

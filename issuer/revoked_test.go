@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"context"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func TestRevokedCertificateOfALivingOrder(t *testing.T) {
 		if got := w.ca.Calls("reissue"); got != 1 || w.ca.Revoked(p.site.Served("example.com")[0].SerialNumber) {
 			t.Errorf("%d reissues", got)
 		}
-		if e := w.entry("example.com"); e.Flag != nil || e.Certificate.Revoked || e.Issued != 2 {
+		if e := w.entry("example.com"); e.Flag != nil || e.Certificate.Lost || e.Issued != 2 {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -162,6 +163,65 @@ func TestRevokedCertificateThatIsHidden(t *testing.T) {
 			t.Errorf("%d reissues", w.ca.Calls("reissue"))
 		}
 		w.wantCharges(1)
+	})
+}
+
+// elsewhere is a vendor that has another certificate in the place of the first one.
+type elsewhere struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	first, other [][]byte
+}
+
+func (v elsewhere) Status(ctx context.Context, id string) (vendors.Order, error) {
+	order, err := v.Vendor.Status(ctx, id)
+	if len(order.Certificates) > 0 && bytes.Equal(order.Certificates[0], v.first[0]) {
+		order.Certificates = v.other
+	}
+	return order, err
+}
+
+// An order that somebody had reissued for a key of theirs, before all names had its certificate,
+// leaves no name without one: it is reissued, when the vendor has said so a few times.
+func TestReissuedElsewhere(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		names := []string{"a.example.com", "b.example.com"}
+		var other [][]byte
+		start := func() *process {
+			p := w.start(nil, func(f *flow) {
+				group(names...)(f)
+				quickly(f)
+				if other != nil {
+					order, err := f.vendor.Status(t.Context(), w.entry(names[0]).OrderID)
+					if err != nil {
+						t.Fatal(err)
+					}
+					f.vendor = elsewhere{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder), order.Certificates, other}
+				}
+			})
+			p.configure(names...)
+			return p
+		}
+		p := start()
+		p.untilServed(6*time.Hour, names...)
+		p.stop()
+		if err := w.storage.Delete(t.Context(), pairKey(names[1])); err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := p.vendor.Status(t.Context(), w.orderElsewhere(names, group(names...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other = theirs.Certificates
+		before := w.charges()
+		p = start()
+		p.untilServed(2*24*time.Hour, names[1])
+		if got := w.ca.Calls("replace"); got != 1 {
+			t.Errorf("%d reissues", got)
+		}
+		w.wantCharges(before)
 	})
 }
 

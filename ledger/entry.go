@@ -135,8 +135,9 @@ type Certificate struct {
 	Key       string `json:"key"`
 	Reference string `json:"reference,omitempty"`
 
-	// Revoked is whether it was revoked before it was of use, though the order lives on.
-	Revoked bool `json:"revoked,omitempty"`
+	// Lost is whether it is of no use though the order lives on: it was revoked, or the
+	// vendor has another one in its place.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // Flag asks a person.
