@@ -294,6 +294,19 @@ func (a *account) drive(id string) (release func(), ok bool) {
 type pace struct {
 	schedule poll.Schedule
 	reported string // the last problem, as it was logged
+	lost     bool   // a reissue was lost before
+}
+
+// again is how long to wait before a reissue is asked for once more that was lost.
+func (p *pace) again(schedule func(shortest, longest time.Duration) poll.Schedule) time.Duration {
+	if !p.lost {
+		p.lost = true
+		return time.Second
+	}
+	if p.schedule.Min == 0 {
+		p.schedule = schedule(retryMin, retryMax)
+	}
+	return p.schedule.Next()
 }
 
 // The bounds of the waits after failures that nobody but time can mend.

@@ -130,7 +130,7 @@ func (f *flow) reissueFailed(ctx context.Context, e *ledger.Entry, cause error) 
 }
 
 // errNeverReissued is the cause of a reissue that the vendor knows nothing of. Being
-// free, it is simply asked for again.
+// free, it is simply asked for again, at once after the first.
 var errNeverReissued = errors.New("its answer was lost, and the vendor knows nothing of it")
 
 // reconcileReissue asks where an order stands whose reissue was refused or lost, and puts
@@ -152,7 +152,7 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 			f.forgetKey(ctx, e.Attempt.Reference)
 			return move{
 				change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
-				done:   &progress{err: f.pending(e, problem), wait: time.Second},
+				done:   &progress{err: f.pending(e, problem), wait: f.account.pace(j.name).again(f.schedule)},
 			}
 		}
 		return f.reissueFailed(ctx, e, cause)

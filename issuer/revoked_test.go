@@ -3,6 +3,7 @@ package issuer
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -223,6 +224,34 @@ func TestReissuedElsewhere(t *testing.T) {
 		}
 		w.wantCharges(before)
 	})
+}
+
+// A vendor whose reissues are lost for weeks is not asked again and again without end, and
+// the certificate is renewed when they are not any more.
+func TestReissueThatIsAlwaysLost(t *testing.T) {
+	for _, phase := range []hostile.Phase{hostile.BeforeEffect, hostile.AfterEffect} {
+		inBubble(t, fmt.Sprint(phase), func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, quickly)
+			stop := p.maintain(false)
+			defer stop()
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			first := p.site.serving("example.com").leaf()
+			mend := w.ca.Inject(hostile.Fault{Endpoint: "replace", Phase: phase, Kind: hostile.HTTPStatus, Status: 503})
+			w.until(190*day, "the reissue is asked for", func() bool { return w.ca.Calls("replace") > 0 })
+			time.Sleep(20 * day)
+			if n := w.ca.Calls("replace"); n > 120 || phase == hostile.AfterEffect && n > 2 {
+				t.Errorf("%d reissues were asked for in 20 days", n)
+			}
+			mend()
+			time.Sleep(day)
+			if p.site.serving("example.com").leaf().Equal(first) {
+				t.Error("the certificate is not renewed")
+			}
+			w.wantCharges(1)
+		})
+	}
 }
 
 // A person who looked into it may have the paid order reissued once more.
