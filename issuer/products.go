@@ -51,11 +51,14 @@ func cmdProducts(fl caddycmd.Flags) (int, error) {
 	if err := json.Unmarshal(raw, &config); err != nil {
 		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the config: %w", err)
 	}
-	timeout, stop := context.WithTimeout(context.Background(), listPatience)
+	// An empty configuration gives the vendors Caddy's own logger. It ends with the process.
+	empty, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}})
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	ctx, stop := context.WithTimeout(empty, listPatience)
 	defer stop()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: timeout})
-	defer cancel()
-	list, err := configuredVendors(ctx, config, fl.String("vendor"))
+	list, err := configuredVendors(empty, config, fl.String("vendor"))
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}

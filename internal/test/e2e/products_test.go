@@ -32,6 +32,9 @@ func TestProducts(t *testing.T) {
 			t.Errorf("%q is not in\n%s", part, all)
 		}
 	}
+	if strings.Contains(all, "vendor call") {
+		t.Errorf("the calls are logged:\n%s", all)
+	}
 	if n := strings.Count(all, "racent ("); n != 1 {
 		t.Errorf("the account is listed %d times", n)
 	}
