@@ -18,42 +18,42 @@ const day = 24 * time.Hour
 
 func life(t *testing.T, change func(*hostile.Config)) (*service, *Orders) {
 	t.Helper()
-	s, _ := newService(t, change)
-	return s, s.open(testKey, s.base)
+	s := newService(t, change)
+	return s, s.open(testKey, s.URL)
 }
 
 func (s *service) request(names ...string) vendors.OrderRequest {
-	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref-" + strings.Trim(names[0][:1], "*"), Names: names, CSR: newCSR(s.t, names...)}
+	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref-" + strings.Trim(names[0][:1], "*"), Names: names, CSR: newCSR(s.T, names...)}
 }
 
 // must returns an order that a call gave.
 func (s *service) must(order vendors.Order, err error) vendors.Order {
-	s.t.Helper()
+	s.T.Helper()
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return order
 }
 
 // issue publishes what an order asks for and expects its certificate.
 func (s *service) issue(v *Orders, order vendors.Order) *x509.Certificate {
-	s.t.Helper()
+	s.T.Helper()
 	s.Prove(order)
-	got := s.must(v.Status(s.t.Context(), order.ID))
+	got := s.must(v.Status(s.T.Context(), order.ID))
 	if got.Status != vendors.StatusIssued {
-		s.t.Fatalf("order is %s; fetches %+v", got.Describe(), s.ca.Fetches())
+		s.T.Fatalf("order is %s; fetches %+v", got.Describe(), s.CA.Fetches())
 	}
 	leaf, err := x509.ParseCertificate(got.Certificates[0])
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return leaf
 }
 
 func (s *service) charged(want int) {
-	s.t.Helper()
+	s.T.Helper()
 	if got := s.Charges(); got != want {
-		s.t.Errorf("charged %d times, want %d", got, want)
+		s.T.Errorf("charged %d times, want %d", got, want)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestYear(t *testing.T) {
 		t.Errorf("first certificate lives %v", lives)
 	}
 	term := s.must(v.Status(t.Context(), order.ID)).TermEnds
-	if left := term.Sub(s.now()); left < 363*day || left > 366*day {
+	if left := term.Sub(s.Now()); left < 363*day || left > 366*day {
 		t.Errorf("the term ends in %v", left)
 	}
 
@@ -78,7 +78,7 @@ func TestYear(t *testing.T) {
 			OrderConfig: req.OrderConfig, Reference: "ref-r", Names: req.Names, CSR: newCSR(t, req.Names...),
 		}))
 	}
-	s.pass(133 * day)
+	s.Pass(133 * day)
 	next := reissue()
 	if next.ID != order.ID || len(next.Challenges) != 1 || next.Challenges[0] == order.Challenges[0] {
 		t.Errorf("reissue: %+v after %+v", next, order)
@@ -93,18 +93,18 @@ func TestYear(t *testing.T) {
 	if second.SerialNumber.Cmp(first.SerialNumber) == 0 || second.NotAfter.Sub(second.NotBefore) < 198*day {
 		t.Errorf("second certificate ends %v", second.NotAfter)
 	}
-	if s.ca.Revoked(first.SerialNumber) {
+	if s.CA.Revoked(first.SerialNumber) {
 		t.Error("the first certificate was revoked")
 	}
 
-	s.pass(133 * day)
+	s.Pass(133 * day)
 	last := s.issue(v, reissue())
 	if over := last.NotAfter.Sub(term); over > 2*day || over < -2*day {
 		t.Errorf("last certificate ends %v, the term %v", last.NotAfter, term)
 	}
 	s.charged(1)
 
-	s.pass(70 * day)
+	s.Pass(70 * day)
 	again := s.request("b.example.com")
 	again.Names, again.CSR = req.Names, newCSR(t, req.Names...)
 	renewal := s.must(v.Renew(t.Context(), order.ID, again))
@@ -113,7 +113,7 @@ func TestYear(t *testing.T) {
 	}
 	s.issue(v, renewal)
 	s.charged(2)
-	if ch := s.ca.Charges()[1]; ch.Kind != hostile.KindRenew || ch.Reference != again.Reference {
+	if ch := s.CA.Charges()[1]; ch.Kind != hostile.KindRenew || ch.Reference != again.Reference {
 		t.Errorf("second charge: %+v", ch)
 	}
 }
@@ -125,7 +125,7 @@ func TestMultiYearPlan(t *testing.T) {
 	order := s.must(v.Place(t.Context(), req))
 	leaf := s.issue(v, order)
 	got := s.must(v.Status(t.Context(), order.ID))
-	if left := got.TermEnds.Sub(s.now()); left < 3*364*day || leaf.NotAfter.Sub(s.now()) > 200*day {
+	if left := got.TermEnds.Sub(s.Now()); left < 3*364*day || leaf.NotAfter.Sub(s.Now()) > 200*day {
 		t.Errorf("the term ends %v, the certificate %v", got.TermEnds, leaf.NotAfter)
 	}
 }
@@ -133,7 +133,7 @@ func TestMultiYearPlan(t *testing.T) {
 func TestExpiredRandomValueIsRenewed(t *testing.T) {
 	s, v := life(t, nil)
 	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
-	s.pass(31 * day)
+	s.Pass(31 * day)
 	v.values.Delete(order.ID) // an hour later, or after a restart
 	s.Prove(order)
 	got := s.must(v.Status(t.Context(), order.ID))
@@ -148,9 +148,7 @@ func TestNamesShareOneFile(t *testing.T) {
 	s, v := life(t, nil)
 	order := s.must(v.Place(t.Context(), s.request("example.com", "www.example.com")))
 	publish := func(host string) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.files[host+"/.well-known/pki-validation/fileauth.txt"] = order.Challenges[0].FileContent
+		s.Put(host+"/.well-known/pki-validation/fileauth.txt", order.Challenges[0].FileContent)
 	}
 	if err := v.Recheck(t.Context(), order.ID, nil, vendors.MethodHTTP); !errors.Is(err, vendors.ErrStillIssuing) {
 		t.Errorf("nothing published: %v", err)
@@ -176,11 +174,7 @@ func TestProofByDNS(t *testing.T) {
 	for _, record := range []string{recordTXT, recordCNAME} {
 		for _, old := range []bool{false, true} {
 			var s *service
-			find := func(host string) string {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return s.files[host]
-			}
+			find := func(host string) string { return s.Get(host) }
 			var v *Orders
 			s, v = life(t, func(cfg *hostile.Config) {
 				cfg.Quirks.DigiCert.OldDNSCheck = old
@@ -198,9 +192,7 @@ func TestProofByDNS(t *testing.T) {
 			if ch.RecordType != strings.ToUpper(record) {
 				t.Errorf("%+v", ch)
 			}
-			s.mu.Lock()
-			s.files[ch.RecordName+".example.com"] = ch.RecordValue
-			s.mu.Unlock()
+			s.Put(ch.RecordName+".example.com", ch.RecordValue)
 			s.issue(v, order)
 		}
 	}
@@ -238,7 +230,7 @@ func TestOrganizationIsChecked(t *testing.T) {
 	if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || !strings.Contains(got.Describe(), "organization: ") {
 		t.Errorf("%s", got.Describe())
 	}
-	s.pass(time.Hour)
+	s.Pass(time.Hour)
 	s.issue(v, order)
 }
 
@@ -247,12 +239,12 @@ func TestApproval(t *testing.T) {
 	decide := func(order vendors.Order, status string) {
 		_, request, _ := strings.Cut(order.Detail, "request ")
 		request, _, _ = strings.Cut(request, ";")
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.base+"/services/v2/request/"+request+"/status", strings.NewReader(`{"status":"`+status+`"}`))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.URL+"/services/v2/request/"+request+"/status", strings.NewReader(`{"status":"`+status+`"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header.Set("X-DC-DEVKEY", testKey)
-		resp, err := s.ca.Transport().RoundTrip(req)
+		resp, err := s.CA.Transport().RoundTrip(req)
 		if err != nil || resp.StatusCode != http.StatusNoContent {
 			t.Fatalf("%v, %v", resp, err)
 		}
@@ -274,11 +266,11 @@ func TestApproval(t *testing.T) {
 
 // lost places an order whose answer never arrives.
 func (s *service) lost(v *Orders, req vendors.OrderRequest) {
-	s.t.Helper()
-	remove := s.ca.Inject(hostile.Fault{Endpoint: "order", Phase: hostile.AfterEffect, Kind: hostile.Reset})
+	s.T.Helper()
+	remove := s.CA.Inject(hostile.Fault{Endpoint: "order", Phase: hostile.AfterEffect, Kind: hostile.Reset})
 	defer remove()
-	if _, err := v.Place(s.t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
-		s.t.Fatal(err)
+	if _, err := v.Place(s.T.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
+		s.T.Fatal(err)
 	}
 }
 
@@ -332,7 +324,7 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 		req := s.request("a.example.com")
 		order := s.must(v.Place(t.Context(), req))
 		s.issue(v, order)
-		s.pass(130 * day)
+		s.Pass(130 * day)
 		stranger := s.request("a.example.com")
 		stranger.Reference = "stranger"
 		s.must(v.Place(t.Context(), stranger))
@@ -342,14 +334,14 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 		if carriedOut {
 			fault.Phase, want = hostile.AfterEffect, []string{order.ID}
 		}
-		remove := s.ca.Inject(fault)
+		remove := s.CA.Inject(fault)
 		change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
 		if _, err := v.Reissue(t.Context(), order.ID, change); vendors.VerdictOf(err) != vendors.Uncertain {
 			t.Fatal(err)
 		}
 		remove()
 		ids, err := v.Find(t.Context(), vendors.Lookup{
-			Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: order.ID, Sent: s.now(),
+			Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: order.ID, Sent: s.Now(),
 		})
 		if err != nil || !slices.Equal(ids, want) {
 			t.Errorf("carried out %v: %v, %v", carriedOut, ids, err)
@@ -364,7 +356,7 @@ func TestOrderThatDoesNotTellItsMethod(t *testing.T) {
 		s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.NoMethod = true })
 		req := s.request("a.example.com")
 		order := s.must(v.Place(t.Context(), req))
-		restarted := s.open(testKey, s.base)
+		restarted := s.open(testKey, s.URL)
 		restarted.options.DNSRecord = record
 		got := s.must(restarted.Status(t.Context(), order.ID))
 		var methods []vendors.Method
@@ -387,7 +379,7 @@ func TestLostReissue(t *testing.T) {
 	req := s.request("a.example.com")
 	order := s.must(v.Place(t.Context(), req))
 	s.issue(v, order)
-	remove := s.ca.Inject(hostile.Fault{Endpoint: "reissue", Phase: hostile.AfterEffect, Kind: hostile.CutOff})
+	remove := s.CA.Inject(hostile.Fault{Endpoint: "reissue", Phase: hostile.AfterEffect, Kind: hostile.CutOff})
 	change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
 	_, err := v.Reissue(t.Context(), order.ID, change)
 	remove()
@@ -427,14 +419,14 @@ func TestRevocation(t *testing.T) {
 	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = true })
 	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
 	leaf := s.issue(v, order)
-	if err := v.Revoke(t.Context(), order.ID, "superseded"); vendors.VerdictOf(err) != vendors.Permanent || s.ca.Revoked(leaf.SerialNumber) {
+	if err := v.Revoke(t.Context(), order.ID, "superseded"); vendors.VerdictOf(err) != vendors.Permanent || s.CA.Revoked(leaf.SerialNumber) {
 		t.Errorf("revocation that waits for approval: %v", err)
 	}
-	if err := s.ca.Update(func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = false }); err != nil {
+	if err := s.CA.Update(func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = false }); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Revoke(t.Context(), order.ID, "key compromise"); err != nil || !s.ca.Revoked(leaf.SerialNumber) {
-		t.Errorf("revoked %v, %v", s.ca.Revoked(leaf.SerialNumber), err)
+	if err := v.Revoke(t.Context(), order.ID, "key compromise"); err != nil || !s.CA.Revoked(leaf.SerialNumber) {
+		t.Errorf("revoked %v, %v", s.CA.Revoked(leaf.SerialNumber), err)
 	}
 }
 
@@ -453,7 +445,7 @@ func TestBadInputIsFree(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err := s.open("wrong", s.base).Place(t.Context(), s.request("a.example.com"))
+	_, err := s.open("wrong", s.URL).Place(t.Context(), s.request("a.example.com"))
 	if !errors.Is(err, vendors.ErrCredential) || !strings.Contains(err.Error(), "access_denied_invalid_key") {
 		t.Errorf("wrong key: %v", err)
 	}

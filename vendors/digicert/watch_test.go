@@ -314,13 +314,13 @@ func TestChangesInTheSandbox(t *testing.T) {
 		orders = append(orders, s.must(v.Place(t.Context(), req)))
 		s.must(v.Status(t.Context(), orders[i].ID))
 	}
-	asked := s.ca.Calls("info")
+	asked := s.CA.Calls("info")
 	for _, order := range orders {
 		if got := s.must(v.Status(t.Context(), order.ID)); got.Status != vendors.StatusPending || len(got.Challenges) != 2 {
 			t.Errorf("%+v", got)
 		}
 	}
-	if n, lists := s.ca.Calls("info"), s.ca.Calls("status-changes"); n != asked || lists != 1 {
+	if n, lists := s.CA.Calls("info"), s.CA.Calls("status-changes"); n != asked || lists != 1 {
 		t.Errorf("%d looks, %d lists", n-asked, lists)
 	}
 	s.Prove(orders[0])

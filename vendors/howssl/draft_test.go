@@ -36,15 +36,15 @@ func request(t *testing.T, names ...string) (vendors.OrderRequest, *ecdsa.Privat
 
 // issue proves an order and returns its leaf.
 func (s *service) issue(o *Orders, order vendors.Order) *x509.Certificate {
-	s.t.Helper()
+	s.T.Helper()
 	s.Prove(order)
-	got, err := o.Status(s.t.Context(), order.ID)
+	got, err := o.Status(s.T.Context(), order.ID)
 	if err != nil || got.Status != vendors.StatusIssued || len(got.Certificates) != 2 {
-		s.t.Fatalf("%+v, %v", got, err)
+		s.T.Fatalf("%+v, %v", got, err)
 	}
 	leaf, err := x509.ParseCertificate(got.Certificates[0])
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return leaf
 }
@@ -55,11 +55,11 @@ func TestOrderCreatedAtHowSSL(t *testing.T) {
 	s := newService(t, nil)
 	s.fields = nil
 	names := []string{"a.example.com", "b.example.com"}
-	id, err := s.ca.CreateAtHowSSL(testToken, "comodo-multi-dv", 1, names...)
+	id, err := s.CA.CreateAtHowSSL(testToken, "comodo-multi-dv", 1, names...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := s.open(s.url, testToken, CheckID{ID: id, Names: []string{"B.example.com", "a.example.com"}})
+	o := s.open(s.URL, testToken, CheckID{ID: id, Names: []string{"B.example.com", "a.example.com"}})
 	req, key := request(t, names...)
 	prepared, err := o.Prepare(t.Context(), req)
 	req.PreparedID = prepared.ID
@@ -89,7 +89,7 @@ func TestOrderCreatedAtHowSSL(t *testing.T) {
 	if n := s.Charges(); n != 1 {
 		t.Errorf("charged %d times", n)
 	}
-	if n := s.ca.Calls("Order/createOrder"); n != 0 {
+	if n := s.CA.Calls("Order/createOrder"); n != 0 {
 		t.Errorf("created %d orders", n)
 	}
 
@@ -105,7 +105,7 @@ func TestUnusableCheckIDs(t *testing.T) {
 		"unknown": {}, "state not told": {RefuseDraftInfo: true},
 	} {
 		s := newService(t, &quirks)
-		id, err := s.ca.CreateAtHowSSL(testToken, testProduct, 1, "a.example.com")
+		id, err := s.CA.CreateAtHowSSL(testToken, testProduct, 1, "a.example.com")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func TestUnusableCheckIDs(t *testing.T) {
 			id += "x"
 		}
 		req, _ := request(t, "a.example.com")
-		o := s.open(s.url, testToken, CheckID{ID: id, Names: req.Names})
+		o := s.open(s.URL, testToken, CheckID{ID: id, Names: req.Names})
 		if _, err := o.Prepare(t.Context(), req); vendors.VerdictOf(err) != vendors.Permanent || !errors.Is(err, errRefused) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -123,7 +123,7 @@ func TestUnusableCheckIDs(t *testing.T) {
 // A commit that waits in a queue is neither repeated nor taken for absent.
 func TestCommitInAQueue(t *testing.T) {
 	s := newService(t, &hostile.HowSSLQuirks{CommitQueue: time.Hour})
-	o := s.open(s.url, testToken)
+	o := s.open(s.URL, testToken)
 	req, _ := request(t, "a.example.com")
 	var err error
 	prepared, err := o.Prepare(t.Context(), req)
@@ -135,11 +135,11 @@ func TestCommitInAQueue(t *testing.T) {
 		t.Fatalf("placing: %v", err)
 	}
 	lookup := vendors.Lookup{PreparedID: req.PreparedID}
-	s.pass(59 * time.Minute)
+	s.Pass(59 * time.Minute)
 	if ids, err := o.Find(t.Context(), lookup); ids != nil || !errors.Is(err, vendors.ErrUndecidable) {
 		t.Errorf("in the queue: %v, %v", ids, err)
 	}
-	s.pass(time.Minute)
+	s.Pass(time.Minute)
 	if ids, err := o.Find(t.Context(), lookup); len(ids) != 1 || err != nil {
 		t.Errorf("behind the queue: %v, %v", ids, err)
 	}

@@ -217,7 +217,7 @@ func TestFind(t *testing.T) {
 // The ID that is told before the commit is not the final one.
 func TestFindAsksForTheFinalID(t *testing.T) {
 	s := newService(t, nil)
-	o := s.open(s.url, testToken)
+	o := s.open(s.URL, testToken)
 	req := workedRequest()
 	req.PreparedID = ""
 	prepared, err := o.Prepare(t.Context(), req)

@@ -175,9 +175,9 @@ func TestNoSecondWitness(t *testing.T) {
 
 // behave sets the quirks of the sandbox.
 func (s *service) behave(quirks hostile.Quirks) {
-	s.t.Helper()
-	if err := s.ca.Update(func(c *hostile.Config) { c.Quirks = quirks }); err != nil {
-		s.t.Fatal(err)
+	s.T.Helper()
+	if err := s.CA.Update(func(c *hostile.Config) { c.Quirks = quirks }); err != nil {
+		s.T.Fatal(err)
 	}
 }
 
@@ -193,13 +193,13 @@ func lostOrder(t *testing.T, code int, carriedOut bool, quirks hostile.Quirks) (
 	if carriedOut {
 		fault.Phase = hostile.AfterEffect
 	}
-	remove := s.ca.Inject(fault)
+	remove := s.CA.Inject(fault)
 	if _, err := h.Vendor.Place(t.Context(), req); vendors.VerdictOf(err) != vendors.Uncertain {
 		t.Fatal(err)
 	}
 	remove()
-	s.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.APICode, Code: code, Errors: "the status of the order does not allow this"})
-	return h, vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: s.now()}
+	s.CA.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.APICode, Code: code, Errors: "the status of the order does not allow this"})
+	return h, vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: s.Now()}
 }
 
 // An order that was paid for is never reported absent because the look-up is refused with
@@ -241,7 +241,7 @@ func TestLostReplacement(t *testing.T) {
 			if carriedOut {
 				fault.Phase = hostile.AfterEffect
 			}
-			remove := s.ca.Inject(fault)
+			remove := s.CA.Inject(fault)
 			change := vendors.OrderRequest{
 				OrderConfig: req.OrderConfig, Reference: "ref-2", Names: req.Names, CSR: newCSR(t), Unique: "u2",
 			}
@@ -250,7 +250,7 @@ func TestLostReplacement(t *testing.T) {
 			}
 			remove()
 			ids, err := v.Find(t.Context(), vendors.Lookup{
-				Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: order.ID, Sent: s.now(),
+				Reference: change.Reference, Names: change.Names, CSR: change.CSR, OrderID: order.ID, Sent: s.Now(),
 			})
 			switch found := len(ids) == 1 && ids[0] != order.ID; {
 			case carriedOut && !quirks.NoList && (err != nil || !found),
