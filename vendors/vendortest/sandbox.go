@@ -37,7 +37,7 @@ type Sandbox struct {
 }
 
 // Credential is hard to quote, and made of what a header can hold.
-const Credential = `t0k"en/+ &=\x`
+const Credential = `t0k"en/+ &=\x` //nolint:gosec // of the sandbox
 
 // NewSandbox starts a sandbox with one account, which the credential is for. Calls are its
 // names of the calls for each role.
