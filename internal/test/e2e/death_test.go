@@ -97,10 +97,11 @@ func (w *world) nameless(point string) string {
 
 // pointsOf lists the points of an undisturbed life. They come from what the code
 // does, so a new step of it is a new point by itself.
-func pointsOf(t *testing.T, l life) (points []string) {
+func pointsOf(t *testing.T, l life) []string {
 	w := newWorld(t, nil)
 	l.before(w)
 	var mu sync.Mutex
+	var points []string // calls may come even after this has returned
 	w.watch(func(point string) {
 		mu.Lock()
 		defer mu.Unlock()
