@@ -101,7 +101,7 @@ func configuredVendors(ctx caddy.Context, config any, name string) ([]vendors.Ve
 		accounts[about.Name+" "+about.Account] = vendor
 	}
 	if len(accounts) == 0 {
-		return nil, errors.New("the config has no commercial issuer with such a vendor; name the file with --config")
+		return nil, errors.New("the config has no commercial issuer with such a vendor (the sandbox is none); name the file with --config")
 	}
 	var list []vendors.Vendor
 	for _, key := range slices.Sorted(maps.Keys(accounts)) {

@@ -65,13 +65,17 @@ func TestRevokedReissueAsksAPerson(t *testing.T) {
 	})
 }
 
-// A certificate that was revoked after one server took it is not given to another name.
-func TestRevokedCertificateIsNotDelivered(t *testing.T) {
+// revokeTaken has a certificate revoked that one server took, before another name of its order
+// had it. That name gets one of a reissue.
+func revokeTaken(t *testing.T, vendor func(vendors.Vendor) vendors.Vendor) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		names := []string{"a.example.com", "b.example.com"}
 		start := func() *process {
-			p := w.startDigiCert(nil, func(f *flow) { quickly(f); f.rules.groups = [][]string{names} })
+			p := w.startDigiCert(nil, func(f *flow) {
+				quickly(f)
+				f.rules.groups, f.vendor = [][]string{names}, vendor(f.vendor)
+			})
 			p.configure(names...)
 			return p
 		}
@@ -91,6 +95,11 @@ func TestRevokedCertificateIsNotDelivered(t *testing.T) {
 		}
 		w.wantCharges(1)
 	})
+}
+
+// A certificate that was revoked after one server took it is not given to another name.
+func TestRevokedCertificateIsNotDelivered(t *testing.T) {
+	revokeTaken(t, func(v vendors.Vendor) vendors.Vendor { return v })
 }
 
 // gone is a vendor that tells of certificates that were revoked, and does not show them.
@@ -137,33 +146,8 @@ func (v hiding) Status(ctx context.Context, id string) (vendors.Order, error) {
 // A certificate that one server took, and that is revoked and not shown any more, leaves no
 // other name without one: the order is reissued.
 func TestRevokedCertificateThatIsHidden(t *testing.T) {
-	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, nil)
-		names := []string{"a.example.com", "b.example.com"}
-		start := func() *process {
-			p := w.startDigiCert(nil, func(f *flow) {
-				quickly(f)
-				f.rules.groups = [][]string{names}
-				f.vendor = hiding{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)}
-			})
-			p.configure(names...)
-			return p
-		}
-		p := start()
-		p.untilServed(6*time.Hour, names...)
-		p.stop()
-		if err := w.storage.Delete(t.Context(), pairKey(names[1])); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.ca.RevokeCertificate(w.ca.Orders()[0].ID); err != nil {
-			t.Fatal(err)
-		}
-		p = start()
-		p.untilServed(6*time.Hour, names[1])
-		if w.ca.Revoked(p.site.Served(names[1])[0].SerialNumber) || w.ca.Calls("reissue") != 1 {
-			t.Errorf("%d reissues", w.ca.Calls("reissue"))
-		}
-		w.wantCharges(1)
+	revokeTaken(t, func(v vendors.Vendor) vendors.Vendor {
+		return hiding{v, v.(vendors.Reissuer), v.(vendors.Finder)}
 	})
 }
 

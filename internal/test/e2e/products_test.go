@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +46,18 @@ func TestProducts(t *testing.T) {
 	}
 	if none, err := list("--vendor", "nobody"); err == nil || !strings.Contains(none, "no commercial issuer with such a vendor") {
 		t.Errorf("%v\n%s", err, none)
+	}
+	// That of the running server is left alone: its directory is one process's.
+	dir := filepath.Join(w.dir, "sandbox")
+	config = w.localGlobals(w.node) + site("demo.localhost", "issuer commercial {\n\tvendor sandbox {\n\t\tdata_dir "+dir+"\n\t}\n}\n")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if none, err := list(); err == nil || !strings.Contains(none, "the sandbox is none") {
+		t.Errorf("%v\n%s", err, none)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a sandbox was started: %v", err)
 	}
 	w.charges(0)
 }
