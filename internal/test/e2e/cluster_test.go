@@ -131,8 +131,6 @@ func TestClusterFallback(t *testing.T) {
 	start := func(n node) *server {
 		return w.startAt(n, w.localGlobals(n)+site(name, w.issuer("max_wait 1s")+"issuer internal\n"))
 	}
-	// One after the other: two servers that make Caddy's local CA at the same moment
-	// get in each other's way.
 	first := start(a)
 	first.awaitStopgap(name)
 	second := start(b)

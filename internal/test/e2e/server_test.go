@@ -89,9 +89,22 @@ func (w *world) startAt(n node, caddyfile string) *server {
 	return w.launch(n, "Caddyfile", caddyfile)
 }
 
-// launch runs a server with a config in a file of that name.
+// launch runs a server with a config in a file of that name, when those before it have
+// begun to serve: Caddy makes its local CA without a lock, and two servers that do so at
+// the same moment on one storage read each other's halves, whereupon one of them ends.
 func (w *world) launch(n node, file, config string) *server {
 	w.t.Helper()
+	w.mu.Lock()
+	before := slices.Clone(w.servers)
+	w.mu.Unlock()
+	for _, s := range before {
+		w.await(s.name+" to serve", func() error {
+			if len(s.find("serving initial configuration")) > 0 || s.alive() != nil {
+				return nil
+			}
+			return errors.New("it is still starting")
+		})
+	}
 	s := &server{w: w, node: n, config: filepath.Join(n.home, file), ended: make(chan struct{})}
 	if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
 		w.t.Fatal(err)
