@@ -34,11 +34,11 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 		problems = append(problems, fmt.Errorf("organization_id: missing; %s is not domain-validated and needs the ID of a validated organization, in the block of the vendor", cfg.Product))
 	}
 	problems = append(problems, checkTerm(cfg.Term), kit.NoPapers(cfg))
-	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
-		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
+	if cfg.Method != "" && !o.Describe().Supports(cfg.Method) {
+		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.Describe().Name, cfg.Method))
 	}
 	if cfg.Organization != nil {
-		problems = append(problems, fmt.Errorf("organization: %s takes organizations that it has validated before; give organization_id in the block of the vendor instead", o.about.Name))
+		problems = append(problems, fmt.Errorf("organization: %s takes organizations that it has validated before; give organization_id in the block of the vendor instead", o.Describe().Name))
 	}
 	return errors.Join(problems...)
 }
@@ -72,7 +72,7 @@ func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 		case err != nil && !o.hidden(err):
 			return err
 		case strings.EqualFold(org.Status, "inactive"):
-			return o.http.Refuse(callOrganization, fmt.Errorf("organization %d is not active", id))
+			return o.Refuse(callOrganization, fmt.Errorf("organization %d is not active", id))
 		}
 	}
 	if o.options.PaymentMethod == payByBalance {
@@ -87,7 +87,7 @@ func (o *Orders) hidden(err error) bool {
 	if !hasCode(err, "access_denied|missing_permission") {
 		return false
 	}
-	o.logger.Warn("the API key may not look at what an order needs; ordering without", zap.Error(err))
+	o.Logger.Warn("the API key may not look at what an order needs; ordering without", zap.Error(err))
 	return true
 }
 
@@ -103,11 +103,11 @@ func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
 	}
 	switch {
 	case err != nil:
-		o.logger.Warn("comparing the account's funds with the price failed; ordering without", zap.Error(err))
+		o.Logger.Warn("comparing the account's funds with the price failed; ordering without", zap.Error(err))
 	case has.Currency == costs.Currency && less(has.Available, costs.Total):
-		o.logger.Warn("the account's funds seem to be too low for the order; ordering all the same, as accounts with a contract may",
-			zap.Strings("identifiers", req.Names), zap.String("available", o.http.Text(has.Available+" "+has.Currency)),
-			zap.String("estimated_price", o.http.Text(costs.Total+" "+costs.Currency)))
+		o.Logger.Warn("the account's funds seem to be too low for the order; ordering all the same, as accounts with a contract may",
+			zap.Strings("identifiers", req.Names), zap.String("available", o.Text(has.Available+" "+has.Currency)),
+			zap.String("estimated_price", o.Text(costs.Total+" "+costs.Currency)))
 	}
 }
 

@@ -77,7 +77,7 @@ func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...
 	writes := call.Method == http.MethodPut && call.Class == kit.Effect
 	resp, err := o.send(ctx, call, body, writes, args...)
 	if err == nil && (resp.Status != http.StatusNoContent || len(resp.Body) > 0) {
-		err = o.http.Decode(call, resp, &answer)
+		err = o.Decode(call, resp, &answer)
 	}
 	return answer, err
 }
@@ -90,7 +90,7 @@ func (o *Orders) send(ctx context.Context, call kit.Call, body any, raw bool, ar
 	if body != nil {
 		req.Body = kit.JSON(body)
 	}
-	resp, err := o.http.Do(ctx, req)
+	resp, err := o.Do(ctx, req)
 	if err != nil {
 		return nil, o.explained(call, resp, err)
 	}
@@ -146,7 +146,7 @@ func (o *Orders) explained(call kit.Call, resp *kit.Response, err error) error {
 	for _, p := range list {
 		codes, messages = append(codes, p.Code), append(messages, p.Message)
 	}
-	e := o.http.Fail(call, strings.Join(codes, ", "), strings.Join(messages, "; "), nil)
+	e := o.Fail(call, strings.Join(codes, ", "), strings.Join(messages, "; "), nil)
 	e.HTTPStatus, e.RetryAfter = low.HTTPStatus, low.RetryAfter
 	switch status := e.HTTPStatus; {
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status >= 500:

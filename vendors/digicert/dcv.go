@@ -119,7 +119,7 @@ func (o *Orders) value(ctx context.Context, orderID string) string {
 		if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
 			o.keepValue(orderID, "", "")
 		}
-		o.logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
+		o.Logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
 		return ""
 	}
 	o.keepValue(orderID, answer.Value, answer.Expires)
@@ -143,7 +143,7 @@ func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, method
 		return err
 	}
 	o.keepValue(orderID, answer.Value, answer.Expires)
-	e := o.http.Fail(callChangeMethod, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
+	e := o.Fail(callChangeMethod, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
 	e.Verdict = vendors.Retryable
 	return e
 }

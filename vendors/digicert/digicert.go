@@ -49,8 +49,6 @@ type DigiCert struct {
 	Options
 	kit.Account
 	*Orders `json:"-"`
-
-	release func() // of the limiter
 }
 
 // Options are what orders have besides the account.
@@ -120,24 +118,12 @@ func (v *DigiCert) Provision(ctx caddy.Context) error {
 	}
 	cfg, err := v.Config(ctx, "api_key", v.APIKey, defaultEndpoint, vendors.Description{
 		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: vendors.Pace{Slow: slowPace},
-	})
+	}, limits(v.RateShare)...)
 	if err != nil {
 		return err
 	}
-	cfg.Limiter, v.release = kit.SharedLimiter(cfg, limits(v.RateShare)...)
 	v.Orders, err = New(cfg, v.Options)
 	return err
-}
-
-// Cleanup ends idle connections.
-func (v *DigiCert) Cleanup() error {
-	if v.release != nil {
-		v.release()
-	}
-	if v.Orders != nil {
-		v.Close()
-	}
-	return nil
 }
 
 // UnmarshalCaddyfile sets up the vendor from Caddyfile tokens.
@@ -171,4 +157,14 @@ var (
 	_ caddy.CleanerUpper    = (*DigiCert)(nil)
 	_ caddyfile.Unmarshaler = (*DigiCert)(nil)
 	_ vendors.Vendor        = (*DigiCert)(nil)
+	_ vendors.Validator     = (*DigiCert)(nil)
+	_ vendors.ConfigChecker = (*DigiCert)(nil)
+	_ vendors.Finder        = (*DigiCert)(nil)
+	_ vendors.Reissuer      = (*DigiCert)(nil)
+	_ vendors.Renewer       = (*DigiCert)(nil)
+	_ vendors.Rechecker     = (*DigiCert)(nil)
+	_ vendors.Canceler      = (*DigiCert)(nil)
+	_ vendors.Revoker       = (*DigiCert)(nil)
+	_ vendors.ProductLister = (*DigiCert)(nil)
+	_ vendors.CAAIdentifier = (*DigiCert)(nil)
 )

@@ -101,7 +101,7 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 		}
 	}
 	if len(found) == 0 && len(unclear) > 0 {
-		return nil, o.http.Fail(callList, "", fmt.Sprintf(
+		return nil, o.Fail(callList, "", fmt.Sprintf(
 			"no order has this reference, but %s for %s could be it: placed since, and without a reference or CSR",
 			strings.Join(unclear, ", "), req.Names[0]), vendors.ErrUndecidable)
 	}

@@ -22,10 +22,9 @@ type Config = kit.Config
 
 // Orders is a client of the API as a vendor. Make one with New; it is safe for concurrent use.
 type Orders struct {
-	http    *kit.Client
+	*kit.Client
+
 	key     string
-	about   vendors.Description
-	logger  *zap.Logger
 	options Options
 	values  sync.Map // of knownValue by ID of the order, while that is pending
 	watch   watch
@@ -42,9 +41,6 @@ const (
 // New returns a client, or an error about its configuration. It completes the account's
 // description with what the API can do.
 func New(cfg Config, opts Options) (*Orders, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
 	opts.PaymentMethod, opts.DNSRecord = cmp.Or(opts.PaymentMethod, payByBalance), cmp.Or(opts.DNSRecord, recordTXT)
 	switch {
 	case opts.PaymentMethod != payByBalance && opts.PaymentMethod != payByProfile:
@@ -56,24 +52,17 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	}
 	// Names come from the JSON of a request alone (documented). So a CSR needs no
 	// common name, and no twin is added that was not asked for.
-	about := cfg.Description
-	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
-	about.RecordType = strings.ToUpper(opts.DNSRecord)
-	httpClient, err := kit.NewClient(cfg)
+	cfg.Description.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
+	cfg.Description.RecordType = strings.ToUpper(opts.DNSRecord)
+	client, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return &Orders{
-		http: httpClient, key: cfg.Secret, about: about, logger: cfg.Logger, options: opts,
+		Client: client, key: cfg.Secret, options: opts,
 		watch: watch{turn: make(chan struct{}, 1), orders: make(map[string]*pendingOrder)},
 	}, nil
 }
-
-// Close ends idle connections.
-func (o *Orders) Close() { o.http.Close() }
-
-// Describe implements vendors.Vendor.
-func (o *Orders) Describe() vendors.Description { return o.about }
 
 // Place implements vendors.Vendor. It buys.
 func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
@@ -85,7 +74,7 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	body := o.order(req)
 	if strings.Trim(oldOrderID, "0123456789") != "" || oldOrderID == "" || oldOrderID[0] == '0' {
-		return vendors.Order{}, o.http.Refuse(callOrder, fmt.Errorf("%q is no order ID", oldOrderID))
+		return vendors.Order{}, o.Refuse(callOrder, fmt.Errorf("%q is no order ID", oldOrderID))
 	}
 	body.RenewalOf = json.Number(oldOrderID)
 	return o.buy(ctx, req, body)
@@ -94,7 +83,7 @@ func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.Order
 func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, body orderBody) (vendors.Order, error) {
 	p, err := do[placed](ctx, o, callOrder, body, req.Product)
 	if err == nil && p.ID == "" {
-		err = o.http.Fail(callOrder, "", "", errors.New("answer has no id")) // it must be looked up by its reference
+		err = o.Fail(callOrder, "", "", errors.New("answer has no id")) // it must be looked up by its reference
 	}
 	if err != nil {
 		return vendors.Order{}, err
@@ -111,13 +100,13 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		return vendors.Order{}, err
 	}
 	if statuses[info.word()] != vendors.StatusIssued {
-		e := o.http.Fail(callReissue, info.word(), "", vendors.ErrWrongState)
+		e := o.Fail(callReissue, info.word(), "", vendors.ErrWrongState)
 		e.Verdict = vendors.Permanent
 		return vendors.Order{}, e
 	}
 	names, err := o.reissueNames(info.names(), req.Names)
 	if err != nil {
-		return vendors.Order{}, o.http.Refuse(callReissue, err)
+		return vendors.Order{}, o.Refuse(callReissue, err)
 	}
 	p, err := do[placed](ctx, o, callReissue, o.body(names, req), oldOrderID)
 	o.values.Delete(oldOrderID)
@@ -136,11 +125,11 @@ func (o *Orders) reissueNames(has, wanted []string) ([]string, error) {
 	}
 	for _, name := range wanted {
 		if !slices.Contains(has, strings.ToLower(name)) {
-			return nil, fmt.Errorf("the order is for %s; adding %s could cost money", o.http.Text(strings.Join(has, ", ")), name)
+			return nil, fmt.Errorf("the order is for %s; adding %s could cost money", o.Text(strings.Join(has, ", ")), name)
 		}
 	}
 	if len(has) > len(wanted) {
-		o.logger.Info("the order has more names than configured; keeping them", zap.Strings("names", has))
+		o.Logger.Info("the order has more names than configured; keeping them", zap.Strings("names", has))
 	}
 	return has, nil
 }
@@ -148,7 +137,7 @@ func (o *Orders) reissueNames(has, wanted []string) ([]string, error) {
 // placed is what the answer of a call that makes a certificate tells of the order.
 func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Order {
 	order := vendors.Order{
-		ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill), Detail: o.http.Text(approval(p.Requests, false)),
+		ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill), Detail: o.Text(approval(p.Requests, false)),
 	}
 	if ch, ok := proofOf(o.methodWord(method), p.RandomValue); ok {
 		order.Challenges = []vendors.Challenge{ch}
@@ -190,7 +179,7 @@ func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	pending, err := do[request](ctx, o, callRevoke,
 		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true}, orderID)
 	if note := approval([]request{pending}, false); err == nil && note != "" {
-		return o.http.Refuse(callRevoke, errors.New("the revocation "+o.http.Text(note)))
+		return o.Refuse(callRevoke, errors.New("the revocation "+o.Text(note)))
 	}
 	return o.unless(ctx, orderID, vendors.StatusRevoked, err)
 }
@@ -260,18 +249,3 @@ func (o *Orders) CAAIdentities(string) []string {
 		"symantec.com", "thawte.com", "geotrust.com", "rapidssl.com", "digitalcertvalidation.com",
 	}
 }
-
-// Interface guards
-var (
-	_ vendors.Vendor        = (*Orders)(nil)
-	_ vendors.Validator     = (*Orders)(nil)
-	_ vendors.ConfigChecker = (*Orders)(nil)
-	_ vendors.Finder        = (*Orders)(nil)
-	_ vendors.Reissuer      = (*Orders)(nil)
-	_ vendors.Renewer       = (*Orders)(nil)
-	_ vendors.Rechecker     = (*Orders)(nil)
-	_ vendors.Canceler      = (*Orders)(nil)
-	_ vendors.Revoker       = (*Orders)(nil)
-	_ vendors.ProductLister = (*Orders)(nil)
-	_ vendors.CAAIdentifier = (*Orders)(nil)
-)

@@ -43,7 +43,7 @@ const (
 func (o *Orders) info(ctx context.Context, id string) (orderInfo, error) {
 	info, err := do[orderInfo](ctx, o, callInfo, nil, id)
 	if err == nil && info.ID == "" && info.Status == "" {
-		err = o.http.Fail(callInfo, "", "", errors.New("answer has no order"))
+		err = o.Fail(callInfo, "", "", errors.New("answer has no order"))
 	}
 	return info, err
 }
@@ -55,7 +55,7 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 		return vendors.Order{}, err
 	}
 	order := vendors.Order{
-		ID: orderID, Status: statuses[info.word()], RawStatus: o.http.Text(info.word()), TermEnds: kit.Time(info.OrderValidTill),
+		ID: orderID, Status: statuses[info.word()], RawStatus: o.Text(info.word()), TermEnds: kit.Time(info.OrderValidTill),
 	}
 	if order.Status == vendors.StatusPending || order.Status == vendors.StatusUnknown {
 		o.progress(ctx, &order, info)
@@ -95,7 +95,7 @@ func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID
 			return order, nil
 		}
 		if err != nil {
-			order.Detail = o.http.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
+			order.Detail = o.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
 		}
 	}
 	if !order.CertificateRevoked {
@@ -108,13 +108,13 @@ func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID
 // cannot be found out is left out.
 func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderInfo) {
 	unapproved := info.word() == statusApproval
-	order.Detail = o.http.Text(approval(info.Requests, unapproved))
+	order.Detail = o.Text(approval(info.Requests, unapproved))
 	if unapproved {
 		return
 	}
 	v, err := do[validation](ctx, o, callValidation, nil, order.ID)
 	if err != nil {
-		o.logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
+		o.Logger.Debug("asking what an order waits for failed", zap.String("order_id", order.ID), zap.Error(err))
 	}
 	order.Challenges = o.challenges(ctx, order.ID, cmp.Or(info.DCVMethod, v.Method))
 	order.Names = v.names()
@@ -123,7 +123,7 @@ func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderI
 		// the certificate before.
 		order.Names = nil
 	}
-	order.Detail = o.http.Text(strings.Trim(order.Detail+"; "+v.organization(), "; "))
+	order.Detail = o.Text(strings.Trim(order.Detail+"; "+v.organization(), "; "))
 }
 
 // approval tells what to do if a person has to approve a request, or must; empty if not. An

@@ -98,7 +98,7 @@ func (o *Orders) refresh(ctx context.Context) bool {
 	rows, err := do[orderList](ctx, o, callChanges, nil, listMinutes)
 	if err != nil || len(rows) >= listMost {
 		w.quiet = time.Now().Add(listPause)
-		o.logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
+		o.Logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
 		return false
 	}
 	w.mu.Lock()

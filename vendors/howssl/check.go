@@ -25,8 +25,8 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	}
 	_, err := kit.Years(cfg.Term, maxYears)
 	problems = append(problems, err, kit.Country("contact", cfg.Contact.Country), kit.NoPapers(cfg))
-	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
-		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
+	if cfg.Method != "" && !o.Describe().Supports(cfg.Method) {
+		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.Describe().Name, cfg.Method))
 	}
 	if cfg.Contact != (vendors.Contact{}) || cfg.Organization != nil {
 		problems = append(problems, kit.Missing("contact", cfg.Contact.Fields(), "first_name", "last_name", "email", "phone", "job_title"))
@@ -50,7 +50,7 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 	seen := make(map[string]bool)
 	for page := 1; page <= maxPages; page++ {
 		var list []productData
-		err := o.api.get(ctx, from, &list, field("page", strconv.Itoa(page)), field("size", strconv.Itoa(size)))
+		err := o.get(ctx, from, &list, field("page", strconv.Itoa(page)), field("size", strconv.Itoa(size)))
 		switch {
 		case kit.IsMissing(err) && from == productList:
 			from, page = productListEN, page-1

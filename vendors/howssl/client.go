@@ -39,17 +39,11 @@ func call(name, path string, class kit.Class) kit.Call {
 }
 
 // tokenField carries the credential. Page 2252132 also has it as "tokend" in a
-// sentence; its code and all other pages say token.
+// sentence; its code and all other pages say token. The general page (2252131) wants
+// application/x-www-form-urlencoded, every endpoint's page multipart/form-data, which is sent.
 const tokenField = "token"
 
 func field(name, value string) kit.Field { return kit.Field{Name: name, Value: value} }
-
-// client makes the calls, with the token as a form field. The general page (2252131) wants
-// application/x-www-form-urlencoded, every endpoint's page multipart/form-data, which is sent.
-type client struct {
-	*kit.Client
-	token string
-}
 
 var (
 	errRefused = errors.New("refused")       // by the service; its reasons are for people only
@@ -62,29 +56,29 @@ var (
 // A refusal by the service, other than of the credential, is returned apart from other
 // errors, with what data there is beside it: what it means is known from the place of the
 // call alone. Until then it is uncertain, if the call may have had an effect.
-func (c client) ask(ctx context.Context, call kit.Call, v any, fields ...kit.Field) (refusal *vendors.Error, err error) {
-	body, contentType := kit.Form(append([]kit.Field{field(tokenField, c.token)}, fields...)...)
-	resp, err := c.Do(ctx, kit.Request{Call: call, ContentType: contentType, Body: body})
+func (o *Orders) ask(ctx context.Context, call kit.Call, v any, fields ...kit.Field) (refusal *vendors.Error, err error) {
+	body, contentType := kit.Form(append([]kit.Field{field(tokenField, o.token)}, fields...)...)
+	resp, err := o.Do(ctx, kit.Request{Call: call, ContentType: contentType, Body: body})
 	if err != nil {
 		return nil, err
 	}
 	if resp.Status != http.StatusOK {
 		// Documented: the status is always 200, also for failures.
-		return nil, c.Fail(call, "", "", fmt.Errorf("HTTP status %d is not the service's", resp.Status))
+		return nil, o.Fail(call, "", "", fmt.Errorf("HTTP status %d is not the service's", resp.Status))
 	}
 	var env envelope
 	if err := kit.Unmarshal(resp.Body, &env); err != nil {
-		return nil, c.Fail(call, "", "", err)
+		return nil, o.Fail(call, "", "", err)
 	}
 	switch {
 	case env.Status == "false" && env.Code == codeToken:
-		e := c.Fail(call, env.Code, env.Msg, vendors.ErrCredential)
+		e := o.Fail(call, env.Code, env.Msg, vendors.ErrCredential)
 		e.Verdict = vendors.Permanent
 		return nil, e
 	case env.Status == "false":
-		refusal = c.Fail(call, env.Code, env.Msg, errRefused)
+		refusal = o.Fail(call, env.Code, env.Msg, errRefused)
 	case env.Status != "true" || env.Code != "" && env.Code != codeOK:
-		return nil, c.Fail(call, env.Code, env.Msg, fmt.Errorf("answer has status %q, which is neither success nor failure", c.Text(env.Status)))
+		return nil, o.Fail(call, env.Code, env.Msg, fmt.Errorf("answer has status %q, which is neither success nor failure", o.Text(env.Status)))
 	}
 	if v != nil && env.Data != nil {
 		_ = kit.Unmarshal(env.Data, v)
@@ -93,8 +87,8 @@ func (c client) ask(ctx context.Context, call kit.Call, v any, fields ...kit.Fie
 }
 
 // get is ask where it does not matter why there is no answer.
-func (c client) get(ctx context.Context, call kit.Call, v any, fields ...kit.Field) error {
-	refusal, err := c.ask(ctx, call, v, fields...)
+func (o *Orders) get(ctx context.Context, call kit.Call, v any, fields ...kit.Field) error {
+	refusal, err := o.ask(ctx, call, v, fields...)
 	if refusal != nil {
 		return refusal
 	}
@@ -102,6 +96,6 @@ func (c client) get(ctx context.Context, call kit.Call, v any, fields ...kit.Fie
 }
 
 // notTold is the error for a good answer without a field that is needed.
-func (c client) notTold(call kit.Call, name string) error {
-	return c.Fail(call, "", "", fmt.Errorf("%w %s", errNotTold, name))
+func (o *Orders) notTold(call kit.Call, name string) error {
+	return o.Fail(call, "", "", fmt.Errorf("%w %s", errNotTold, name))
 }

@@ -76,7 +76,7 @@ func toASCII(name string) (string, error) {
 func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors.Prepared, error) {
 	id, err := o.checkIDs.find(req.Names)
 	if err != nil {
-		return vendors.Prepared{}, o.api.Refuse(createOrder, err)
+		return vendors.Prepared{}, o.Refuse(createOrder, err)
 	}
 	draft := vendors.Prepared{ID: id, Foreign: id != ""}
 	if !draft.Foreign {
@@ -93,16 +93,16 @@ func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors
 // create has an unpaid order made and returns its check_id.
 func (o *Orders) create(ctx context.Context, req vendors.OrderRequest) (checkID string, err error) {
 	if err := o.creatable(req); err != nil {
-		return "", o.api.Refuse(createOrder, err)
+		return "", o.Refuse(createOrder, err)
 	}
 	var created placed
-	refusal, err := o.api.ask(ctx, createOrder, &created, o.fields.form(req)...)
+	refusal, err := o.ask(ctx, createOrder, &created, o.fields.form(req)...)
 	switch {
 	case refusal != nil:
 		refusal.Verdict = vendors.Permanent
 		return "", refusal
 	case err == nil && created.CheckID == "":
-		err = o.api.notTold(createOrder, "check_id")
+		err = o.notTold(createOrder, "check_id")
 	}
 	return created.CheckID, err
 }
@@ -143,21 +143,21 @@ func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendor
 		err := fmt.Errorf("check_id %s is not waiting for payment: its order %s is %s; if that is a good order, use it with: order %[2]s %[4]s",
 			draft.ID, info.ID, info.describe(), strings.Join(req.Names, " "))
 		if draft.Foreign || !info.known() {
-			return o.api.Refuse(getOrderInfo, err)
+			return o.Refuse(getOrderInfo, err)
 		}
 		// Documented: createOrder does not buy. If it does, once is enough, and what it bought
 		// is used: nothing else would remember after a restart that it was bought.
 		err = fmt.Errorf("createOrder is not called again, as it seems to buy: %w", err)
 		o.bought.Store(&err)
 		if info.order().Status.Ended() {
-			return o.api.Refuse(getOrderInfo, err)
+			return o.Refuse(getOrderInfo, err)
 		}
-		o.logger.Error("createOrder has bought an order; going on with it", zap.String("order_id", info.ID), zap.Error(err))
+		o.Logger.Error("createOrder has bought an order; going on with it", zap.String("order_id", info.ID), zap.Error(err))
 		o.early.Store(draft.ID, info)
 	}
 	if got, want := info.differs(draft.Foreign, req); got != want {
-		err = fmt.Errorf("not sent: the draft of check_id %s is for %s, but the order is for %s", draft.ID, o.api.Text(got), want)
-		return o.api.Refuse(commitOrder, err)
+		err = fmt.Errorf("not sent: the draft of check_id %s is for %s, but the order is for %s", draft.ID, o.Text(got), want)
+		return o.Refuse(commitOrder, err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	case info.known() && info.Status != statusDraft:
 		return []string{info.ID}, nil
 	}
-	return nil, o.api.Fail(getOrderInfo, "", "", fmt.Errorf(
+	return nil, o.Fail(getOrderInfo, "", "", fmt.Errorf(
 		"%w: order %s of check_id %s is %s, which does not prove that it was not paid for: a commit may wait in a queue",
 		vendors.ErrUndecidable, info.ID, req.PreparedID, info.describe()))
 }
@@ -34,9 +34,9 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 func (o *Orders) lookUp(ctx context.Context, checkID string) (info orderInfo, refusal *vendors.Error, err error) {
 	for range 2 {
 		var found placed
-		refusal, err = o.api.ask(ctx, fromCheckID, &found, field("check_id", checkID))
+		refusal, err = o.ask(ctx, fromCheckID, &found, field("check_id", checkID))
 		if err == nil && refusal == nil && found.OrderID == "" {
-			err = o.api.notTold(fromCheckID, "order_id")
+			err = o.notTold(fromCheckID, "order_id")
 		}
 		if refusal != nil || err != nil || found.OrderID == info.ID {
 			return info, refusal, err
@@ -51,9 +51,9 @@ func (o *Orders) lookUp(ctx context.Context, checkID string) (info orderInfo, re
 
 // info tells where an order stands.
 func (o *Orders) info(ctx context.Context, orderID string) (info orderInfo, refusal *vendors.Error, err error) {
-	refusal, err = o.api.ask(ctx, getOrderInfo, &info, field("order_id", orderID))
+	refusal, err = o.ask(ctx, getOrderInfo, &info, field("order_id", orderID))
 	if err == nil && refusal == nil && info.Status == "" {
-		err = o.api.notTold(getOrderInfo, "order_status")
+		err = o.notTold(getOrderInfo, "order_status")
 	}
 	info.ID = orderID
 	return info, refusal, err

@@ -41,8 +41,8 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 
 // try makes a call about an order that only costs freshness if it fails.
 func (o *Orders) try(ctx context.Context, call kit.Call, v any, orderID string) {
-	if err := o.api.get(ctx, call, v, field("order_id", orderID)); err != nil {
-		o.logger.Debug("asking about an order failed; going on without", zap.String("order_id", orderID), zap.Error(err))
+	if err := o.get(ctx, call, v, field("order_id", orderID)); err != nil {
+		o.Logger.Debug("asking about an order failed; going on without", zap.String("order_id", orderID), zap.Error(err))
 	}
 }
 
@@ -55,12 +55,12 @@ func (o *Orders) completed(ctx context.Context, order vendors.Order) (vendors.Or
 	}
 	if open != nil {
 		order.Status = vendors.StatusPending
-		order.Detail = fmt.Sprintf("reissue in progress, status %s (%.100s)", open.Code, o.api.Text(open.Message))
+		order.Detail = fmt.Sprintf("reissue in progress, status %s (%.100s)", open.Code, o.Text(open.Message))
 		order.Challenges = open.challenges()
 		return order, nil
 	}
 	var data certificateData
-	if err := o.api.get(ctx, getCertificate, &data, field("order_id", order.ID)); err != nil {
+	if err := o.get(ctx, getCertificate, &data, field("order_id", order.ID)); err != nil {
 		return vendors.Order{}, err
 	}
 	order.CAOrderID = data.CAOrderID
@@ -125,7 +125,7 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		return order, err
 	}
 	var answer placed
-	refusal, err := o.api.ask(ctx, reissueSubmit, &answer,
+	refusal, err := o.ask(ctx, reissueSubmit, &answer,
 		field("order_id", oldOrderID),
 		field("reissue_type", "1"), // with the names that the order has
 		field("csr_type", "2"),     // with a CSR of ours
@@ -153,7 +153,7 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 // tell what an order without any is answered.
 func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (vendors.Order, error) {
 	var list []reissue
-	if _, err := o.api.ask(ctx, reissueList, &list, field("order_id", orderID)); err != nil {
+	if _, err := o.ask(ctx, reissueList, &list, field("order_id", orderID)); err != nil {
 		return vendors.Order{}, err
 	}
 	for _, r := range list {
@@ -162,7 +162,7 @@ func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (ven
 		}
 	}
 	if slices.ContainsFunc(list, reissue.open) {
-		return vendors.Order{}, o.api.Fail(reissueList, "", "", errors.New("another reissue of the order is in progress"))
+		return vendors.Order{}, o.Fail(reissueList, "", "", errors.New("another reissue of the order is in progress"))
 	}
 	return vendors.Order{}, nil
 }

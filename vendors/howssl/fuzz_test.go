@@ -30,7 +30,7 @@ func FuzzVendorAnswer(f *testing.F) {
 	var status int
 	var body []byte
 	orders := newFake(f).orders
-	orders.api.Client = mustHTTP(f, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+	orders.Client = mustHTTP(f, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		_, err := io.Copy(io.Discard, r.Body)
 		return response(status, body), err
 	}))

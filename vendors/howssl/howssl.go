@@ -102,14 +102,6 @@ func (h *HowSSL) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Cleanup ends idle connections.
-func (h *HowSSL) Cleanup() error {
-	if h.Orders != nil {
-		h.Close()
-	}
-	return nil
-}
-
 // UnmarshalCaddyfile sets up the vendor from Caddyfile tokens.
 //
 //	howssl [<token>] {

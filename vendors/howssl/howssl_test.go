@@ -100,8 +100,8 @@ func TestProvision(t *testing.T) {
 		if got := h.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
 		}
-		if h.api.token != tt.token {
-			t.Errorf("%s: token %q", tt.config, h.api.token)
+		if h.token != tt.token {
+			t.Errorf("%s: token %q", tt.config, h.token)
 		}
 	}
 	for config, want := range map[string]string{

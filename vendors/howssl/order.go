@@ -1,7 +1,6 @@
 package howssl
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +19,11 @@ type Config = kit.Config
 // Orders is the vendor itself: the contract of package vendors spoken in HowSSL's
 // dialect. Close it when it is done.
 type Orders struct {
-	api      client
-	about    vendors.Description
+	*kit.Client
+
+	token    string // sent as a field of each form
 	fields   fieldMap
 	checkIDs checkIDs
-	logger   *zap.Logger
 
 	committed sync.Map              // check_ids that commitOrder was sent for
 	early     sync.Map              // of orderInfo by check_id: those that createOrder has bought
@@ -45,41 +44,32 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	if fields["domains"] == "" && len(ids) == 0 {
 		return nil, errNoDomainField
 	}
-	http, err := kit.NewClient(cfg)
+	about := &cfg.Description
+	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
+	about.CoversTwin, about.NeedsCommonName = true, true
+	client, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
-	o := &Orders{
-		api: client{http, cfg.Secret}, about: cfg.Description, fields: fields, checkIDs: ids,
-		logger: cmp.Or(cfg.Logger, zap.NewNop()),
-	}
-	o.about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
-	o.about.CoversTwin, o.about.NeedsCommonName = true, true
-	return o, nil
+	return &Orders{Client: client, token: cfg.Secret, fields: fields, checkIDs: ids}, nil
 }
-
-// Close ends idle connections.
-func (o *Orders) Close() { o.api.Close() }
-
-// Describe implements vendors.Vendor.
-func (o *Orders) Describe() vendors.Description { return o.about }
 
 // Place implements vendors.Vendor. It pays for the check_id, once.
 func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
 	id := req.PreparedID
 	if id == "" {
-		return vendors.Order{}, o.api.Refuse(commitOrder, errors.New("the order was not prepared"))
+		return vendors.Order{}, o.Refuse(commitOrder, errors.New("the order was not prepared"))
 	}
 	// The ledger sees to it that a check_id is sent once, also across restarts; this is the
 	// second lock on the same door.
 	if _, sent := o.committed.LoadOrStore(id, true); sent {
-		return vendors.Order{}, o.api.Refuse(commitOrder, fmt.Errorf("check_id %s was sent before, and is not sent twice", id))
+		return vendors.Order{}, o.Refuse(commitOrder, fmt.Errorf("check_id %s was sent before, and is not sent twice", id))
 	}
 	if info, ok := o.early.LoadAndDelete(id); ok {
 		return info.(orderInfo).order(), nil
 	}
 	var p placed
-	refusal, err := o.api.ask(ctx, commitOrder, &p, field("check_id", id))
+	refusal, err := o.ask(ctx, commitOrder, &p, field("check_id", id))
 	switch {
 	case refusal != nil:
 		return o.refused(ctx, id, refusal)
@@ -89,7 +79,7 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 		}
 		return vendors.Order{}, err
 	case p.OrderID == "":
-		return vendors.Order{}, o.api.notTold(commitOrder, "order_id")
+		return vendors.Order{}, o.notTold(commitOrder, "order_id")
 	}
 	return vendors.Order{ID: p.OrderID, Status: vendors.StatusPending, Challenges: p.ValidInfo.Challenges()}, nil
 }
@@ -103,7 +93,7 @@ func (o *Orders) refused(ctx context.Context, checkID string, refusal *vendors.E
 	case silent != nil || err != nil || !info.known():
 		return vendors.Order{}, refusal
 	case info.Status != statusDraft:
-		o.logger.Warn("the order was refused, but it is submitted; going on with it",
+		o.Logger.Warn("the order was refused, but it is submitted; going on with it",
 			zap.String("order_id", info.ID), zap.String("status", info.describe()), zap.Error(refusal))
 		return info.order(), nil
 	}
@@ -120,7 +110,7 @@ func (o *Orders) isPoor(ctx context.Context, info orderInfo) bool {
 	var account struct {
 		Balance *float64 `json:"user_amount"`
 	}
-	if err := o.api.get(ctx, accountInfo, &account); err != nil || account.Balance == nil {
+	if err := o.get(ctx, accountInfo, &account); err != nil || account.Balance == nil {
 		return false
 	}
 	for _, amount := range info.Amounts {
@@ -148,7 +138,7 @@ func (o *Orders) CAAIdentities(product string) []string { return kit.SectigoCAA(
 // Recheck implements vendors.Rechecker: refreshOrder, which updates the state of
 // validation and issuance, is the nearest that there is.
 func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, _ vendors.Method) error {
-	return o.api.get(ctx, refreshOrder, nil, field("order_id", orderID))
+	return o.get(ctx, refreshOrder, nil, field("order_id", orderID))
 }
 
 // Cancel implements vendors.Canceler for orders that have no certificate yet. What it
@@ -164,15 +154,15 @@ func (o *Orders) Cancel(ctx context.Context, orderID, _ string) error {
 	case info.Status != statusDraft && info.Status != statusReview:
 		return o.wrongState(cancelOrder, info)
 	}
-	if err := o.api.get(ctx, cancelOrder, nil, field("order_id", orderID)); err != nil {
+	if err := o.get(ctx, cancelOrder, nil, field("order_id", orderID)); err != nil {
 		return err
 	}
 	if info, err = o.known(ctx, orderID); err == nil && info.Status != statusCancelled {
-		return o.api.Fail(cancelOrder, "", "", fmt.Errorf("accepted, but the order is %s", info.describe()))
+		return o.Fail(cancelOrder, "", "", fmt.Errorf("accepted, but the order is %s", info.describe()))
 	}
 	return err
 }
 
 func (o *Orders) wrongState(call kit.Call, info orderInfo) error {
-	return o.api.Refuse(call, fmt.Errorf("%w: it is %s", vendors.ErrWrongState, info.describe()))
+	return o.Refuse(call, fmt.Errorf("%w: it is %s", vendors.ErrWrongState, info.describe()))
 }

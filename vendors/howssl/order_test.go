@@ -162,14 +162,14 @@ func TestCommitIsNeverSentTwice(t *testing.T) {
 func TestCommitThatNeverLeftMayBeSentAgain(t *testing.T) {
 	f := newFake(t)
 	f.expect("Order/commitOrder", nil, data(`{"order_id":"o1"}`))
-	working := f.orders.api.Client
-	f.orders.api.Client = mustHTTP(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
+	working := f.orders.Client
+	f.orders.Client = mustHTTP(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
 		return nil, errors.New("connection refused")
 	}))
 	if _, err := f.orders.Place(t.Context(), workedRequest()); vendors.VerdictOf(err) != vendors.Retryable {
 		t.Fatalf("err = %v", err)
 	}
-	f.orders.api.Client = working
+	f.orders.Client = working
 	if order, err := f.orders.Place(t.Context(), workedRequest()); err != nil || order.ID != "o1" {
 		t.Errorf("%+v, %v", order, err)
 	}

@@ -26,7 +26,7 @@ type wireCall struct {
 func calls() map[string]wireCall {
 	id := map[string]string{"order_id": "id"}
 	raw := func(call kit.Call, fields ...kit.Field) func(context.Context, *Orders) error {
-		return func(ctx context.Context, o *Orders) error { return o.api.get(ctx, call, nil, fields...) }
+		return func(ctx context.Context, o *Orders) error { return o.get(ctx, call, nil, fields...) }
 	}
 	return map[string]wireCall{
 		"User/AccountInfo": {form: map[string]string{}, good: data(`{"user_amount":"0.00"}`), call: raw(accountInfo)},

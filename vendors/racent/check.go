@@ -55,8 +55,8 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	if cfg.Product == "" {
 		problems = append(problems, errors.New("product: missing, for example comodo-positivessl"))
 	}
-	if cfg.Method != "" && !o.about.Supports(cfg.Method) {
-		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.about.Name, cfg.Method))
+	if cfg.Method != "" && !o.Describe().Supports(cfg.Method) {
+		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.Describe().Name, cfg.Method))
 	}
 	if cfg.Organization == nil && o.document.Value != "" {
 		problems = append(problems, errors.New("verification_document: speaks for an organization, and there is no block organization"))

@@ -34,7 +34,7 @@ func field(name, value string) kit.Field { return kit.Field{Name: name, Value: v
 // that has a code is returned in either case.
 func (o *Orders) call(ctx context.Context, call kit.Call, fields ...kit.Field) (answer, error) {
 	body, contentType := kit.Form(append([]kit.Field{field("api_token", o.token)}, fields...)...)
-	resp, err := o.http.Do(ctx, kit.Request{Call: call, ContentType: contentType, Body: body})
+	resp, err := o.Do(ctx, kit.Request{Call: call, ContentType: contentType, Body: body})
 	if resp == nil {
 		return answer{}, err
 	}
@@ -42,7 +42,7 @@ func (o *Orders) call(ctx context.Context, call kit.Call, fields ...kit.Field) (
 	_ = kit.Unmarshal(resp.Body, &a) // what is no object has no code
 	switch {
 	case err == nil && a.Code == "":
-		return answer{}, o.http.Fail(call, "", "", errors.New("answer has no code"))
+		return answer{}, o.Fail(call, "", "", errors.New("answer has no code"))
 	case err == nil && a.Code == codeOK:
 		return a, nil
 	case err == nil, resp.Status/100 == 4 && refusals[a.Code] != nil:

@@ -25,7 +25,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	case err == nil:
 		ids := foundIDs(a)
 		if len(ids) == 0 && !kit.IsEmpty(a.Data) {
-			return nil, o.http.Fail(certIDByRefID, "", "", errors.New("answer has data, but no certId"))
+			return nil, o.Fail(certIDByRefID, "", "", errors.New("answer has data, but no certId"))
 		}
 		return ids, nil
 	case a.Code != codeInput && a.Code != codeOrder && a.Code != codeCert:
@@ -38,7 +38,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	if err != nil || len(ids) > 0 || doubt == "" {
 		return ids, err
 	}
-	return nil, o.http.Fail(list, "", fmt.Sprintf("the reference %s is answered with code %s, which proves nothing, and %s",
+	return nil, o.Fail(list, "", fmt.Sprintf("the reference %s is answered with code %s, which proves nothing, and %s",
 		req.Reference, a.Code, doubt), vendors.ErrUndecidable)
 }
 

@@ -20,11 +20,10 @@ type Config = kit.Config
 
 // Orders is the contract of package vendors spoken in Racent's dialect. Close it when it is done.
 type Orders struct {
-	http          *kit.Client
+	*kit.Client
+
 	token, server string
 	document      kit.Field
-	about         vendors.Description
-	logger        *zap.Logger
 }
 
 // New returns the vendor, or an error about its settings. It makes no call.
@@ -33,29 +32,22 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	if err != nil {
 		return nil, err
 	}
+	about := &cfg.Description
+	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS, vendors.MethodDNS}
+	about.CoversTwin, about.NeedsCommonName, about.NeedsUnique = true, true, true
+	about.RenewKeepsProduct = true // renew has no field for the product
 	client, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
-	about := cfg.Description
-	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS, vendors.MethodDNS}
-	about.CoversTwin, about.NeedsCommonName, about.NeedsUnique = true, true, true
-	about.RenewKeepsProduct = true // renew has no field for the product
-	logger := cmp.Or(cfg.Logger, zap.NewNop())
-	return &Orders{client, cfg.Secret, cmp.Or(opts.Server, "other"), document, about, logger}, nil
+	return &Orders{client, cfg.Secret, cmp.Or(opts.Server, "other"), document}, nil
 }
-
-// Close ends idle connections.
-func (o *Orders) Close() { o.http.Close() }
-
-// Describe implements vendors.Vendor.
-func (o *Orders) Describe() vendors.Description { return o.about }
 
 // hiding returns the vendor with the numbers of a request's persons as secrets, because the
 // service's errors may repeat them.
 func (o *Orders) hiding(req vendors.OrderRequest) *Orders {
 	hiding := *o
-	hiding.http = o.http.Hiding(req.Contact.IDNumber, req.TechContact().IDNumber, req.BillingContact().IDNumber)
+	hiding.Client = o.Hiding(req.Contact.IDNumber, req.TechContact().IDNumber, req.BillingContact().IDNumber)
 	return &hiding
 }
 
@@ -66,7 +58,7 @@ func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	o = o.hiding(req)
 	a, err := o.order(ctx, validate, req, field("productCode", req.Product), o.document)
 	if a.Code == codeInput || kit.IsMissing(err) {
-		o.logger.Warn("vendor's dry run is of no use; ordering without it", zap.Error(err))
+		o.Logger.Warn("vendor's dry run is of no use; ordering without it", zap.Error(err))
 		return nil
 	}
 	return err
@@ -109,10 +101,10 @@ func (o *Orders) placed(call kit.Call, method vendors.Method, a answer, err erro
 	}
 	d := a.order()
 	if d.CertID == "" {
-		return vendors.Order{}, o.http.Fail(call, a.Code, kit.Flatten(a.Errors), errors.New("answer has no certId"))
+		return vendors.Order{}, o.Fail(call, a.Code, kit.Flatten(a.Errors), errors.New("answer has no certId"))
 	}
 	return vendors.Order{
-		ID: d.CertID, Status: vendors.StatusPending, RawStatus: o.http.Text(a.Status), CAOrderID: d.VendorID,
+		ID: d.CertID, Status: vendors.StatusPending, RawStatus: o.Text(a.Status), CAOrderID: d.VendorID,
 		Challenges: d.challenges(method), Names: d.names(),
 	}, nil
 }
@@ -269,19 +261,3 @@ func withoutBlanks(t texts) texts {
 	maps.DeleteFunc(t, func(_, value string) bool { return strings.TrimSpace(value) == "" })
 	return t
 }
-
-// Interface guards
-var (
-	_ vendors.Vendor        = (*Orders)(nil)
-	_ vendors.Validator     = (*Orders)(nil)
-	_ vendors.ConfigChecker = (*Orders)(nil)
-	_ vendors.Finder        = (*Orders)(nil)
-	_ vendors.Predictor     = (*Orders)(nil)
-	_ vendors.Reissuer      = (*Orders)(nil)
-	_ vendors.Renewer       = (*Orders)(nil)
-	_ vendors.Rechecker     = (*Orders)(nil)
-	_ vendors.Canceler      = (*Orders)(nil)
-	_ vendors.Revoker       = (*Orders)(nil)
-	_ vendors.ProductLister = (*Orders)(nil)
-	_ vendors.CAAIdentifier = (*Orders)(nil)
-)

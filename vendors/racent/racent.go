@@ -81,14 +81,6 @@ func (r *Racent) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Cleanup ends idle connections.
-func (r *Racent) Cleanup() error {
-	if r.Orders != nil {
-		r.Close()
-	}
-	return nil
-}
-
 // UnmarshalCaddyfile sets up the vendor from Caddyfile tokens.
 //
 //	racent [<api_token>] {
@@ -119,4 +111,16 @@ var (
 	_ caddy.Provisioner     = (*Racent)(nil)
 	_ caddy.CleanerUpper    = (*Racent)(nil)
 	_ caddyfile.Unmarshaler = (*Racent)(nil)
+	_ vendors.Vendor        = (*Racent)(nil)
+	_ vendors.Validator     = (*Racent)(nil)
+	_ vendors.ConfigChecker = (*Racent)(nil)
+	_ vendors.Finder        = (*Racent)(nil)
+	_ vendors.Predictor     = (*Racent)(nil)
+	_ vendors.Reissuer      = (*Racent)(nil)
+	_ vendors.Renewer       = (*Racent)(nil)
+	_ vendors.Rechecker     = (*Racent)(nil)
+	_ vendors.Canceler      = (*Racent)(nil)
+	_ vendors.Revoker       = (*Racent)(nil)
+	_ vendors.ProductLister = (*Racent)(nil)
+	_ vendors.CAAIdentifier = (*Racent)(nil)
 )

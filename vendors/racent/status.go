@@ -45,7 +45,7 @@ var errPoor = errors.New("unexpected error at the vendor, most likely for want o
 
 // failure turns an answer without success into an error.
 func (o *Orders) failure(call kit.Call, a answer) *vendors.Error {
-	e := o.http.Fail(call, a.Code, kit.Flatten(a.Errors), meanings[a.Code])
+	e := o.Fail(call, a.Code, kit.Flatten(a.Errors), meanings[a.Code])
 	switch busy := a.Code == codeIssuing || a.Code == codeCA; {
 	case refusals[a.Code] != nil:
 		e.Verdict, e.Err = vendors.Permanent, refusals[a.Code]
@@ -79,8 +79,8 @@ var statuses = map[string]vendors.Status{
 func (o *Orders) collected(id string, a answer) vendors.Order {
 	d, word := a.order(), cmp.Or(a.Status, a.CertStatus)
 	order := vendors.Order{
-		ID: id, Status: statuses[strings.ToLower(word)], RawStatus: o.http.Text(word), CAOrderID: d.VendorID,
-		Challenges: d.challenges(""), Names: d.names(), TermEnds: parseDate(d.DueDate), Detail: o.http.Text(d.progress()),
+		ID: id, Status: statuses[strings.ToLower(word)], RawStatus: o.Text(word), CAOrderID: d.VendorID,
+		Challenges: d.challenges(""), Names: d.names(), TermEnds: parseDate(d.DueDate), Detail: o.Text(d.progress()),
 	}
 	if a.Code == codeIssuing {
 		order.Status = vendors.StatusPending

@@ -35,6 +35,8 @@ type Account struct {
 	// sandbox, and not a way to the vendor. It may then certify names like
 	// demo.localhost, and lost orders are given up sooner. Default: false
 	TestService bool `json:"test_service,omitempty"`
+
+	ends []func() // what Cleanup does
 }
 
 // Unmarshal parses a vendor's line and its block. The credential may stand on the line or,
@@ -64,10 +66,11 @@ const testAbsenceAge = 10 * time.Second
 // Config resolves the placeholders of the account and of its credential, which is called
 // credentialName in the configuration, and judges them. Of about it needs the Name and
 // what else is true of the vendor whatever the account; Account and Portal are filled in,
-// the latter if it is empty. The endpoint is used where none is configured.
-func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint string, about vendors.Description) (Config, error) {
+// the latter if it is empty. The endpoint is used where none is configured. All accounts with
+// the credential share the limits, if there are any; those that were loaded last count.
+func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint string, about vendors.Description, limits ...Limit) (Config, error) {
 	repl := caddy.NewReplacer()
-	cfg := Config{Timeout: time.Duration(a.Timeout), Logger: ctx.Logger(), Description: about}
+	cfg := Config{Timeout: time.Duration(a.Timeout), Logger: ctx.Logger(), Description: about, account: a}
 	var err error
 	if cfg.Secret, err = options.Resolve(repl, credentialName, credential); err != nil {
 		return cfg, err
@@ -111,5 +114,19 @@ func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint
 		}
 		desc.AbsenceAge, desc.AnyName = testAbsenceAge, true
 	}
+	if len(limits) > 0 {
+		var release func()
+		cfg.Limiter, release = SharedLimiter(cfg, limits...)
+		a.ends = append(a.ends, release)
+	}
 	return cfg, nil
+}
+
+// Cleanup implements caddy.CleanerUpper for the module: it ends what Config and a client with
+// it have begun.
+func (a *Account) Cleanup() error {
+	for _, end := range a.ends {
+		end()
+	}
+	return nil
 }

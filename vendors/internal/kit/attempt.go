@@ -36,9 +36,9 @@ func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, 
 	} else {
 		status = resp.Status
 	}
-	if ce := c.logger.Check(zap.DebugLevel, "vendor call"); ce != nil {
+	if ce := c.Logger.Check(zap.DebugLevel, "vendor call"); ce != nil {
 		fields := []zap.Field{
-			zap.String("vendor", c.vendor),
+			zap.String("vendor", c.about.Name),
 			zap.String("endpoint", req.Name),
 			zap.Int("attempt", attempt),
 			zap.Duration("elapsed", time.Since(start)),

@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -63,7 +64,7 @@ type Config struct {
 	// Logger receives one debug line per attempt. Nil means none.
 	Logger *zap.Logger
 
-	// Description is what is known of the vendor but for what follows from its API.
+	// Description is what is known of the vendor, whose New adds what follows from its API.
 	// Its Name is that of errors and logs.
 	Description vendors.Description
 
@@ -73,16 +74,20 @@ type Config struct {
 	// Transport replaces the network, for tests and for services in this process. It is
 	// used for both classes.
 	Transport http.RoundTripper
+
+	account *Account // whose Cleanup closes the client; may be nil
 }
 
-// Client sends requests to one account at a vendor. It is safe for concurrent use. Close it
-// when its vendor is done.
+// Client sends requests to one account at a vendor, which embeds it. It is safe for
+// concurrent use. Close it when its vendor is done.
 type Client struct {
-	vendor  string
+	// Logger is that of the Config, never nil.
+	Logger *zap.Logger
+
+	about   vendors.Description
 	base    string
 	timeout time.Duration
 	secrets scrubber
-	logger  *zap.Logger
 	limiter *Limiter
 
 	// reads keeps connections alive. effects opens a new one for each request:
@@ -99,20 +104,17 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		vendor:  cfg.Description.Name,
+		Logger:  cmp.Or(cfg.Logger, zap.NewNop()),
+		about:   cfg.Description,
 		base:    base,
 		timeout: cfg.Timeout,
 		secrets: newScrubber([]string{cfg.Secret}),
-		logger:  cfg.Logger,
 		limiter: cfg.Limiter,
 		reads:   cfg.Transport,
 		effects: cfg.Transport,
 	}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
-	}
-	if c.logger == nil {
-		c.logger = zap.NewNop()
 	}
 	if cfg.Transport == nil {
 		reads := http.DefaultTransport.(*http.Transport).Clone()
@@ -124,8 +126,14 @@ func NewClient(cfg Config) (*Client, error) {
 		effects.Protocols.SetHTTP1(true)
 		c.reads, c.effects = reads, effects
 	}
+	if cfg.account != nil {
+		cfg.account.ends = append(cfg.account.ends, c.Close)
+	}
 	return c, nil
 }
+
+// Describe implements vendors.Vendor.
+func (c *Client) Describe() vendors.Description { return c.about }
 
 // minPrivate is the shortest value that is hidden: of shorter ones, codes are made.
 const minPrivate = 5

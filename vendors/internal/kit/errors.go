@@ -22,7 +22,7 @@ func (c *Client) Fail(call Call, code, message string, err error) *vendors.Error
 		err = c.secrets.scrubError(err)
 	}
 	e := &vendors.Error{
-		Vendor: c.vendor, Endpoint: call.Name, Verdict: vendors.Uncertain,
+		Vendor: c.about.Name, Endpoint: call.Name, Verdict: vendors.Uncertain,
 		Code: c.Text(code), Message: c.Text(message), Err: err,
 	}
 	if call.Class != Effect {

@@ -1,8 +1,8 @@
 // Package kit is what all vendors share, so that a vendor reads as what it is: its
 // endpoints, its wire types, its words.
 //
-//   - [Account] is the part of the configuration that every vendor has.
-//   - [Client] is the one way in which vendors speak HTTP. Every call has a class: a
+//   - [Account] is the part of the configuration that every vendor has. It cleans up.
+//   - [Client] is the one way in which vendors speak HTTP, and embedded in them. Every call has a class: a
 //     [Read] may be repeated and is, a few times; an [Effect] may cost money and is sent
 //     at most once, and so is what is free, but leaves something behind ([Once]). Answers
 //     are judged before anyone decodes them: status, size, completeness, and whether they
