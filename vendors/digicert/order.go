@@ -66,21 +66,27 @@ func New(cfg Config, opts Options) (*Orders, error) {
 
 // Place implements vendors.Vendor. It buys.
 func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.Order, error) {
-	return o.buy(ctx, req, o.order(req))
+	return o.buy(ctx, req, "")
 }
 
 // Renew implements vendors.Renewer. It buys: a renewal is a new order that names
 // the old one (documented), which stays as it is.
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
-	body := o.order(req)
 	if strings.Trim(oldOrderID, "0123456789") != "" || oldOrderID == "" || oldOrderID[0] == '0' {
 		return vendors.Order{}, o.Refuse(callOrder, fmt.Errorf("%q is no order ID", oldOrderID))
 	}
-	body.RenewalOf = json.Number(oldOrderID)
-	return o.buy(ctx, req, body)
+	return o.buy(ctx, req, json.Number(oldOrderID))
 }
 
-func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, body orderBody) (vendors.Order, error) {
+// buy places an order, which may renew another. Organizations are for products that name one.
+func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, renewalOf json.Number) (vendors.Order, error) {
+	body := o.body(req.Names, req)
+	body.Validity, body.TechnicalContact = validity(req.Term), contactOf(req.TechContact())
+	body.PaymentMethod, body.Container.ID = o.options.PaymentMethod, o.options.ContainerID
+	body.AlternativeID, body.RenewalOf = req.Reference, renewalOf
+	if !isDV(req.Product) {
+		body.Organization.ID = o.options.OrganizationID
+	}
 	p, err := do[placed](ctx, o, callOrder, body, req.Product)
 	if err == nil && p.ID == "" {
 		err = o.Fail(callOrder, "", "", errors.New("answer has no id")) // it must be looked up by its reference
@@ -91,22 +97,29 @@ func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, body orderBo
 	return o.placed(p.ID, req.Method, p), nil
 }
 
-// Reissue implements vendors.Reissuer. The order keeps its ID. Its names are asked
-// for first: leaving one out would have the certificates in use revoked, and a new
-// one may cost money (both documented under "Reissue certificates").
+// Reissue implements vendors.Reissuer. The order keeps its ID. The names that it has are
+// asked for and kept, with their common name: leaving one out would have the certificates in
+// use revoked, and a new one may cost money (both documented under "Reissue certificates").
 func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	info, err := o.info(ctx, oldOrderID)
 	if err != nil {
 		return vendors.Order{}, err
 	}
 	if statuses[info.word()] != vendors.StatusIssued {
-		e := o.Fail(callReissue, info.word(), "", vendors.ErrWrongState)
-		e.Verdict = vendors.Permanent
-		return vendors.Order{}, e
+		return vendors.Order{}, o.Refuse(callReissue, fmt.Errorf("%w: it is %q", vendors.ErrWrongState, o.Text(info.word())))
 	}
-	names, err := o.reissueNames(info.names(), req.Names)
-	if err != nil {
-		return vendors.Order{}, o.Refuse(callReissue, err)
+	names := info.names()
+	if len(names) == 0 {
+		names = req.Names
+	}
+	for _, name := range req.Names {
+		if !slices.Contains(names, name) {
+			return vendors.Order{}, o.Refuse(callReissue,
+				fmt.Errorf("the order is for %s; adding %s could cost money", o.Text(strings.Join(names, ", ")), name))
+		}
+	}
+	if len(names) > len(req.Names) {
+		o.Logger.Info("the order has more names than configured; keeping them", zap.Strings("names", names))
 	}
 	p, err := do[placed](ctx, o, callReissue, o.body(names, req), oldOrderID)
 	o.values.Delete(oldOrderID)
@@ -115,23 +128,6 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		return vendors.Order{}, err
 	}
 	return o.placed(oldOrderID, req.Method, p), nil
-}
-
-// reissueNames returns the names to reissue with: those that the order has, with
-// the same common name.
-func (o *Orders) reissueNames(has, wanted []string) ([]string, error) {
-	if len(has) == 0 {
-		return wanted, nil
-	}
-	for _, name := range wanted {
-		if !slices.Contains(has, strings.ToLower(name)) {
-			return nil, fmt.Errorf("the order is for %s; adding %s could cost money", o.Text(strings.Join(has, ", ")), name)
-		}
-	}
-	if len(has) > len(wanted) {
-		o.Logger.Info("the order has more names than configured; keeping them", zap.Strings("names", has))
-	}
-	return has, nil
 }
 
 // placed is what the answer of a call that makes a certificate tells of the order.
@@ -157,7 +153,7 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 // support must be asked (documented).
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	defer o.watch.forget(orderID)
-	_, err := do[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": noteOf(reason)}, orderID)
+	_, err := do[json.RawMessage](ctx, o, callCancel, map[string]string{"status": "canceled", "note": kit.Reason(reason)}, orderID)
 	return o.unless(ctx, orderID, vendors.StatusCancelled, err)
 }
 
@@ -177,7 +173,7 @@ func (o *Orders) unless(ctx context.Context, orderID string, done vendors.Status
 // included, without refund: the order's ID does not tell which of them somebody worries about.
 func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	pending, err := do[request](ctx, o, callRevoke,
-		map[string]any{"revocation_reason": revocationReason(reason), "comments": noteOf(reason), "skip_approval": true}, orderID)
+		map[string]any{"revocation_reason": revocationReason(reason), "comments": kit.Reason(reason), "skip_approval": true}, orderID)
 	if note := approval([]request{pending}, false); err == nil && note != "" {
 		return o.Refuse(callRevoke, errors.New("the revocation "+o.Text(note)))
 	}
@@ -193,23 +189,6 @@ func revocationReason(text string) string {
 		}
 	}
 	return "unspecified"
-}
-
-// noteOf is the reason, which the vendor insists on.
-func noteOf(reason string) string {
-	return cmp.Or(strings.TrimSpace(reason), "requested by the operator")
-}
-
-// order is the body of an order. Organizations are for products that name one.
-func (o *Orders) order(req vendors.OrderRequest) orderBody {
-	body := o.body(req.Names, req)
-	body.Validity, body.TechnicalContact = validity(req.Term), contactOf(req.TechContact())
-	body.PaymentMethod, body.Container.ID = o.options.PaymentMethod, o.options.ContainerID
-	body.AlternativeID = req.Reference
-	if !isDV(req.Product) {
-		body.Organization.ID = o.options.OrganizationID
-	}
-	return body
 }
 
 // body is what orders and reissues have in common.
@@ -231,7 +210,7 @@ const commentPrefix = "caddy-commercial "
 // contactOf returns nil if the contact is not complete: it is optional, and half a
 // contact would be refused.
 func contactOf(c vendors.Contact) map[string]string {
-	if c.FirstName == "" || c.LastName == "" || c.Email == "" || c.Phone == "" {
+	if kit.Missing("", c.Fields(), "first_name", "last_name", "email", "phone") != nil {
 		return nil
 	}
 	contact := map[string]string{"first_name": c.FirstName, "last_name": c.LastName, "email": c.Email, "telephone": c.Phone}

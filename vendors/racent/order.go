@@ -161,10 +161,9 @@ func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	return o.end(ctx, revoke, orderID, reason, codeOK)
 }
 
-// end ends an order for a reason, which the vendor insists on. Done is a code for success.
+// end ends an order for a reason. Done is a code for success.
 func (o *Orders) end(ctx context.Context, call kit.Call, orderID, reason, done string) error {
-	reason = cmp.Or(strings.TrimSpace(reason), "requested by the operator")
-	a, err := o.call(ctx, call, field("certId", orderID), field("reason", reason))
+	a, err := o.call(ctx, call, field("certId", orderID), field("reason", kit.Reason(reason)))
 	if a.Code == done {
 		return nil
 	}

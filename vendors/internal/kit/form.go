@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"net/textproto"
 	"path"
+	"strings"
 )
 
 // Field is one field of a form.
@@ -50,4 +51,9 @@ func JSON(v any) []byte {
 		panic(err)
 	}
 	return bytes.TrimSpace(buf.Bytes())
+}
+
+// Reason is why an order is ended, which vendors insist on.
+func Reason(given string) string {
+	return cmp.Or(strings.TrimSpace(given), "requested by the operator")
 }
