@@ -24,18 +24,12 @@ const (
 // CheckConfig implements vendors.ConfigChecker. It names everything that is wrong
 // at once, in the words of the Caddyfile. Contacts are optional here.
 func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
-	var problems []error
+	problems := []error{o.CheckOrder(cfg, "ssl_dv_rapidssl"), checkTerm(cfg.Term), kit.NoPapers(cfg)}
 	switch {
-	case cfg.Product == "":
-		problems = append(problems, errors.New("product: missing, for example ssl_dv_rapidssl"))
 	case strings.Trim(cfg.Product, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
 		problems = append(problems, fmt.Errorf("product: %q is no product ID such as ssl_dv_rapidssl", cfg.Product))
-	case !isDV(cfg.Product) && o.options.OrganizationID == 0:
+	case cfg.Product != "" && !isDV(cfg.Product) && o.options.OrganizationID == 0:
 		problems = append(problems, fmt.Errorf("organization_id: missing; %s is not domain-validated and needs the ID of a validated organization, in the block of the vendor", cfg.Product))
-	}
-	problems = append(problems, checkTerm(cfg.Term), kit.NoPapers(cfg))
-	if cfg.Method != "" && !o.Describe().Supports(cfg.Method) {
-		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.Describe().Name, cfg.Method))
 	}
 	if cfg.Organization != nil {
 		problems = append(problems, fmt.Errorf("organization: %s takes organizations that it has validated before; give organization_id in the block of the vendor instead", o.Describe().Name))

@@ -3,7 +3,6 @@ package howssl
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -18,16 +17,11 @@ const maxYears = 5
 // CheckConfig implements vendors.ConfigChecker. It names everything that is wrong at
 // once, in the words of the Caddyfile.
 func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
-	var problems []error
-	// Orders that were created at HowSSL have their product already.
-	if cfg.Product == "" && o.fields["domains"] != "" {
-		problems = append(problems, errors.New("product: missing, for example comodo-positivessl-dv"))
+	if o.fields["domains"] == "" {
+		cfg.Product = "any" // orders that were created at HowSSL have theirs already
 	}
 	_, err := kit.Years(cfg.Term, maxYears)
-	problems = append(problems, err, kit.Country("contact", cfg.Contact.Country), kit.NoPapers(cfg))
-	if cfg.Method != "" && !o.Describe().Supports(cfg.Method) {
-		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.Describe().Name, cfg.Method))
-	}
+	problems := []error{o.CheckOrder(cfg, "comodo-positivessl-dv"), err, kit.Country("contact", cfg.Contact.Country), kit.NoPapers(cfg)}
 	if cfg.Contact != (vendors.Contact{}) || cfg.Organization != nil {
 		problems = append(problems, kit.Missing("contact", cfg.Contact.Fields(), "first_name", "last_name", "email", "phone", "job_title"))
 	}

@@ -64,12 +64,7 @@ func (o *Orders) completed(ctx context.Context, order vendors.Order) (vendors.Or
 		return vendors.Order{}, err
 	}
 	order.CAOrderID = data.CAOrderID
-	certs, err := kit.Chain(data.Certificate.Cert, data.Certificate.CACert)
-	if err != nil {
-		// The vendor may still be assembling it. Asking again is free.
-		order.Status, order.Detail = vendors.StatusPending, err.Error()
-	}
-	order.Certificates = certs
+	kit.Deliver(&order, data.Certificate.Cert, data.Certificate.CACert)
 	return order, nil
 }
 

@@ -51,13 +51,7 @@ func (o Options) check() (document kit.Field, err error) {
 // wrong at once, in the words of the Caddyfile.
 func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	_, err := kit.Years(cfg.Term, maxYears)
-	problems := []error{err}
-	if cfg.Product == "" {
-		problems = append(problems, errors.New("product: missing, for example comodo-positivessl"))
-	}
-	if cfg.Method != "" && !o.Describe().Supports(cfg.Method) {
-		problems = append(problems, fmt.Errorf("dcv: %s does not know the method %q", o.Describe().Name, cfg.Method))
-	}
+	problems := []error{o.CheckOrder(cfg, "comodo-positivessl"), err}
 	if cfg.Organization == nil && o.document.Value != "" {
 		problems = append(problems, errors.New("verification_document: speaks for an organization, and there is no block organization"))
 	}

@@ -86,12 +86,7 @@ func (o *Orders) collected(id string, a answer) vendors.Order {
 		order.Status = vendors.StatusPending
 	}
 	if order.Status == vendors.StatusIssued {
-		certs, err := kit.Chain(d.Certificate, d.CACertificate)
-		if err != nil {
-			// The vendor may still be assembling it. Asking again is free.
-			order.Status, order.Detail = vendors.StatusPending, err.Error()
-		}
-		order.Certificates = certs
+		kit.Deliver(&order, d.Certificate, d.CACertificate)
 	}
 	return order
 }

@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,19 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
+
+// CheckOrder judges what is alike for all vendors: there is a product, such as the example, and
+// the vendor has the method, if one is chosen.
+func (c *Client) CheckOrder(cfg vendors.OrderConfig, example string) error {
+	var product, method error
+	if cfg.Product == "" {
+		product = fmt.Errorf("product: missing, for example %s", example)
+	}
+	if cfg.Method != "" && !c.about.Supports(cfg.Method) {
+		method = fmt.Errorf("dcv: %s does not know the method %q", c.about.Name, cfg.Method)
+	}
+	return errors.Join(product, method)
+}
 
 // Missing names those of a block's fields that are required and blank, all at once.
 func Missing(block string, fields []vendors.Field, required ...string) error {

@@ -13,9 +13,9 @@
 //   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from
 //     what the vendor's documents say.
 //   - [Form] and [JSON] make the bodies of requests, [Call.With] their paths; [CSR],
-//     [ReadCSR] and [Chain] read and write PEM; [Time], [Flatten] and [IsEmpty] read what
+//     [ReadCSR] and [Deliver] read and write PEM; [Time], [Flatten] and [IsEmpty] read what
 //     has many forms.
-//   - [Missing], [Years], [Country], [NoPapers] and [FileField] judge a configuration.
+//   - [Client.CheckOrder], [Missing], [Years], [Country], [NoPapers] and [FileField] judge a configuration.
 //   - [SectigoProofs], [SectigoCAA], [IsSectigo] and [DCV] are what resellers of Sectigo
 //     have in common.
 package kit

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // Certificates returns the DER certificates of a text that holds nothing else but white
@@ -58,19 +60,22 @@ func CSR(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-// Chain returns the DER certificates of an issued order: the leaf and those above it,
-// each a text in PEM. There may be none above it.
-func Chain(leaf, above string) ([][]byte, error) {
-	if strings.TrimSpace(leaf) == "" {
-		return nil, errors.New("issued, but without a certificate so far")
-	}
+// Deliver adds its certificates to an issued order: the leaf and those above it, each a text
+// in PEM; there may be none above it. Without any that can be read it is as good as pending:
+// the vendor may still be assembling them, and asking again is free.
+func Deliver(order *vendors.Order, leaf, above string) {
 	certs, err := Certificates(leaf)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
+	more, errAbove := Certificates(above)
+	switch {
+	case err != nil:
+		order.Detail = fmt.Sprintf("certificate: %v", err)
+	case len(certs) == 0:
+		order.Detail = "issued, but without a certificate so far"
+	case errAbove != nil:
+		order.Detail = fmt.Sprintf("certificates above it: %v", errAbove)
+	default:
+		order.Certificates = append(certs, more...)
+		return
 	}
-	more, err := Certificates(above)
-	if err != nil {
-		return nil, fmt.Errorf("certificates above it: %w", err)
-	}
-	return append(certs, more...), nil
+	order.Status = vendors.StatusPending
 }
