@@ -2,7 +2,6 @@ package digicert
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +50,7 @@ func (o *Orders) findReissue(ctx context.Context, req vendors.Lookup) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	if _, ours := info.reference(req.Reference); ours || info.has(req.CSR) || info.word() == statusReissuing {
+	if info.madeBy(req) || info.word() == statusReissuing {
 		return []string{req.OrderID}, nil
 	}
 	return nil, nil
@@ -93,10 +92,10 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 		if err != nil {
 			return nil, err
 		}
-		switch reference, ours := info.reference(req.Reference); {
-		case ours || info.has(req.CSR):
+		switch {
+		case info.madeBy(req):
 			found = append(found, row.id())
-		case recent && reference == "" && (len(req.CSR) == 0 || info.csr() == nil):
+		case recent && len(info.references()) == 0 && (len(req.CSR) == 0 || info.csr() == nil):
 			unclear = append(unclear, row.id())
 		}
 	}
@@ -118,17 +117,17 @@ func latest(text string) time.Time {
 	return at
 }
 
-// has reports whether the order's certificate is for this request.
-func (i orderInfo) has(csr []byte) bool { return len(csr) > 0 && bytes.Equal(i.csr(), csr) }
+// madeBy reports whether the request made the order or its certificate.
+func (i orderInfo) madeBy(req vendors.Lookup) bool {
+	return slices.Contains(i.references(), req.Reference) || len(req.CSR) > 0 && bytes.Equal(i.csr(), req.CSR)
+}
 
-// reference returns a reference that the order or one of its requests bears, the
-// wanted one if it does.
-func (i orderInfo) reference(wanted string) (borne string, ours bool) {
-	borne = i.AlternativeID
+// references are those that the order and its requests bear.
+func (i orderInfo) references() []string {
+	borne := []string{i.AlternativeID}
 	for _, r := range i.Requests {
-		if _, ref, ok := strings.Cut(r.Comments, commentPrefix); ok && borne != wanted {
-			borne = cmp.Or(strings.TrimSpace(ref), borne)
-		}
+		_, reference, _ := strings.Cut(r.Comments, commentPrefix)
+		borne = append(borne, strings.TrimSpace(reference))
 	}
-	return borne, borne != "" && borne == wanted
+	return slices.DeleteFunc(borne, func(reference string) bool { return reference == "" })
 }

@@ -1,7 +1,6 @@
 package digicert
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -120,22 +119,17 @@ var errNoList = errors.New("answer has no list of orders")
 // an order without an ID, which could be any.
 func (l *orderList) UnmarshalJSON(b []byte) error {
 	*l = nil
-	if s := compact(b); s == "{}" || s == "[]" {
-		return nil
-	}
 	var fields map[string]json.RawMessage
-	if json.Unmarshal(b, &fields) != nil || fields == nil {
+	if compact(b) != "[]" && (json.Unmarshal(b, &fields) != nil || fields == nil) {
 		return errNoList
 	}
 	orders, listed := fields["orders"]
+	var page struct{ Total string }
+	_ = kit.Unmarshal(fields["page"], &page)
+	delete(fields, "page")
 	switch compact(orders) {
 	case "", "null", "[]", "{}":
-		var page struct {
-			Total string `json:"total"`
-		}
-		_, paged := fields["page"]
-		_ = kit.Unmarshal(fields["page"], &page)
-		if page.Total != "" && page.Total != "0" || !listed && (!paged || len(fields) > 1) {
+		if page.Total != "" && page.Total != "0" || !listed && len(fields) > 0 {
 			return errNoList
 		}
 		return nil
@@ -151,14 +145,8 @@ func (l *orderList) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// compact is JSON without white space, empty if it is none.
-func compact(b []byte) string {
-	var text bytes.Buffer
-	if json.Compact(&text, b) != nil {
-		return ""
-	}
-	return text.String()
-}
+// compact is JSON without white space.
+func compact(b []byte) string { return strings.Join(strings.Fields(string(b)), "") }
 
 // validation is what stands between an order and its certificate.
 type validation struct {
