@@ -1,13 +1,12 @@
 package digicert
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
@@ -84,15 +83,14 @@ func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...
 
 // send sends a call. Raw accepts an answer that is not JSON.
 func (o *Orders) send(ctx context.Context, call kit.Call, body any, raw bool, args ...any) (*kit.Response, error) {
-	call = call.With(args...)
 	// Observed: clients name the type on every request, and it chooses the form of errors.
-	req := kit.Request{Call: call, Header: http.Header{"X-Dc-Devkey": {o.key}}, ContentType: "application/json", Raw: raw}
+	req := kit.Request{Call: call.With(args...), Header: http.Header{"X-Dc-Devkey": {o.key}}, ContentType: "application/json", Raw: raw}
 	if body != nil {
 		req.Body = kit.JSON(body)
 	}
 	resp, err := o.Do(ctx, req)
 	if err != nil {
-		return nil, o.explained(call, resp, err)
+		return nil, o.explained(resp, err)
 	}
 	return resp, nil
 }
@@ -106,20 +104,13 @@ type problem struct {
 
 // problems reads the errors of an answer: a list, or a single object (observed).
 func problems(body []byte) []problem {
-	var many struct {
-		Errors []problem `json:"errors"`
-	}
-	var one struct {
-		Errors problem `json:"errors"`
-	}
-	_, _ = kit.Unmarshal(body, &many), kit.Unmarshal(body, &one)
-	list := append(many.Errors, one.Errors)
-	return slices.DeleteFunc(list, func(p problem) bool { return p == problem{} })
+	var answer struct{ Errors json.RawMessage }
+	var list []problem
+	var one problem
+	_ = kit.Unmarshal(body, &answer)
+	_, _ = kit.Unmarshal(answer.Errors, &list), kit.Unmarshal(answer.Errors, &one)
+	return slices.DeleteFunc(append(list, one), func(p problem) bool { return p == problem{} })
 }
-
-// pauseWhenLimited is how long to stay quiet after HTTP 429, which comes without Retry-After
-// (observed). The limit is 100 requests in 5 seconds (documented, "Rate limits").
-const pauseWhenLimited = 5 * time.Second
 
 // explained adds the vendor's own words to the error of a failed call, if its answer has them.
 //
@@ -127,27 +118,20 @@ const pauseWhenLimited = 5 * time.Second
 // the request was turned down (documented), and so does any other 4xx with codes of the
 // service's own, except for those that tell of a moment: 408, 425 and 429. The same status
 // without such a list comes from something in front of the service, and proves nothing.
-func (o *Orders) explained(call kit.Call, resp *kit.Response, err error) error {
-	low, ok := errors.AsType[*vendors.Error](err)
-	if !ok {
+func (o *Orders) explained(resp *kit.Response, err error) error {
+	e, ok := errors.AsType[*vendors.Error](err)
+	if !ok || resp == nil || resp.Status < 400 {
 		return err
-	}
-	if low.HTTPStatus == http.StatusTooManyRequests {
-		low.RetryAfter = cmp.Or(low.RetryAfter, pauseWhenLimited)
-	}
-	if resp == nil || resp.Status < 400 {
-		return low
 	}
 	list := problems(resp.Body)
 	if len(list) == 0 {
-		return low
+		return err
 	}
 	var codes, messages []string
 	for _, p := range list {
 		codes, messages = append(codes, p.Code), append(messages, p.Message)
 	}
-	e := o.Fail(call, strings.Join(codes, ", "), strings.Join(messages, "; "), nil)
-	e.HTTPStatus, e.RetryAfter = low.HTTPStatus, low.RetryAfter
+	e.Code, e.Message, e.Err = o.Text(strings.Join(codes, ", ")), o.Text(strings.Join(messages, "; ")), nil
 	switch status := e.HTTPStatus; {
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status >= 500:
 	case status == http.StatusTooManyRequests:

@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -103,6 +104,9 @@ func (f *failure) Error() string { return f.err.Error() }
 func (c *Client) error(req Request, f *failure) *vendors.Error {
 	e := c.Fail(req.Call, "", "", c.secrets.scrubError(f.err))
 	e.HTTPStatus, e.RetryAfter = f.status, f.retryAfter
+	if f.status == http.StatusTooManyRequests {
+		e.RetryAfter = cmp.Or(f.retryAfter, minPause) // DigiCert tells none (observed)
+	}
 	if f.noEffect {
 		e.Verdict = vendors.Retryable
 	}
