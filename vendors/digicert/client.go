@@ -69,30 +69,27 @@ func get(name, path string) kit.Call {
 
 func put(name, path string) kit.Call { return kit.Call{Name: name, Method: http.MethodPut, Path: path} }
 
-// do sends a call with the JSON of body, nil for none, and decodes its answer. The arguments
-// go into its path. What changes something by PUT may be answered with HTTP 204, which has no
-// body (documented).
+// do sends a call with the JSON of body, nil for none, and decodes its answer, which is JSON
+// unless a string is wanted. The arguments go into its path. What changes something by PUT may
+// be answered with HTTP 204, which has no body (documented).
 func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...any) (answer T, err error) {
-	writes := call.Method == http.MethodPut && call.Class == kit.Effect
-	resp, err := o.send(ctx, call, body, writes, args...)
-	if err == nil && (resp.Status != http.StatusNoContent || len(resp.Body) > 0) {
-		err = o.Decode(call, resp, &answer)
-	}
-	return answer, err
-}
-
-// send sends a call. Raw accepts an answer that is not JSON.
-func (o *Orders) send(ctx context.Context, call kit.Call, body any, raw bool, args ...any) (*kit.Response, error) {
 	// Observed: clients name the type on every request, and it chooses the form of errors.
-	req := kit.Request{Call: call.With(args...), Header: http.Header{"X-Dc-Devkey": {o.key}}, ContentType: "application/json", Raw: raw}
+	req := kit.Request{Call: call.With(args...), Header: http.Header{"X-Dc-Devkey": {o.key}}, ContentType: "application/json"}
 	if body != nil {
 		req.Body = kit.JSON(body)
 	}
+	text, isText := any(&answer).(*string)
+	req.Raw = isText || call.Method == http.MethodPut && call.Class == kit.Effect
 	resp, err := o.Do(ctx, req)
-	if err != nil {
-		return nil, o.explained(resp, err)
+	switch {
+	case err != nil:
+		err = o.explained(resp, err)
+	case isText:
+		*text = string(resp.Body)
+	case resp.Status != http.StatusNoContent || len(resp.Body) > 0:
+		err = o.Decode(call, resp, &answer)
 	}
-	return resp, nil
+	return answer, err
 }
 
 // problem is one error of an answer. Its code may carry a suffix behind "|" or ":",

@@ -16,14 +16,21 @@ import (
 
 // Find implements vendors.Finder.
 //
-// A reissue has its order's ID, so that order tells. For orders, the look-up by
-// alternative order ID is the first witness. No page tells how soon it finds an order.
-// So where it finds nothing, the newest orders for the name are looked at one by one: one
-// that bears the reference or has the request's CSR is the one, and one from after the
-// request that tells neither makes the outcome undecidable (vendors.ErrUndecidable).
+// A reissue has its order's ID, so that order tells, whatever other orders there are. It has
+// one reissue in progress at most. If that is not the request's, the key of its certificate
+// will tell.
+//
+// For orders, the look-up by alternative order ID is the first witness. No page tells how soon
+// it finds an order. So where it finds nothing, the newest orders for the name are looked at
+// one by one: one that bears the reference or has the request's CSR is the one, and one from
+// after the request that tells neither makes the outcome undecidable (vendors.ErrUndecidable).
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	if req.OrderID != "" {
-		return o.findReissue(ctx, req)
+		info, err := o.info(ctx, req.OrderID)
+		if err == nil && (info.madeBy(req) || info.word() == statusReissuing) {
+			return []string{req.OrderID}, nil
+		}
+		return nil, err
 	}
 	list, err := do[orderList](ctx, o, callAlternate, nil, req.Reference)
 	switch {
@@ -40,20 +47,6 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 		return nil, nil
 	}
 	return o.findByName(ctx, req)
-}
-
-// findReissue looks a reissue up by its own order, whatever other orders there are. An
-// order has one reissue in progress at most. If that is not the request's, the key of
-// its certificate will tell.
-func (o *Orders) findReissue(ctx context.Context, req vendors.Lookup) ([]string, error) {
-	info, err := o.info(ctx, req.OrderID)
-	if err != nil {
-		return nil, err
-	}
-	if info.madeBy(req) || info.word() == statusReissuing {
-		return []string{req.OrderID}, nil
-	}
-	return nil, nil
 }
 
 // isAbsent reports whether the look-up failed because there is no such order. Both 404 and an

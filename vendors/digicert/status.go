@@ -82,20 +82,19 @@ func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID
 		if certificateID == "" {
 			break
 		}
-		resp, err := o.send(ctx, callDownload, nil, true, certificateID, format)
+		text, err := do[string](ctx, o, callDownload, nil, certificateID, format)
 		if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
 			return vendors.Order{}, err
 		}
-		var certs [][]byte
 		if err == nil {
-			certs, err = kit.Certificates(string(resp.Body))
+			order.Certificates, err = kit.Certificates(text)
 		}
-		if len(certs) > 0 && err == nil {
-			order.Certificates, order.Detail = certs, ""
-			return order, nil
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			order.Detail = o.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
+		case len(order.Certificates) > 0:
+			order.Detail = ""
+			return order, nil
 		}
 	}
 	if !order.CertificateRevoked {
