@@ -102,11 +102,12 @@ type problem struct {
 // problems reads the errors of an answer: a list, or a single object (observed).
 func problems(body []byte) []problem {
 	var answer struct{ Errors json.RawMessage }
-	var list []problem
-	var one problem
 	_ = kit.Unmarshal(body, &answer)
-	_, _ = kit.Unmarshal(answer.Errors, &list), kit.Unmarshal(answer.Errors, &one)
-	return slices.DeleteFunc(append(list, one), func(p problem) bool { return p == problem{} })
+	list := make([]problem, 1)
+	if kit.Unmarshal(answer.Errors, &list[0]) != nil {
+		_ = kit.Unmarshal(answer.Errors, &list)
+	}
+	return slices.DeleteFunc(list, func(p problem) bool { return p == problem{} })
 }
 
 // explained adds the vendor's own words to the error of a failed call, if its answer has them.

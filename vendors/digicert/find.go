@@ -117,10 +117,10 @@ func (i orderInfo) madeBy(req vendors.Lookup) bool {
 
 // references are those that the order and its requests bear.
 func (i orderInfo) references() []string {
-	borne := []string{i.AlternativeID}
+	borne := make([]string, 0, len(i.Requests)+1)
 	for _, r := range i.Requests {
 		_, reference, _ := strings.Cut(r.Comments, commentPrefix)
 		borne = append(borne, strings.TrimSpace(reference))
 	}
-	return slices.DeleteFunc(borne, func(reference string) bool { return reference == "" })
+	return slices.DeleteFunc(append(borne, i.AlternativeID), func(reference string) bool { return reference == "" })
 }

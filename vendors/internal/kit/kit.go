@@ -12,10 +12,11 @@
 //     configurations of the process.
 //   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from
 //     what the vendor's documents say.
-//   - [Form] and [JSON] make the bodies of requests, [Call.With] their paths; [CSR],
-//     [ReadCSR] and [Deliver] read and write PEM; [Time], [Flatten] and [IsEmpty] read what
-//     has many forms.
-//   - [Client.CheckOrder], [Missing], [Years], [Country], [NoPapers] and [FileField] judge a configuration.
+//   - [Form] and [JSON] make the bodies of requests, [Reason] what is said in them, and
+//     [Call.With] their paths; [CSR], [ReadCSR] and [Deliver] read and write PEM; [Time],
+//     [Flatten] and [IsEmpty] read what has many forms.
+//   - [Client.CheckOrder], [Missing], [Years], [Country], [NoPapers] and [FileField] judge a
+//     configuration.
 //   - [SectigoProofs], [SectigoCAA], [IsSectigo] and [DCV] are what resellers of Sectigo
 //     have in common.
 package kit
