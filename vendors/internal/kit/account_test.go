@@ -3,6 +3,7 @@ package kit
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -20,5 +21,28 @@ func TestMissingCredentialSaysWhatToWrite(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+func TestCleanupReleasesTheLimiter(t *testing.T) {
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	var a Account
+	cfg, err := a.Config(ctx, "token", "x", "https://portal.example", vendors.Description{Name: "racent"}, Limit{1, time.Hour})
+	if err != nil || cfg.Limiter == nil {
+		t.Fatalf("%+v, %v", cfg.Limiter, err)
+	}
+	if _, err := NewClient(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if len(a.ends) != 2 {
+		t.Errorf("%d things end, not the limiter and the client", len(a.ends))
+	}
+	if err := a.Cleanup(); err != nil {
+		t.Error(err)
+	}
+	limiters.Range(func(any, any) bool { t.Error("not released"); return false })
+	if err := new(Account).Cleanup(); err != nil {
+		t.Errorf("of a module that was never provisioned: %v", err)
 	}
 }
