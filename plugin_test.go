@@ -111,7 +111,6 @@ func TestVendorsAreEverywhere(t *testing.T) {
 		{filepath.Join("cmd", "order-sandbox", "options.go"), `"%s": "/`},
 		{filepath.Join("cmd", "order-sandbox", "README.md"), "%s "},
 		{filepath.Join("issuer", "vendors_test.go"), `{name: "%s", `},
-		{filepath.Join("issuer", "maintain_test.go"), `{"%s", `},
 		{filepath.Join("internal", "test", "e2e", "vendors_test.go"), `{"%s", `},
 	}
 	for _, info := range ourModules() {

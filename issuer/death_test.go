@@ -43,12 +43,12 @@ const (
 
 // pointsOfDeath lists the contacts with the world in an undisturbed life. They are
 // generated from what the code does, so a new step is a new point by itself.
-func pointsOfDeath(t *testing.T, start starter, change func(*hostile.Config)) []string {
+func pointsOfDeath(t *testing.T, start func(*world, *fuse, func(*flow)) *process, change func(*hostile.Config)) []string {
 	var points []string
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, change)
 		f := &fuse{left: -1}
-		if err := w.life(start(w, f), nil); err != nil {
+		if err := w.life(start(w, f, nil), nil); err != nil {
 			t.Fatal(err)
 		}
 		points = f.points
@@ -61,7 +61,7 @@ func pointsOfDeath(t *testing.T, start starter, change func(*hostile.Config)) []
 // request is in storage before the request is sent.
 func TestDeathAtEveryPoint(t *testing.T) {
 	slow := func(c *hostile.Config) { c.SubmitDelay, c.IssueDelay = 30*time.Second, 2*time.Minute }
-	for _, v := range allVendors {
+	for _, v := range vendorKinds {
 		for speed, change := range map[string]func(*hostile.Config){"fast": nil, "slow": slow} {
 			t.Run(v.name+" "+speed, func(t *testing.T) {
 				t.Parallel()
@@ -81,7 +81,7 @@ func TestDeathAtEveryPoint(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
 							w := newWorld(t, change)
 							f := &fuse{left: n}
-							err := w.life(v.start(w, f), func() *process { return v.start(w, nil) })
+							err := w.life(v.start(w, f, nil), func() *process { return v.start(w, nil, nil) })
 							title := v.name + ", " + speed + " CA, death " + strings.ReplaceAll(f.points[len(f.points)-1], "/", " ")
 							note(title, w, err)
 							w.checkLife(t, title, err, v.blind, w.ca.Calls(v.reissue))
@@ -124,7 +124,7 @@ func (w *world) checkLife(t *testing.T, title string, err error, blind bool, rei
 
 // TestTwoDeaths kills a second process while it clears up after the first.
 func TestTwoDeaths(t *testing.T) {
-	points := pointsOfDeath(t, startRacent, nil)
+	points := pointsOfDeath(t, (*world).start, nil)
 	for n := 0; n < len(points); n += raceStride {
 		for m := 0; m < 12; m += 2 {
 			synctest.Test(t, func(t *testing.T) {

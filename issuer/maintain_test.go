@@ -12,9 +12,6 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
-	"github.com/caddy-commercial/caddy-commercial/vendors"
-	"github.com/caddy-commercial/caddy-commercial/vendors/digicert"
-	"github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 )
 
 const day = 24 * time.Hour
@@ -27,57 +24,6 @@ func inBubble(t *testing.T, name string, test func(*testing.T)) {
 		return
 	}
 	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
-}
-
-// vendorKinds are the three kinds of vendors. Racent computes its proofs from the CSR, has a
-// renewal that keeps the old product, and gives a new ID to each reissue. DigiCert's proofs
-// are random, and its reissues keep the ID. HowSSL has an order prepared first and paid
-// then, has no references, and tells no end of the term.
-var vendorKinds = []struct {
-	name  string
-	start func(w *world, f *fuse, change func(*flow)) *process
-
-	// group is a product for several names. Empty means that there is none.
-	group string
-}{
-	{"racent", (*world).start, "comodo-positive-multi-domain"},
-	{"digicert", (*world).startDigiCert, "ssl_dv_rapidssl"},
-	{"howssl", (*world).startHowSSL, ""},
-}
-
-func (w *world) startDigiCert(f *fuse, change func(*flow)) *process {
-	w.tb.Helper()
-	client, err := digicert.New(digicert.Config{
-		Secret: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.ca.Transport()},
-		Description: vendors.Description{
-			Name: "digicert", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute, RenewWindow: 90 * day,
-		},
-	}, digicert.Options{})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	return w.startVendor(f, client, func(fl *flow) {
-		fl.order.Product = "ssl_dv_rapidssl"
-		if change != nil {
-			change(fl)
-		}
-	})
-}
-
-func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
-	w.tb.Helper()
-	client, err := howssl.New(howssl.Config{
-		Secret: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.ca.Transport()},
-		Description: vendors.Description{
-			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
-		},
-	}, howssl.Options{CreateOrderFields: map[string]string{"domains": "domains"}})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	return w.startVendor(f, client, change)
 }
 
 // maintenance is certmagic's, as it is: each ten minutes it renews what is in the cache and

@@ -29,7 +29,7 @@ func TestContradictingWitnessesAreForAPerson(t *testing.T) {
 					}).Stop()
 				}
 				started := time.Now()
-				p := startDigiCert(w, nil)
+				p := w.startDigiCert(nil, nil)
 				got, err := p.attempt(context.Background(), "example.com")
 				if settles {
 					if err != nil {

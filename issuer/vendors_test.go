@@ -18,16 +18,17 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 )
 
-// starter makes a process that buys from one vendor.
-type starter func(w *world, f *fuse) *process
-
-// allVendors are the three kinds of vendor. Racent computes its proofs from the CSR and
-// gives a new ID to each reissue. DigiCert's proofs are random values that exist only
-// once an order is paid, its reissues keep the ID, and its references do not
-// deduplicate. HowSSL has an order prepared first and paid then, and no references.
-var allVendors = []struct {
+// vendorKinds are the three kinds of vendor. Racent computes its proofs from the CSR, has a
+// renewal that keeps the old product, and gives a new ID to each reissue. DigiCert's proofs
+// are random values that exist only once an order is paid, its reissues keep the ID, and its
+// references do not deduplicate. HowSSL has an order prepared first and paid then, has no
+// references, and tells no end of the term.
+var vendorKinds = []struct {
 	name  string
-	start starter
+	start func(w *world, f *fuse, change func(*flow)) *process
+
+	// group is a product for several names. Empty means that there is none.
+	group string
 
 	// What the sandbox calls the paid call, the reissue and the question for the
 	// status.
@@ -37,30 +38,32 @@ var allVendors = []struct {
 	// told from one that is waiting, so that a person has to look.
 	blind bool
 }{
-	{name: "racent", start: startRacent, pay: "place", reissue: "replace", status: "collect"},
-	{name: "digicert", start: startDigiCert, pay: "order", reissue: "reissue", status: "info"},
-	{name: "howssl", start: startHowSSL, pay: "Order/commitOrder", reissue: "Reissue/submit", status: "Order/getOrderInfo", blind: true},
+	{name: "racent", start: (*world).start, group: "comodo-positive-multi-domain", pay: "place", reissue: "replace", status: "collect"},
+	{name: "digicert", start: (*world).startDigiCert, group: "ssl_dv_rapidssl", pay: "order", reissue: "reissue", status: "info"},
+	{name: "howssl", start: (*world).startHowSSL, pay: "Order/commitOrder", reissue: "Reissue/submit", status: "Order/getOrderInfo", blind: true},
 }
 
-func startRacent(w *world, f *fuse) *process { return w.start(f, nil) }
-
-func startDigiCert(w *world, f *fuse) *process {
+func (w *world) startDigiCert(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
 	client, err := digicert.New(digicert.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
 		Transport: fusedTransport{f, w.ca.Transport()},
 		Description: vendors.Description{
-			Name: "digicert", Account: "test", Portal: "https://portal.example",
-			AbsenceAge: 5 * time.Minute, RenewWindow: 90 * 24 * time.Hour,
+			Name: "digicert", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute, RenewWindow: 90 * day,
 		},
 	}, digicert.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	return w.startWith(f, client, "ssl_dv_rapidssl")
+	return w.startVendor(f, client, func(fl *flow) {
+		fl.order.Product = "ssl_dv_rapidssl"
+		if change != nil {
+			change(fl)
+		}
+	})
 }
 
-func startHowSSL(w *world, f *fuse) *process {
+func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
 	client, err := howssl.New(howssl.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
@@ -72,12 +75,7 @@ func startHowSSL(w *world, f *fuse) *process {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	return w.startWith(f, client, "comodo-positivessl")
-}
-
-func (w *world) startWith(f *fuse, vendor vendors.Vendor, product string) *process {
-	w.tb.Helper()
-	return w.startVendor(f, vendor, func(fl *flow) { fl.order.Product = product })
+	return w.startVendor(f, client, change)
 }
 
 // TestBadNetworks loses and spoils the calls that matter, at all vendors.
@@ -95,7 +93,7 @@ func TestBadNetworks(t *testing.T) {
 		"429":      {Kind: hostile.HTTPStatus, Status: 429, RetryAfter: "99999999"},
 	}
 	row := 0
-	for _, v := range allVendors {
+	for _, v := range vendorKinds {
 		for kind, fault := range kinds {
 			for phase, when := range map[hostile.Phase]string{hostile.BeforeEffect: "before", hostile.AfterEffect: "after"} {
 				for _, call := range []string{v.pay, v.reissue, v.status} {
@@ -105,7 +103,7 @@ func TestBadNetworks(t *testing.T) {
 					title := v.name + ", " + kind + " " + when + " " + call
 					synctest.Test(t, func(t *testing.T) {
 						w := newWorld(t, nil)
-						p := v.start(w, nil)
+						p := v.start(w, nil, nil)
 						fault.Endpoint, fault.Phase, fault.Times = call, phase, 1
 						w.ca.Inject(fault)
 						lost := v.blind && call == v.pay && phase == hostile.BeforeEffect
@@ -199,7 +197,7 @@ func TestBadCAs(t *testing.T) {
 		return func(c *hostile.Config) { change(&c.Quirks) }
 	}
 	row := 0
-	for _, v := range allVendors {
+	for _, v := range vendorKinds {
 		for _, c := range []badVendor{
 			{name: "well-behaved", want: "served"},
 			{name: "reversed chain", config: quirk(func(q *hostile.Quirks) { q.ReverseChain = true }), want: "served"},
@@ -227,7 +225,7 @@ func TestBadCAs(t *testing.T) {
 						time.AfterFunc(c.lasting, remove)
 					}
 				}
-				got, p, err := w.drive(v.start(w, nil), "example.com", nil)
+				got, p, err := w.drive(v.start(w, nil, nil), "example.com", nil)
 				if err == nil {
 					w.verify(got, "example.com")
 					_, _, err = w.drive(p, "example.com", nil)
