@@ -3,6 +3,7 @@ package issuer
 import (
 	"crypto"
 	"crypto/x509"
+	"maps"
 	"sync"
 	"time"
 
@@ -16,14 +17,15 @@ import (
 type account struct {
 	ledger ledger.Memory
 
-	mu      sync.Mutex
-	wants   map[string]*want     // by name
-	handed  map[string]*handover // by name
-	looks   map[string]*look     // by the reference of an attempt
-	paces   map[string]*pace     // by name
-	driven  map[string]struct{}  // IDs of entries
-	storing map[string]struct{}  // names whose certificate is being stored
-	waiting int                  // calls of Issue
+	mu       sync.Mutex
+	wants    map[string]*want     // by name
+	handed   map[string]*handover // by name
+	looks    map[string]*look     // by the reference of an attempt
+	paces    map[string]*pace     // by name
+	reissues map[string]*reissues // by the ID of an entry
+	driven   map[string]struct{}  // IDs of entries
+	storing  map[string]struct{}  // names whose certificate is being stored
+	waiting  int                  // calls of Issue
 
 	buying    int      // purchases under way
 	preparing int      // those of them that are not in the ledger yet
@@ -41,7 +43,7 @@ type account struct {
 func newAccount() *account {
 	return &account{
 		wants: make(map[string]*want), handed: make(map[string]*handover), looks: make(map[string]*look), paces: make(map[string]*pace),
-		driven: make(map[string]struct{}), storing: make(map[string]struct{}), queued: make(map[string]struct{}), noRenew: make(map[string]struct{}),
+		reissues: make(map[string]*reissues), driven: make(map[string]struct{}), storing: make(map[string]struct{}), queued: make(map[string]struct{}), noRenew: make(map[string]struct{}),
 		chains: make(map[string]chain),
 	}
 }
@@ -294,19 +296,6 @@ func (a *account) drive(id string) (release func(), ok bool) {
 type pace struct {
 	schedule poll.Schedule
 	reported string // the last problem, as it was logged
-	lost     bool   // a reissue was lost before
-}
-
-// again is how long to wait before a reissue is asked for once more that was lost.
-func (p *pace) again(schedule func(shortest, longest time.Duration) poll.Schedule) time.Duration {
-	if !p.lost {
-		p.lost = true
-		return time.Second
-	}
-	if p.schedule.Min == 0 {
-		p.schedule = schedule(retryMin, retryMax)
-	}
-	return p.schedule.Next()
 }
 
 // The bounds of the waits after failures that nobody but time can mend.
@@ -330,6 +319,50 @@ func (a *account) resetPace(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.paces, name)
+}
+
+// reissues are those of one entry in a row that have given no certificate for the key that they
+// were for, whichever names asked. The time between two of them grows.
+type reissues struct {
+	schedule poll.Schedule
+	next     time.Time // not before
+}
+
+// reissuing notes that an entry is reissued now.
+func (a *account) reissuing(id string, schedule func(shortest, longest time.Duration) poll.Schedule) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.reissues[id]
+	if r == nil {
+		r = &reissues{schedule: schedule(retryMin, retryMax)}
+		a.reissues[id] = r
+	}
+	r.next = time.Now().Add(r.schedule.Next())
+}
+
+// reissueWait is how long an entry must not be reissued yet.
+func (a *account) reissueWait(id string) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.reissues[id]; r != nil {
+		return time.Until(r.next)
+	}
+	return 0
+}
+
+// reissued notes that a reissue has given its certificate.
+func (a *account) reissued(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.reissues, id)
+}
+
+// tidyReissues forgets the entries that nobody has reissued any more though it was their time:
+// those that are over or given up, and those that another server has reissued.
+func (a *account) tidyReissues() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.reissues, func(_ string, r *reissues) bool { return time.Since(r.next) > tidyEvery })
 }
 
 // maxBuying bounds the purchases of one account that are under way at a time in this

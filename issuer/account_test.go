@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"testing"
+	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
@@ -37,4 +38,25 @@ func TestCallerGoesOnAtOnce(t *testing.T) {
 	if a.give(first, answer{}) {
 		t.Error("a call was ended twice")
 	}
+}
+
+// What is remembered of an entry's reissues goes when nobody reissues it any more.
+func TestReissuesAreForgotten(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		a := newAccount()
+		f := &flow{ledger: &ledger.Ledger{Memory: &a.ledger}}
+		for range 30 {
+			a.reissuing("failing", f.schedule)
+		}
+		a.reissuing("done", f.schedule)
+		time.Sleep(tidyEvery + retryMin + time.Minute)
+		a.tidyReissues()
+		if len(a.reissues) != 1 || a.reissues["failing"] == nil {
+			t.Errorf("remembered: %v", a.reissues)
+		}
+		a.reissued("failing")
+		if wait := a.reissueWait("failing"); len(a.reissues) != 0 || wait > 0 {
+			t.Errorf("remembered: %v, to wait %s", a.reissues, wait)
+		}
+	})
 }

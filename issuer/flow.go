@@ -122,7 +122,6 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	if err == nil {
 		err = errors.New("nothing can be done for now")
 	}
-	pace := f.account.pace(name)
 	wait := p.wait
 	if waits(err) {
 		f.account.note(w, err)
@@ -141,6 +140,7 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		f.account.resetPace(name)
 		return 0, false
 	}
+	pace := f.account.pace(name)
 	if wait == 0 {
 		if pace.schedule.Min == 0 {
 			pace.schedule = f.schedule(retryMin, retryMax)

@@ -110,6 +110,7 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 	case order.CertificateRevoked && (err == nil || e.Attempt.Kind != ledger.KindReissue):
 		return f.certificateRevoked(ctx, j, e, order)
 	case err == nil:
+		f.account.reissued(e.ID)
 		return f.recordCertificate(j, e, order, got)
 	}
 	if f.settled(e) {
@@ -122,9 +123,7 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 			}
 		default:
 			if look.stale++; look.stale >= maxUnknown {
-				m := f.recordCertificate(j, e, order, other)
-				m.done = &progress{err: fmt.Errorf("the reissue of order %s for %s gave a certificate for another key; it is reissued again: %w", e.OrderID, j.name, err)}
-				return m
+				return f.recordUseless(j, e, order, other, err)
 			}
 		}
 	}
@@ -133,6 +132,23 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 		return f.flag(e, move.done.err.Error())
 	}
 	return move
+}
+
+// recordUseless notes a certificate that a reissue gave and that cannot be used, such as one for
+// another key. The order is reissued again.
+func (f *flow) recordUseless(j *errand, e *ledger.Entry, order vendors.Order, got chain, why error) move {
+	m := f.recordCertificate(j, e, order, got)
+	record := m.change
+	if record == nil {
+		return m
+	}
+	return move{
+		change: func(e *ledger.Entry) {
+			record(e)
+			e.Problem = why.Error()
+		},
+		wakes: true, done: &progress{err: reissueError(e, why)},
+	}
 }
 
 // errRevoked is the cause of a reissue that would not be needed otherwise.

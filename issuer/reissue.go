@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if _, ok := f.vendor.(vendors.Reissuer); !ok {
 		return ends(progress{err: noRetry(fmt.Errorf("order %s for %s is paid until %s, but %s cannot reissue it for a new key, and a second order is not placed",
 			e.OrderID, e.Names[0], e.Ends.Format(time.DateOnly), f.about.Name))})
+	}
+	if wait := f.account.reissueWait(e.ID); wait > 0 {
+		return ends(progress{err: reissueError(e, errors.New(cmp.Or(e.Problem, "it was reissued a short while ago"))), wait: wait})
 	}
 	key, csr, err := f.requestFor(j, e.Names)
 	if err != nil {
@@ -67,6 +71,7 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		}
 	}
 	log := j.log.With(zap.String("order_id", e.OrderID), zap.String("reference", e.Attempt.Reference))
+	f.account.reissuing(e.ID, f.schedule)
 	log.Info("reissuing certificate, free of charge", zap.Time("term_ends", e.Ends))
 	order, err := f.vendor.(vendors.Reissuer).Reissue(ctx, e.OrderID, f.request(e))
 	switch {
@@ -125,12 +130,16 @@ func (f *flow) reissueFailed(ctx context.Context, e *ledger.Entry, cause error) 
 	f.forgetKey(ctx, e.Attempt.Reference)
 	return move{
 		change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
-		done:   &progress{err: fmt.Errorf("reissuing order %s for %s: %w", e.OrderID, e.Names[0], cause)},
+		done:   &progress{err: reissueError(e, cause)},
 	}
 }
 
+func reissueError(e *ledger.Entry, cause error) error {
+	return fmt.Errorf("reissuing order %s for %s: %w", e.OrderID, e.Names[0], cause)
+}
+
 // errNeverReissued is the cause of a reissue that the vendor knows nothing of. Being
-// free, it is simply asked for again, at once after the first.
+// free, it is simply asked for again.
 var errNeverReissued = errors.New("its answer was lost, and the vendor knows nothing of it")
 
 // reconcileReissue asks where an order stands whose reissue was refused or lost, and puts
@@ -152,7 +161,7 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 			f.forgetKey(ctx, e.Attempt.Reference)
 			return move{
 				change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
-				done:   &progress{err: f.pending(e, problem), wait: f.account.pace(j.name).again(f.schedule)},
+				done:   &progress{err: f.pending(e, problem), wait: time.Second},
 			}
 		}
 		return f.reissueFailed(ctx, e, cause)

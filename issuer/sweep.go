@@ -63,6 +63,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 		first = false
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
+			f.account.tidyReissues()
 			f.tidy(ctx)
 			f.tidyKeys(ctx)
 			if err := f.ledger.Sweep(ctx, time.Duration(f.rules.spend.Per)); err != nil {

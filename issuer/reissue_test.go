@@ -1,0 +1,75 @@
+package issuer
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+)
+
+// maxReissues bounds the reissues of an order in 20 days that all fail: about 15 in the first
+// day, and then four a day.
+const maxReissues = 100
+
+// A vendor whose reissues are of no use for weeks is not asked for one all the time, however many
+// names the order has. When it has mended itself, they have their certificate within
+// hours, and the next reissue is made at once.
+func TestReissuesOfNoUse(t *testing.T) {
+	row := 0
+	for _, v := range vendorKinds {
+		names, share := []string{"example.com"}, func(*flow) {}
+		if v.group != "" {
+			names = []string{"a.example.com", "b.example.com", "c.example.com"}
+			share = func(f *flow) { f.order.Product, f.rules.groups = v.group, [][]string{names} }
+		}
+		for kind, change := range map[string]func(q *hostile.Quirks, bad bool){
+			"another key":     func(q *hostile.Quirks, bad bool) { q.WrongKey = bad },
+			"old certificate": func(q *hostile.Quirks, bad bool) { q.SameCertAgain = bad },
+		} {
+			if row++; row%raceStride != 0 {
+				continue
+			}
+			inBubble(t, v.name+" "+kind, func(t *testing.T) {
+				w := newWorld(t, nil)
+				p := v.start(w, nil, all(quickly, share))
+				defer p.maintain(false)()
+				p.configure(names...)
+				p.untilServed(day, names...)
+				old := p.site.serving(names[0]).leaf()
+				w.quirk(func(q *hostile.Quirks) { change(q, true) })
+				w.until(190*day, "it is reissued", func() bool { return w.ca.Calls(v.reissue) > 0 })
+				for days := range 20 {
+					time.Sleep(day)
+					if n := w.ca.Calls(v.reissue); n > maxReissues {
+						t.Fatalf("%d reissues in %d days", n, days+1)
+					}
+				}
+				w.quirk(func(q *hostile.Quirks) { change(q, false) })
+				w.until(8*time.Hour, "all names have a new certificate", func() bool {
+					return !slices.ContainsFunc(names, func(name string) bool { return p.site.serving(name).leaf().Equal(old) })
+				})
+				for _, name := range names {
+					w.verify(p.site.serving(name), name)
+				}
+				before := w.ca.Calls(v.reissue)
+				p.mustObtainWithin(names[0], 10*time.Minute)
+				if n := w.ca.Calls(v.reissue) - before; n != 1 {
+					t.Errorf("%d reissues of an order that is well", n)
+				}
+				if n := len(p.account.reissues); n != 0 {
+					t.Errorf("%d orders are remembered", n)
+				}
+				w.wantCharges(1)
+			})
+		}
+	}
+}
+
+// quirk changes what the CA does wrong.
+func (w *world) quirk(change func(*hostile.Quirks)) {
+	w.tb.Helper()
+	if err := w.ca.Update(func(c *hostile.Config) { change(&c.Quirks) }); err != nil {
+		w.tb.Fatal(err)
+	}
+}
