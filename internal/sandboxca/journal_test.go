@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
 var testRules = Rules{NewID: func(n int64, _ time.Time) string { return fmt.Sprint("id", n) }}
@@ -34,7 +36,7 @@ func openShop(t testing.TB, dir string) *shop {
 		t.Fatal(err)
 	}
 	t.Cleanup(ca.Close)
-	block, _ := pem.Decode([]byte(exampleCSR))
+	block, _ := pem.Decode([]byte(csrtest.Worked))
 	return &shop{CA: ca, t: t, csr: block.Bytes}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -73,7 +74,7 @@ func TestSecondWitness(t *testing.T) {
 		otherNotes = `,"requests":[{"id":1,"comments":"caddy-commercial ref-2"}]`
 		noCSR      = `,"certificate":{"csr":"-----BEGIN CERTIFICATE REQUEST-----…"}`
 	)
-	csr := newCSR(t, "example.com")
+	csr := csrtest.DER(t, "example.com")
 	withCSR := func(der []byte) string { return fmt.Sprintf(`,"certificate":{"csr":%q}`, pemRequest(der)) }
 	for name, tt := range map[string]struct {
 		rows        []row
@@ -89,7 +90,7 @@ func TestSecondWitness(t *testing.T) {
 		"without a reference, about now": {[]row{{-time.Minute, anonymous}}, nil, true},
 		"without a reference, before":    {[]row{{-time.Hour, anonymous}}, nil, false},
 		"only the CSR is ours":           {[]row{{time.Minute, withCSR(csr)}}, []string{"1000"}, false},
-		"a stranger's CSR":               {[]row{{time.Minute, withCSR(newCSR(t, "example.com"))}}, nil, false},
+		"a stranger's CSR":               {[]row{{time.Minute, withCSR(csrtest.DER(t, "example.com"))}}, nil, false},
 		"a CSR that cannot be read":      {[]row{{time.Minute, noCSR}}, nil, true},
 		"reissue of an old order":        {[]row{{-5000 * time.Hour, byComment}}, []string{"1000"}, false},
 		"old ones are not all looked at": {[]row{{-1 * time.Hour, others}, {-2 * time.Hour, others}, {-3 * time.Hour, others}, {-4 * time.Hour, others}, {-5 * time.Hour, others}, {-6 * time.Hour, byComment}}, nil, false},
@@ -143,7 +144,7 @@ func TestSecondWitnessFails(t *testing.T) {
 // A reissue is looked up by its own order: what else was bought for the name, by
 // whomever, says nothing of it.
 func TestFindReissue(t *testing.T) {
-	csr := newCSR(t, "example.com")
+	csr := csrtest.DER(t, "example.com")
 	for name, tt := range map[string]struct {
 		status int
 		info   string
@@ -153,7 +154,7 @@ func TestFindReissue(t *testing.T) {
 		"in progress":          {200, `{"id":5,"status":"reissue_pending"}`, []string{"5"}, nil},
 		"done, by comment":     {200, `{"id":5,"status":"issued","requests":[{"comments":"caddy-commercial ref-1"}]}`, []string{"5"}, nil},
 		"done, by CSR":         {200, fmt.Sprintf(`{"id":5,"status":"issued","certificate":{"csr":%q}}`, pemRequest(csr)), []string{"5"}, nil},
-		"had no effect":        {200, fmt.Sprintf(`{"id":5,"status":"issued","certificate":{"csr":%q}}`, pemRequest(newCSR(t, "example.com"))), nil, nil},
+		"had no effect":        {200, fmt.Sprintf(`{"id":5,"status":"issued","certificate":{"csr":%q}}`, pemRequest(csrtest.DER(t, "example.com"))), nil, nil},
 		"nothing told":         {200, `{"id":5,"status":"issued"}`, nil, nil},
 		"order is not there":   {404, refusal("not_found|order"), nil, vendors.ErrNotFound},
 		"answer says no order": {200, `{}`, nil, errAny},
@@ -179,7 +180,7 @@ func TestSecondWitnessByDate(t *testing.T) {
 		f.expect("GET /order/alternate/ref-1", "", 404, refusal("not_found"))
 		f.expect(listRequest, "", 200, `{"orders":[{"id":7,"date_created":"`+date+`"}],"page":{"total":1}}`)
 		f.expect("GET /order/certificate/7", "", 200, `{"id":7,"status":"pending"}`)
-		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: newCSR(t, "example.com"), Sent: sent})
+		got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: csrtest.DER(t, "example.com"), Sent: sent})
 		if len(got) > 0 || errors.Is(err, vendors.ErrUndecidable) != undecidable || (err != nil) != undecidable {
 			t.Errorf("%s: %v, %v", date, got, err)
 		}

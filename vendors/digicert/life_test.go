@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -23,7 +24,7 @@ func life(t *testing.T, change func(*hostile.Config)) (*service, *Orders) {
 }
 
 func (s *service) request(names ...string) vendors.OrderRequest {
-	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref-" + strings.Trim(names[0][:1], "*"), Names: names, CSR: newCSR(s.T, names...)}
+	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref-" + strings.Trim(names[0][:1], "*"), Names: names, CSR: csrtest.DER(s.T, names...)}
 }
 
 // must returns an order that a call gave.
@@ -75,7 +76,7 @@ func TestYear(t *testing.T) {
 
 	reissue := func() vendors.Order {
 		return s.must(v.Reissue(t.Context(), order.ID, vendors.OrderRequest{
-			OrderConfig: req.OrderConfig, Reference: "ref-r", Names: req.Names, CSR: newCSR(t, req.Names...),
+			OrderConfig: req.OrderConfig, Reference: "ref-r", Names: req.Names, CSR: csrtest.DER(t, req.Names...),
 		}))
 	}
 	s.Pass(133 * day)
@@ -106,7 +107,7 @@ func TestYear(t *testing.T) {
 
 	s.Pass(70 * day)
 	again := s.request("b.example.com")
-	again.Names, again.CSR = req.Names, newCSR(t, req.Names...)
+	again.Names, again.CSR = req.Names, csrtest.DER(t, req.Names...)
 	renewal := s.must(v.Renew(t.Context(), order.ID, again))
 	if renewal.ID == order.ID {
 		t.Error("the renewal has the old order's ID")
@@ -335,7 +336,7 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 			fault.Phase, want = hostile.AfterEffect, []string{order.ID}
 		}
 		remove := s.CA.Inject(fault)
-		change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
+		change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: csrtest.DER(t, req.Names...)}
 		if _, err := v.Reissue(t.Context(), order.ID, change); vendors.VerdictOf(err) != vendors.Uncertain {
 			t.Fatal(err)
 		}
@@ -380,7 +381,7 @@ func TestLostReissue(t *testing.T) {
 	order := s.must(v.Place(t.Context(), req))
 	s.issue(v, order)
 	remove := s.CA.Inject(hostile.Fault{Endpoint: "reissue", Phase: hostile.AfterEffect, Kind: hostile.CutOff})
-	change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: newCSR(t, req.Names...)}
+	change := vendors.OrderRequest{OrderConfig: req.OrderConfig, Reference: "ref-lost", Names: req.Names, CSR: csrtest.DER(t, req.Names...)}
 	_, err := v.Reissue(t.Context(), order.ID, change)
 	remove()
 	if vendors.VerdictOf(err) != vendors.Uncertain {
@@ -403,7 +404,7 @@ func TestCancelledReissueLeavesTheOrder(t *testing.T) {
 	req := s.request("a.example.com")
 	order := s.must(v.Place(t.Context(), req))
 	first := s.issue(v, order)
-	s.must(v.Reissue(t.Context(), order.ID, vendors.OrderRequest{OrderConfig: req.OrderConfig, Names: req.Names, CSR: newCSR(t, req.Names...)}))
+	s.must(v.Reissue(t.Context(), order.ID, vendors.OrderRequest{OrderConfig: req.OrderConfig, Names: req.Names, CSR: csrtest.DER(t, req.Names...)}))
 	if err := v.Cancel(t.Context(), order.ID, ""); err != nil {
 		t.Fatal(err)
 	}

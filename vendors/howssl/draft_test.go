@@ -2,10 +2,7 @@ package howssl
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -21,17 +19,10 @@ import (
 // request returns a good order and the key of its CSR.
 func request(t *testing.T, names ...string) (vendors.OrderRequest, *ecdsa.PrivateKey) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-	}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref", Names: names, CSR: der}, key
+	key := csrtest.Key(t)
+	return vendors.OrderRequest{
+		OrderConfig: goodConfig(), Reference: "ref", Names: names, CSR: csrtest.Sign(t, key, names[0], names...),
+	}, key
 }
 
 // issue proves an order and returns its leaf.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -96,18 +97,18 @@ func TestPrivateKeyIsNotTaken(t *testing.T) {
 
 func TestStatusDuringReissue(t *testing.T) {
 	record := func(json string) string {
-		return strings.Replace(reissueOf("1", workedCSR), `"validity_record":null`, `"validity_record":`+json, 1)
+		return strings.Replace(reissueOf("1", csrtest.Worked), `"validity_record":null`, `"validity_record":`+json, 1)
 	}
 	named := func(ch vendors.Challenge) vendors.Challenge { ch.Name = "a.example"; return ch }
 	for name, tt := range map[string]struct {
 		list string
 		want []vendors.Challenge
 	}{
-		"to be reviewed":    {reissueOf("0", workedCSR), workedChallenges()},
-		"to be validated":   {reissueOf(`"1"`, workedCSR), workedChallenges()},
-		"csr in one line":   {reissueOf("0", strings.ReplaceAll(workedCSR, "\n", `\n`)), workedChallenges()},
-		"csr with crlf":     {reissueOf("0", strings.ReplaceAll(workedCSR, "\n", "\r\n")), workedChallenges()},
-		"behind an old one": {reissueOf("2", "") + "," + reissueOf("0", workedCSR), workedChallenges()},
+		"to be reviewed":    {reissueOf("0", csrtest.Worked), workedChallenges()},
+		"to be validated":   {reissueOf(`"1"`, csrtest.Worked), workedChallenges()},
+		"csr in one line":   {reissueOf("0", strings.ReplaceAll(csrtest.Worked, "\n", `\n`)), workedChallenges()},
+		"csr with crlf":     {reissueOf("0", strings.ReplaceAll(csrtest.Worked, "\n", "\r\n")), workedChallenges()},
+		"behind an old one": {reissueOf("2", "") + "," + reissueOf("0", csrtest.Worked), workedChallenges()},
 		"no csr":            {reissueOf("0", ""), nil},
 		"record of a file": {record(`[{"domain":"A.example","name":"f.txt","value":"v","type":"file"}]`),
 			[]vendors.Challenge{named(vendors.Challenge{Method: vendors.MethodHTTP, FileName: "f.txt", FileContent: "v"})}},
@@ -133,7 +134,7 @@ func TestStatusDuringReissue(t *testing.T) {
 func TestReissue(t *testing.T) {
 	list := func(items string) string { return `{"status":true,"data":[` + items + `]}` }
 	const asPrinted = `{"status":false,"msg":"Reissue information obtained successfully!","data":{"reissue_id":"r1"}}`
-	ours, others := reissueOf("0", workedCSR), reissueOf("2", "")
+	ours, others := reissueOf("0", csrtest.Worked), reissueOf("2", "")
 	type reply struct{ before, submit, after string }
 	for name, tt := range map[string]struct {
 		reply
@@ -161,7 +162,7 @@ func TestReissue(t *testing.T) {
 			f.expect("Order/getOrderInfo", nil, infoOf("3"))
 			f.expect("Reissue/orderReissue", nil, tt.before)
 			f.expect("Reissue/submit", map[string]string{
-				"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": workedCSR, "check_type": "2",
+				"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": csrtest.Worked, "check_type": "2",
 			}, tt.submit)
 			f.after("Reissue/submit", func() { f.expect("Reissue/orderReissue", nil, tt.after) })
 			got, err := f.orders.Reissue(t.Context(), "id", workedReissue())

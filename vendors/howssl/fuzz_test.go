@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -19,7 +20,7 @@ func FuzzVendorAnswer(f *testing.F) {
 		``, `{}`, `[]`, `null`, `<html>`, ok, refusal, badToken, noReissues, infoOf("0"), infoOf(`"11"`), infoOf("3"), infoOf("2"),
 		data(`{"order_id":"x","valid_info":` + workedInfo + `}`), data(`{"order_id":{},"valid_info":""}`),
 		data(`{"check_id":"c","order_id":"x","order_status":"0","user_amount":"-1","total_amount":[{"value":[]}]}`),
-		`{"status":"false","data":{"reissue_id":"x"}}`, `{"status":true,"data":[` + reissueOf("0", workedCSR) + `]}`,
+		`{"status":"false","data":{"reissue_id":"x"}}`, `{"status":true,"data":[` + reissueOf("0", csrtest.Worked) + `]}`,
 		`{"status":true,"data":[{"status_code":0,"validity_record":[{"name":"a","value":"b\\n"}]},null]}`,
 		data(`{"order_id":"x","order_status":3,"certificate":{"cert":"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"}}`),
 		data(`[{"product_code":"p","prices_info":"[{\"label\":12,\"price\":[]}]"}]`),

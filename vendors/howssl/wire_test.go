@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
@@ -32,7 +33,7 @@ func calls() map[string]wireCall {
 		"User/AccountInfo": {form: map[string]string{}, good: data(`{"user_amount":"0.00"}`), call: raw(accountInfo)},
 		"Order/createOrder": {
 			form: map[string]string{
-				"product_code": testProduct, "validity_period": "12", "csr": workedCSR, domainField: "shop.example.com",
+				"product_code": testProduct, "validity_period": "12", "csr": csrtest.Worked, domainField: "shop.example.com",
 				"check_way": "FILE", "auto_info": "1",
 			},
 			good: data(`{"check_id":"chk-1"}`),
@@ -60,7 +61,7 @@ func calls() map[string]wireCall {
 			},
 		},
 		"Reissue/submit": {
-			form: map[string]string{"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": workedCSR, "check_type": "2"},
+			form: map[string]string{"order_id": "id", "reissue_type": "1", "csr_type": "2", "csr_content": csrtest.Worked, "check_type": "2"},
 			good: `{"status":true,"data":{"reissue_id":"r1"}}`,
 			call: raw(reissueSubmit, field("order_id", "id"), field("reissue_type", "1"), field("csr_type", "2"),
 				field("csr_content", kit.CSR(workedRequest().CSR)), field("check_type", "2")),
@@ -176,7 +177,7 @@ func TestFormOfAnOrderWithPeople(t *testing.T) {
 		Name: "Analytical Engines", Phone: "+44.1", Address: "1 Dorset Street", City: "London", State: "Greater London", Country: "gb",
 	}
 	f.expect("Order/createOrder", map[string]string{
-		"product_code": testProduct, "validity_period": "24", "csr": workedCSR, domainField: "shop.example.com",
+		"product_code": testProduct, "validity_period": "24", "csr": csrtest.Worked, domainField: "shop.example.com",
 		"way": "DNS", "auto_info": "0",
 		"first_name": "Ada", "last_name": "Lovelace", "contacter_job": "Engineer", "contacter_phone": "+44.2012345678",
 		"contacter_email": "ada@example.com", "cc": "GB", "occ": "GB",

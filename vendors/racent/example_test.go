@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -83,7 +84,7 @@ func TestDocumentedExample(t *testing.T) {
 	}
 	want, got := leaves("", documented, map[string]string{}), leaves("", sent, map[string]string{})
 	for path, why := range map[string]struct{ documented, sent, reason string }{
-		"csr":                   {"-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n", workedCSR, "the example's is cut out"},
+		"csr":                   {"-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n", csrtest.Worked, "the example's is cut out"},
 		"domainInfo.0.dcvEmail": {"", "", "documented for EMAIL only, and blanks were taken for errors"},
 		"dcvMethod":             {"", "HTTP_CSR_HASH", "documented: required for CFCA; it says the same as the names'"},
 		"uniqueValue":           {"", "cn20250101a", "documented as optional; without it the same CSR cannot be ordered twice"},
@@ -97,8 +98,8 @@ func TestDocumentedExample(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if lines := strings.Split(workedCSR, "\n"); lines[0] != "-----BEGIN CERTIFICATE REQUEST-----" || !strings.HasSuffix(workedCSR, "\n-----END CERTIFICATE REQUEST-----\n") {
-		t.Errorf("the CSR is framed otherwise: %s", workedCSR)
+	if lines := strings.Split(csrtest.Worked, "\n"); lines[0] != "-----BEGIN CERTIFICATE REQUEST-----" || !strings.HasSuffix(csrtest.Worked, "\n-----END CERTIFICATE REQUEST-----\n") {
+		t.Errorf("the CSR is framed otherwise: %s", csrtest.Worked)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -126,18 +127,6 @@ func canonical(text string) string {
 	return string(out)
 }
 
-// workedCSR is a request for shop.example.com. The values derived from it were
-// computed with openssl.
-const workedCSR = `-----BEGIN CERTIFICATE REQUEST-----
-MIIBBTCBqwIBADAbMRkwFwYDVQQDDBBzaG9wLmV4YW1wbGUuY29tMFkwEwYHKoZI
-zj0CAQYIKoZIzj0DAQcDQgAE2HlahTJJHSlpHEkpuY1Ndxq9XhlZFw6qLJyze2h8
-PqKXuA9JWnD51PhRQptsMbaouv58MPALfL7+87GA0tDkeqAuMCwGCSqGSIb3DQEJ
-DjEfMB0wGwYDVR0RBBQwEoIQc2hvcC5leGFtcGxlLmNvbTAKBggqhkjOPQQDAgNJ
-ADBGAiEA3Or4zvdA5o8WN6zxaMaDUeUu/P8D9SDBY4/tqLYi6mcCIQCzCqdCW4dN
-RLWDMx5bpKjCupOIO32N0uwL+PiZ6Zm8Sg==
------END CERTIFICATE REQUEST-----
-`
-
 const (
 	workedFile  = "07182696BBD74EE89627E3B4D943258A.txt"
 	workedHash  = "d73f0e02451bbf32a61a1ac89a8eba6c4ae1ed2b71bf65316411ed284de108d2"
@@ -145,7 +134,7 @@ const (
 )
 
 func workedRequest() vendors.OrderRequest {
-	block, _ := pem.Decode([]byte(workedCSR))
+	block, _ := pem.Decode([]byte(csrtest.Worked))
 	return vendors.OrderRequest{
 		OrderConfig: goodConfig(),
 		Reference:   "ref-1",
@@ -157,7 +146,7 @@ func workedRequest() vendors.OrderRequest {
 
 // quotedCSR is the CSR inside JSON.
 func quotedCSR() string {
-	return fmt.Sprintf("%q", workedCSR)
+	return fmt.Sprintf("%q", csrtest.Worked)
 }
 
 type roundTripFunc func(*http.Request) (*http.Response, error)

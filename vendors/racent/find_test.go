@@ -2,11 +2,6 @@ package racent
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
@@ -62,7 +58,7 @@ func TestFindByReference(t *testing.T) {
 // is answered with a code that proves nothing.
 func TestSecondWitness(t *testing.T) {
 	sent := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
-	csr, foreign := newCSR(t), newCSR(t)
+	csr, foreign := csrtest.DER(t, "shop.example.com"), csrtest.DER(t, "shop.example.com")
 	at := func(d time.Duration) string { return sent.Add(d).In(chinaTime).Format(time.DateTime) }
 	row := func(id, created, rest string) string {
 		return fmt.Sprintf(`{"certId":%q,"orderNum":"undefined","created":%q%s}`, id, created, rest)
@@ -139,7 +135,7 @@ func TestReplacedOrderIsNoCandidate(t *testing.T) {
 		"list":    `{"code":1,"data":[{"certId":"old","domains":["example.com"]}]}`,
 		"collect": `{"code":1,"status":"PENDING","data":{}}`,
 	}
-	got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", OrderID: "old", Names: []string{"example.com"}, CSR: newCSR(t)})
+	got, err := f.orders.Find(t.Context(), vendors.Lookup{Reference: "ref-1", OrderID: "old", Names: []string{"example.com"}, CSR: csrtest.DER(t, "shop.example.com")})
 	if err != nil || len(got) > 0 {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -243,7 +239,7 @@ func TestLostReplacement(t *testing.T) {
 			}
 			remove := s.CA.Inject(fault)
 			change := vendors.OrderRequest{
-				OrderConfig: req.OrderConfig, Reference: "ref-2", Names: req.Names, CSR: newCSR(t), Unique: "u2",
+				OrderConfig: req.OrderConfig, Reference: "ref-2", Names: req.Names, CSR: csrtest.DER(t, "shop.example.com"), Unique: "u2",
 			}
 			if _, err := v.Reissue(t.Context(), order.ID, change); vendors.VerdictOf(err) != vendors.Uncertain {
 				t.Fatal(err)
@@ -284,31 +280,16 @@ func TestSecondWitnessLooksAtFewOrders(t *testing.T) {
 	f.expect("certIdByrefId", nil, 200, `{"code":-1}`)
 	f.also = map[string]string{
 		"list":    `{"code":1,"data":[` + strings.Repeat(`{"certId":"a","domains":["example.com"]},`, 2*maxCandidates) + `{"certId":"b"}]}`,
-		"collect": fmt.Sprintf(`{"code":1,"data":{"applyParams":{"csr":%q}}}`, pemOf(newCSR(t))),
+		"collect": fmt.Sprintf(`{"code":1,"data":{"applyParams":{"csr":%q}}}`, pemOf(csrtest.DER(t, "shop.example.com"))),
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if ids, err := f.orders.Find(ctx, vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: newCSR(t)}); !errors.Is(err, vendors.ErrUndecidable) {
+	if ids, err := f.orders.Find(ctx, vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}, CSR: csrtest.DER(t, "shop.example.com")}); !errors.Is(err, vendors.ErrUndecidable) {
 		t.Errorf("%v, %v", ids, err)
 	}
 	if n := f.logs.FilterMessage("vendor call").Len(); n != maxCandidates+2 {
 		t.Errorf("%d calls", n)
 	}
-}
-
-func newCSR(t *testing.T) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "shop.example.com"}, DNSNames: []string{"shop.example.com"},
-	}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
 }
 
 func pemOf(der []byte) string {

@@ -2,11 +2,7 @@ package sandbox
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"io"
 	"net"
@@ -24,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/goleak"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -98,16 +95,7 @@ func order(t *testing.T, reference string) vendors.OrderRequest {
 
 func orderFor(t *testing.T, reference string, names ...string) vendors.OrderRequest {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-	}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	csr := csrtest.DER(t, names...)
 	return vendors.OrderRequest{
 		OrderConfig: vendors.OrderConfig{
 			Product: "comodo-positivessl", Term: vendors.Term{Years: 1}, Method: vendors.MethodHTTP,

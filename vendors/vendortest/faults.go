@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -25,7 +26,7 @@ func renewedOnce(s suite) {
 	old := s.renewable()
 	eachFault(s, RoleRenew, func(req vendors.OrderRequest) error {
 		req.Names = old.req.Names
-		req.CSR = newCSR(s.t, req.Names)
+		req.CSR = csrtest.DER(s.t, req.Names...)
 		_, err := renewer.Renew(s.ctx(), old.id, req)
 		return err
 	})

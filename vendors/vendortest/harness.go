@@ -5,10 +5,7 @@ package vendortest
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -19,6 +16,7 @@ import (
 
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -135,7 +133,7 @@ func (s suite) request() vendors.OrderRequest {
 		Reference:   fmt.Sprintf("suite-%d", n),
 		Names:       []string{fmt.Sprintf("host%d.example.com", n)},
 	}
-	req.CSR = newCSR(s.t, req.Names)
+	req.CSR = csrtest.DER(s.t, req.Names...)
 	if s.Vendor.Describe().NeedsUnique {
 		req.Unique = fmt.Sprintf("u%d", n)
 	}
@@ -176,21 +174,6 @@ func lookup(req vendors.OrderRequest) vendors.Lookup {
 	return vendors.Lookup{
 		Reference: req.Reference, PreparedID: req.PreparedID, Names: req.Names, CSR: req.CSR, Sent: time.Now(),
 	}
-}
-
-func newCSR(t *testing.T, names []string) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-	}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
 }
 
 // place buys and fails the test if that fails.

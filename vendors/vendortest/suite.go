@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -96,7 +97,7 @@ func findsLost(s suite) {
 	s.charged(1)
 
 	ids, err = finder.Find(s.ctx(), lookup(vendors.OrderRequest{
-		Reference: "suite-never-sent", Names: req.Names, CSR: newCSR(s.t, req.Names),
+		Reference: "suite-never-sent", Names: req.Names, CSR: csrtest.DER(s.t, req.Names...),
 	}))
 	if err != nil || len(ids) != 0 {
 		s.t.Errorf("found %v, %v for a reference that was never sent", ids, err)
@@ -137,7 +138,7 @@ func reissues(s suite) {
 	again := s.request()
 	change := vendors.OrderRequest{
 		OrderConfig: req.OrderConfig, Reference: again.Reference,
-		Names: req.Names, CSR: newCSR(s.t, req.Names), Unique: again.Unique,
+		Names: req.Names, CSR: csrtest.DER(s.t, req.Names...), Unique: again.Unique,
 	}
 	_, err := reissuer.Reissue(s.ctx(), order.ID, change)
 	if s.failed(err, vendors.Permanent); !errors.Is(err, vendors.ErrWrongState) {
@@ -194,7 +195,7 @@ func renews(s suite) {
 	old := s.renewable()
 	req := s.request()
 	req.Names = old.req.Names
-	req.CSR = newCSR(s.t, req.Names)
+	req.CSR = csrtest.DER(s.t, req.Names...)
 	order, err := renewer.Renew(s.ctx(), old.id, req)
 	if err != nil {
 		s.t.Fatalf("renewing: %v", err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
 // digicertReply is an answer of DigiCert's dialect.
@@ -70,7 +72,7 @@ func (b *bench) expectStatus(r digicertReply, status int, code string) digicertR
 func digicertOrderBody(t *testing.T, change func(order, cert map[string]any), names ...string) string {
 	t.Helper()
 	cert := map[string]any{
-		"common_name": names[0], "dns_names": names[1:], "csr": newCSR(t, nil, "", names...),
+		"common_name": names[0], "dns_names": names[1:], "csr": csrtest.PEM(t, nil, "", names...),
 		"signature_hash": "sha256", "server_platform": map[string]any{"id": -1},
 	}
 	order := map[string]any{

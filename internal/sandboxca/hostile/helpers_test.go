@@ -2,12 +2,7 @@ package hostile
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -25,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
@@ -273,7 +269,7 @@ func organisation() map[string]any {
 func orderParamsFor(t *testing.T, names ...string) map[string]any {
 	t.Helper()
 	return map[string]any{
-		"csr": newCSR(t, nil, names[0], names...), "server": "nginx", "uniqueValue": "u1",
+		"csr": csrtest.PEM(t, nil, names[0], names...), "server": "nginx", "uniqueValue": "u1",
 		"domainInfo": domains("HTTP_CSR_HASH", names...), "Administrator": contact(),
 	}
 }
@@ -300,30 +296,6 @@ func asJSON(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-// newCSR makes a CSR; a nil key means a new P-256 one.
-func newCSR(t *testing.T, key crypto.Signer, cn string, sans ...string) string {
-	t.Helper()
-	if key == nil {
-		var err error
-		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: cn}}
-	for _, san := range sans {
-		if ip := net.ParseIP(san); ip != nil {
-			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
-		} else {
-			tmpl.DNSNames = append(tmpl.DNSNames, san)
-		}
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, tmpl, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
 // multipartBody is the documented encoding of a call.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
 // howsslReply is an answer of the HowSSL dialect.
@@ -78,7 +80,7 @@ func (b *bench) bad(endpoint string, form map[string]string, want string) {
 func howsslOrderForm(t *testing.T, name string) map[string]string {
 	t.Helper()
 	return map[string]string{
-		"product_code": "comodo-positivessl", "validity_period": "12", "csr": newCSR(t, nil, name, name),
+		"product_code": "comodo-positivessl", "validity_period": "12", "csr": csrtest.PEM(t, nil, name, name),
 		"auto_info": "1", "domains": name, "check_way": "FILE",
 	}
 }
@@ -206,10 +208,10 @@ func TestHowSSLReissue(t *testing.T) {
 	b := newBench(t, nil)
 	_, id := b.committed("a.example.com")
 	b.completed(id)
-	csr := newCSR(t, nil, "a.example.com", "a.example.com")
+	csr := csrtest.PEM(t, nil, "a.example.com", "a.example.com")
 	form := map[string]string{"order_id": id, "reissue_type": "1", "csr_type": "2", "csr_content": csr, "check_type": "2"}
 	for field, value := range map[string]string{
-		"reissue_type": "2", "csr_type": "1", "check_type": "3", "csr_content": newCSR(t, nil, "b.example.com", "b.example.com"), "add_domain": "[b]",
+		"reissue_type": "2", "csr_type": "1", "check_type": "3", "csr_content": csrtest.PEM(t, nil, "b.example.com", "b.example.com"), "add_domain": "[b]",
 	} {
 		wrong := map[string]string{field: value}
 		for k, v := range form {
@@ -273,7 +275,7 @@ func TestHowSSLRules(t *testing.T) {
 		"check_way is not a known":       with(name, "check_way", "HTTP"),
 		"dcvEmail is required":           with(name, "check_way", "EMAIL"),
 		"csr is not PEM":                 with(name, "csr", "x"),
-		"common name of the csr":         with(name, "csr", newCSR(t, nil, "b.example.com", "b.example.com")),
+		"common name of the csr":         with(name, "csr", csrtest.PEM(t, nil, "b.example.com", "b.example.com")),
 		"domain is not a known field":    with(name, "domain", name),
 		"api_token is not a known field": with(name, "api_token", testToken),
 	} {

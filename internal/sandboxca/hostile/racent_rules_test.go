@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
 // TestPlaceRefuses goes through the rules for new orders, one wrong thing each.
@@ -53,9 +55,9 @@ func TestPlaceRefuses(t *testing.T) {
 		"caddy as server":          {params: param("server", "caddy"), code: -1, want: "server is not one"},
 		"no csr":                   {params: param("csr", nil), code: -1, want: `"csr":["csr is required"]`},
 		"bad csr":                  {params: param("csr", "x"), code: -1, want: `"csr":`},
-		"csr without cn":           {params: param("csr", newCSR(t, nil, "", "a.example.com")), code: -1, want: "no common name"},
-		"csr for another name":     {params: param("csr", newCSR(t, nil, "b.example.com")), code: -1, want: "is not the first domain"},
-		"csr with another san":     {params: param("csr", newCSR(t, nil, "a.example.com", "b.example.com")), code: -1, want: "not ordered"},
+		"csr without cn":           {params: param("csr", csrtest.PEM(t, nil, "", "a.example.com")), code: -1, want: "no common name"},
+		"csr for another name":     {params: param("csr", csrtest.PEM(t, nil, "b.example.com")), code: -1, want: "is not the first domain"},
+		"csr with another san":     {params: param("csr", csrtest.PEM(t, nil, "a.example.com", "b.example.com")), code: -1, want: "not ordered"},
 		"long unique value":        {params: param("uniqueValue", strings.Repeat("a", 21)), code: -1, want: "uniqueValue"},
 		"unique value with dash":   {params: param("uniqueValue", "a-b"), code: -1, want: "uniqueValue"},
 		"empty unique value":       {params: param("uniqueValue", ""), code: -1, want: "uniqueValue"},
@@ -360,7 +362,7 @@ func TestReissueAndReplace(t *testing.T) {
 		return b.call("replace", map[string]string{"certId": of, "refId": "rp", "params": asJSON(t, params)})
 	}
 	good := func(cn string) map[string]any {
-		return map[string]any{"csr": newCSR(t, nil, cn), "uniqueValue": "u3", "domainInfo": domains("HTTP_CSR_HASH", cn)}
+		return map[string]any{"csr": csrtest.PEM(t, nil, cn), "uniqueValue": "u3", "domainInfo": domains("HTTP_CSR_HASH", cn)}
 	}
 	b.want(replace(id, good("a.example.com")), -7) // it was reissued
 	b.want(replace(re, good("b.example.com")), -1)

@@ -3,22 +3,12 @@ package reseller
 import (
 	"testing"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// exampleCSR names shop.example.com; its hashes were computed with openssl.
-const exampleCSR = `-----BEGIN CERTIFICATE REQUEST-----
-MIIBBTCBqwIBADAbMRkwFwYDVQQDDBBzaG9wLmV4YW1wbGUuY29tMFkwEwYHKoZI
-zj0CAQYIKoZIzj0DAQcDQgAE2HlahTJJHSlpHEkpuY1Ndxq9XhlZFw6qLJyze2h8
-PqKXuA9JWnD51PhRQptsMbaouv58MPALfL7+87GA0tDkeqAuMCwGCSqGSIb3DQEJ
-DjEfMB0wGwYDVR0RBBQwEoIQc2hvcC5leGFtcGxlLmNvbTAKBggqhkjOPQQDAgNJ
-ADBGAiEA3Or4zvdA5o8WN6zxaMaDUeUu/P8D9SDBY4/tqLYi6mcCIQCzCqdCW4dN
-RLWDMx5bpKjCupOIO32N0uwL+PiZ6Zm8Sg==
------END CERTIFICATE REQUEST-----
-`
-
 func TestCSRHashGolden(t *testing.T) {
-	csr, err := sandboxca.ParseCSR(exampleCSR)
+	csr, err := sandboxca.ParseCSR(csrtest.Worked)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,13 +2,11 @@ package kit
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/pem"
 	"strings"
 	"testing"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
 func testPEM(contents ...string) string {
@@ -44,14 +42,7 @@ func TestCertificates(t *testing.T) {
 }
 
 func TestRequest(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"example.com"}}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := csrtest.DER(t, "example.com")
 	encode := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}

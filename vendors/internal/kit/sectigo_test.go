@@ -5,20 +5,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
-
-// workedCSR is a request for shop.example.com. The values derived from it were
-// computed with openssl.
-const workedCSR = `-----BEGIN CERTIFICATE REQUEST-----
-MIIBBTCBqwIBADAbMRkwFwYDVQQDDBBzaG9wLmV4YW1wbGUuY29tMFkwEwYHKoZI
-zj0CAQYIKoZIzj0DAQcDQgAE2HlahTJJHSlpHEkpuY1Ndxq9XhlZFw6qLJyze2h8
-PqKXuA9JWnD51PhRQptsMbaouv58MPALfL7+87GA0tDkeqAuMCwGCSqGSIb3DQEJ
-DjEfMB0wGwYDVR0RBBQwEoIQc2hvcC5leGFtcGxlLmNvbTAKBggqhkjOPQQDAgNJ
-ADBGAiEA3Or4zvdA5o8WN6zxaMaDUeUu/P8D9SDBY4/tqLYi6mcCIQCzCqdCW4dN
-RLWDMx5bpKjCupOIO32N0uwL+PiZ6Zm8Sg==
------END CERTIFICATE REQUEST-----
-`
 
 func TestSectigoProofs(t *testing.T) {
 	const (
@@ -26,7 +15,7 @@ func TestSectigoProofs(t *testing.T) {
 		file  = "07182696BBD74EE89627E3B4D943258A.txt"
 		label = "_07182696bbd74ee89627e3b4d943258a"
 	)
-	block, _ := pem.Decode([]byte(workedCSR))
+	block, _ := pem.Decode([]byte(csrtest.Worked))
 	for unique, want := range map[string][2]string{
 		"":            {hash + "\nsectigo.com", hash[:32] + "." + hash[32:] + ".sectigo.com"},
 		"cn20250101a": {hash + "\nsectigo.com\ncn20250101a", hash[:32] + "." + hash[32:] + ".cn20250101a.sectigo.com"},
