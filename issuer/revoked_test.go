@@ -210,6 +210,44 @@ func TestReissuedElsewhere(t *testing.T) {
 	})
 }
 
+// A reissue that somebody asked for elsewhere and never proved, or that was lost track of, does
+// not block those that come after it for ever.
+func TestReissueLeftOpen(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, quickly)
+			stop := p.maintain(false)
+			defer stop()
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			first := p.site.serving("example.com").leaf()
+			time.Sleep(30 * day)
+			key, err := p.site.NewKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, csr, err := p.requestFor(&errand{name: "example.com", want: wantFor(t, "example.com", key)}, []string{"example.com"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			elsewhere := vendors.OrderRequest{
+				OrderConfig: p.order, Reference: "elsewhere", Names: []string{"example.com"}, CSR: csr, Unique: "elsewhere",
+			}
+			if _, err := p.vendor.(vendors.Reissuer).Reissue(t.Context(), w.entry("example.com").OrderID, elsewhere); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(150 * day)
+			renewed := !p.site.serving("example.com").leaf().Equal(first)
+			// Where a reissue has an ID of its own, only a person can tell it.
+			if asked := w.entry("example.com").Flag != nil; renewed == asked || asked != (v.name == "racent") {
+				t.Errorf("renewed: %v, a person is asked: %v", renewed, asked)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
 // A vendor whose reissues are lost for weeks is not asked again and again without end, and
 // the certificate is renewed when they are not any more.
 func TestReissueThatIsAlwaysLost(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -144,7 +143,7 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 }
 
 // submitted looks for the reissue with the request's CSR. Another one in progress is
-// an error: it has to end first. A refusal reads as none: assumed, as the page does not
+// ErrWrongState: whoever submitted it, it has to be followed to its end first. A refusal reads as none: assumed, as the page does not
 // tell what an order without any is answered.
 func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (vendors.Order, error) {
 	var list []reissue
@@ -157,7 +156,7 @@ func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (ven
 		}
 	}
 	if slices.ContainsFunc(list, reissue.open) {
-		return vendors.Order{}, o.Fail(reissueList, "", "", errors.New("another reissue of the order is in progress"))
+		return vendors.Order{}, o.Refuse(reissueList, fmt.Errorf("%w: another reissue of it is in progress", vendors.ErrWrongState))
 	}
 	return vendors.Order{}, nil
 }

@@ -152,7 +152,7 @@ func TestReissue(t *testing.T) {
 		"refused, but listed":            {reply{list(""), refusal, list(others + "," + ours)}, 1, 0, false},
 		"answer lost":                    {reply{list(""), `<html>`, list(ours)}, 1, vendors.Uncertain, true},
 		"submitted before":               {reply{list(ours), "", ""}, 0, 0, false},
-		"another in progress":            {reply{list(reissueOf("1", "")), "", ""}, 0, vendors.Retryable, true},
+		"another in progress":            {reply{list(reissueOf("1", "")), "", ""}, 0, vendors.Permanent, true},
 		"list broken":                    {reply{`<html>`, "", ""}, 0, vendors.Retryable, true},
 		"no list, refusal says as much":  {reply{refusal, `{"status":true,"data":{"reissue_id":"r1"}}`, refusal}, 1, 0, false},
 		"accepted, no list and no proof": {reply{refusal, ok, refusal}, 1, 0, false},
