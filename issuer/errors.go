@@ -87,10 +87,10 @@ func (f *flow) pending(e *ledger.Entry, detail string) error {
 var (
 	// errDelivered ends a call of Issue for a name whose certificate was made for another
 	// key. The issuer stores it by itself.
-	errDelivered = &PendingError{Vendor: "the vendor", Detail: "there is a certificate for another key, which is being stored"}
+	errDelivered = errors.New("there is a certificate for another key, which is being stored")
 
 	// errSuperseded ends a call of Issue that was followed by another one for its name.
-	errSuperseded = &PendingError{Vendor: "the vendor", Detail: "a later call asks for the same name"}
+	errSuperseded = errors.New("a later call asks for the same name")
 
 	errNothingBought = errors.New("nothing was bought")
 )

@@ -91,7 +91,7 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 	done, why, ours := f.account.ask(w)
 	if !ours {
 		if errors.Is(why, errDelivered) {
-			return nil, nil, why
+			return nil, nil, f.inBackground(w, why)
 		}
 		if !f.busy(w.name) {
 			f.wake(w.name) // a configuration without the name has dropped it
@@ -100,7 +100,7 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 		if why != nil {
 			return nil, nil, why
 		}
-		return nil, nil, &PendingError{Vendor: f.about.Name, Names: []string{w.name}, Detail: "an earlier request is being worked on"}
+		return nil, nil, f.inBackground(w, errors.New("an earlier request is being worked on"))
 	}
 	f.wake(w.name)
 	if leave, ok := f.account.enter(); ok {
@@ -123,12 +123,21 @@ func (f *flow) issue(ctx context.Context, w *want) (chain, *ledger.Entry, error)
 	case !answered:
 		return nil, nil, f.stillPending(w, time.Since(started))
 	case errors.Is(with.err, errDelivered):
-		return nil, nil, with.err // whoever stores it waits for certmagic's lock, which this call holds
+		// Whoever stores it waits for certmagic's lock, which this call holds.
+		return nil, nil, f.inBackground(w, with.err)
+	case errors.Is(with.err, errSuperseded):
+		handshake.hold(ctx)
+		return nil, nil, f.inBackground(w, with.err)
 	case with.err != nil:
 		handshake.hold(ctx)
 		return nil, nil, with.err
 	}
 	return with.got, with.entry, nil
+}
+
+// inBackground is the error of a call that has no part in what goes on for its name.
+func (f *flow) inBackground(w *want, why error) error {
+	return &PendingError{Vendor: f.about.Name, Names: []string{w.name}, Detail: why.Error()}
 }
 
 // stillPending is the error of a call that ends before the certificate is there.
