@@ -122,6 +122,7 @@ type OrderInfo struct {
 	RefID   string `json:"reference,omitempty"`
 	Kind    string `json:"kind"`
 	Product string `json:"product"`
+	Years   int    `json:"years"`
 	Status  string `json:"status"`
 
 	Names    []string `json:"names"`
@@ -159,7 +160,7 @@ type OrderInfo struct {
 func (o *Order) info() OrderInfo {
 	sum := sha256.Sum256(o.CSR)
 	info := OrderInfo{
-		ID: o.ID, RefID: o.RefID, Kind: o.Kind, Product: o.Product, Status: o.Status,
+		ID: o.ID, RefID: o.RefID, Kind: o.Kind, Product: o.Product, Years: o.Years, Status: o.Status,
 		Names:     o.NameList(),
 		CSRSHA256: hex.EncodeToString(sum[:]), UniqueValue: o.Unique,
 		FileName: o.Proof.FileName, FileContent: o.Proof.FileContent,

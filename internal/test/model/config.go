@@ -74,12 +74,6 @@ func Twin(name string) string {
 	return ""
 }
 
-// The orders that were bought elsewhere, before the history.
-const (
-	foreignA  = "x1" // for a
-	foreignBC = "x2" // for b and c
-)
-
 func groupings() [][][]string {
 	return [][][]string{
 		{}, {{nameA, nameW}}, {{nameW, nameA}}, {{nameA, nameB}}, {{nameB, nameA}}, {{nameA, nameB, nameC}},
@@ -115,15 +109,18 @@ func (w *World) changed(c Config, calm bool) Config {
 	if pick(8) == 7 {
 		c.Account = map[string]string{"": "second", "second": ""}[c.Account]
 	}
+	if w.market != nil && !w.market.Groups(c.Vendor) {
+		c.Groups = nil
+	}
 	c.Adopt = nil
 	if calm || pick(5) != 4 || c.Vendor != 0 || c.Account != "" {
 		return c
 	}
 	c.Adopt = make(map[string]string)
 	for _, n := range [][]string{{nameA}, {nameB, nameC}, {nameA, nameB}}[pick(3)] {
-		c.Adopt[n] = foreignBC
+		c.Adopt[n] = w.foreign[1]
 		if n == nameA {
-			c.Adopt[n] = foreignA
+			c.Adopt[n] = w.foreign[0]
 		}
 	}
 	return c

@@ -51,11 +51,11 @@ func (w *World) begin() {
 	for i := range 2 {
 		w.sellers = append(w.sellers, newSeller(w, i))
 	}
-	for _, o := range []struct {
-		id    string
-		names []string
-	}{{foreignA, []string{nameA}}, {foreignBC, []string{nameB, nameC}}} {
-		w.sellers[0].foreign(o.id, []time.Duration{15 * day, 30 * day}[w.tape.Pick(2)], o.names...)
+	if w.p.Market != nil {
+		w.market = w.p.Market(w.tape)
+	}
+	for i, names := range [][]string{{nameA}, {nameB, nameC}} {
+		w.foreign[i] = w.sellers[0].buyElsewhere(names)
 	}
 	cfg := w.changed(Config{}, false)
 	for i := range 2 + w.tape.Pick(2) {
@@ -96,7 +96,12 @@ func (w *World) script() {
 func (w *World) step() {
 	pick := w.tape.Pick
 	s := w.servers[pick(len(w.servers))]
-	switch pick(10) {
+	what := pick(10)
+	if what == 9 && w.market != nil && !w.traits.noDeaths {
+		w.market.Kill()
+		return
+	}
+	switch what {
 	case 5, 6, 7:
 		if w.p.FixedConfig {
 			return
@@ -127,6 +132,9 @@ func (w *World) calm() {
 	var cfg Config
 	w.inLoop(func() {
 		w.quiet = true
+		if w.market != nil {
+			w.market.Calm()
+		}
 		cfg = w.changed(w.servers[0].config, true)
 		w.say("calm, with %+v", cfg)
 		for _, s := range w.servers {
@@ -166,6 +174,9 @@ func (w *World) shutDown() {
 		w.finish(o, context.Canceled)
 	}
 	w.wg.Wait()
+	if w.market != nil {
+		w.market.Close()
+	}
 }
 
 // logger writes into the trace, if somebody reads it.

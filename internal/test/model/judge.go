@@ -2,6 +2,7 @@ package model
 
 import (
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -47,19 +48,17 @@ type Charge struct {
 	Term    time.Duration
 }
 
-// charge makes a paid order and judges it.
-func (s *seller) charge(c *client, o *order) *order {
+// charged notes a paid order and judges it.
+func (s *seller) charged(p *Process, o *order) {
 	w := s.w
-	s.create(o, nil)
-	ch := Charge{w.now(), c.p.Server, s.number, c.account, o.id, o.names, o.product, o.term}
-	w.say("CHARGE %s for %v, account %q, reference %s, by server %d", o.id, o.names, o.account, o.ref, c.p.Server)
+	ch := Charge{w.now(), p.Server, s.number, o.account, o.id, o.names, o.product, o.term}
+	w.say("CHARGE %s for %v, account %q, reference %s, by server %d", o.id, o.names, o.account, o.ref, p.Server)
 	w.result.Charges++
 	if w.p.Observe != nil {
 		w.p.Observe(ch)
 	}
-	s.judge(c, o)
+	s.judge(p, o)
 	s.charges = append(s.charges, ch)
-	return o
 }
 
 // grace is how long after its end a config may still be what an order was bought by: the
@@ -79,17 +78,17 @@ func (w *World) toBeKnown() time.Duration {
 }
 
 // judge compares a new order with those before, by the vendor's truth and the true time.
-func (s *seller) judge(c *client, o *order) {
+func (s *seller) judge(p *Process, o *order) {
 	w := s.w
 	now, slack := w.now(), 2*w.p.Skew+3*w.p.AbsenceAge
 	var configs []Config
-	for _, l := range c.p.server.loaded {
-		if (l.until == 0 || l.until+w.grace() >= now) && l.Vendor == s.number && l.Account == c.account {
+	for _, l := range p.server.loaded {
+		if (l.until == 0 || l.until+w.grace() >= now) && l.Vendor == s.number && l.Account == o.account {
 			configs = append(configs, l.Config)
 		}
 	}
 	if len(configs) == 0 {
-		w.violate(BoughtUnasked, "%v, by server %d: no config names this account", o.names, c.p.Server)
+		w.violate(BoughtUnasked, "%v, by server %d: no config names this account", o.names, p.Server)
 		return
 	}
 	margin := time.Duration(0)
@@ -99,7 +98,7 @@ func (s *seller) judge(c *client, o *order) {
 	if !slices.ContainsFunc(configs, func(cfg Config) bool {
 		return cfg.Product == o.product && time.Duration(cfg.Term)*day == o.term
 	}) {
-		w.violate(BoughtOther, "%s for %s, by server %d", o.product, o.term, c.p.Server)
+		w.violate(BoughtOther, "%s for %s, by server %d", o.product, o.term, p.Server)
 	}
 	for _, n := range o.names {
 		for _, x := range s.list {
@@ -112,7 +111,7 @@ func (s *seller) judge(c *client, o *order) {
 			}
 			if x.root == x && slices.Contains(x.names, n) {
 				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d",
-					n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, c.p.Server)
+					n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, p.Server)
 			}
 			// Of an order whose answer was lost no server may be able to know.
 			since := max(x.issued, x.root.asked)
@@ -122,14 +121,14 @@ func (s *seller) judge(c *client, o *order) {
 			}
 		}
 		if !slices.ContainsFunc(configs, func(cfg Config) bool { return cfg.Adopt[n] == "" }) {
-			w.violate(BoughtForAdopted, "%s by server %d", n, c.p.Server)
+			w.violate(BoughtForAdopted, "%s by server %d", n, p.Server)
 		} else if !slices.ContainsFunc(configs, func(cfg Config) bool { return cfg.MayBuy(n) }) {
-			w.violate(BoughtUnasked, "%s by server %d", n, c.p.Server)
+			w.violate(BoughtUnasked, "%s by server %d", n, p.Server)
 		}
 	}
 	per, count := day-2*w.p.Skew, 1
 	for _, ch := range s.charges {
-		if ch.Account == c.account && ch.At > now-per {
+		if ch.Account == o.account && ch.At > now-per {
 			count++
 		}
 	}
@@ -162,7 +161,7 @@ func (s *server) serves(p *Process, name string) string {
 	if s.checked[name] == cert {
 		return ""
 	}
-	if err := leaf.CheckSignatureFrom(modelCA().cert); err != nil {
+	if err := s.w.verify(cert); err != nil {
 		return err.Error()
 	}
 	if !fits(cert.PrivateKey, leaf) {
@@ -170,6 +169,23 @@ func (s *server) serves(p *Process, name string) string {
 	}
 	s.checked[name] = cert
 	return ""
+}
+
+// verify checks the signatures of what is served.
+func (w *World) verify(cert *tls.Certificate) error {
+	if w.market == nil {
+		return cert.Leaf.CheckSignatureFrom(modelCA().cert)
+	}
+	pool := x509.NewCertPool()
+	for _, der := range cert.Certificate[1:] {
+		above, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		pool.AddCert(above)
+	}
+	_, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: w.market.Roots(), Intermediates: pool})
+	return err
 }
 
 // fits reports whether the private key belongs to the certificate.
@@ -180,6 +196,7 @@ func fits(key crypto.PrivateKey, leaf *x509.Certificate) bool {
 
 // lost tells of the orders that speak for a name, for the reader of a failure.
 func (w *World) lost(name string) string {
+	w.readBooks(nil)
 	var text []string
 	for _, s := range w.sellers {
 		for _, o := range s.list {

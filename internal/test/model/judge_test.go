@@ -71,7 +71,7 @@ func TestJudge(t *testing.T) {
 			place(t, v, p, request(p, "2", nameW))
 		}},
 		{BoughtForAdopted, nil, func(t *testing.T, v vendors.Vendor, p *Process) {
-			p.event("adopt", func() { p.server.loaded[0].Adopt = map[string]string{nameA: foreignA} })
+			p.event("adopt", func() { p.server.loaded[0].Adopt = map[string]string{nameA: p.w.foreign[0]} })
 			place(t, v, p, request(p, "1", nameA))
 		}},
 	} {

@@ -61,8 +61,9 @@ type order struct {
 	issued, expires           time.Duration
 	asked                     time.Duration // when a server that knew its ID first read it; of a root
 	cert                      []byte
-	dismissed                 bool // a person found that it is dead
-	ours                      bool // not bought elsewhere
+	inCertificate             []string // names, where a market tells them
+	dismissed                 bool     // a person found that it is dead
+	ours                      bool     // not bought elsewhere
 }
 
 // seller is a vendor. All of it belongs to the loop.
@@ -80,8 +81,15 @@ func newSeller(w *World, number int) *seller {
 	return &seller{w: w, number: number, orders: make(map[string]*order), byRef: make(map[string][]*order), prepared: make(map[string]bool)}
 }
 
-// foreign puts in an order that was bought elsewhere.
-func (s *seller) foreign(id string, ends time.Duration, names ...string) {
+// buyElsewhere puts in an order that no server knows of, and returns its ID.
+func (s *seller) buyElsewhere(names []string) (id string) {
+	if s.w.market != nil {
+		id = s.w.market.BuyElsewhere(s.number, names)
+		s.w.readBooks(nil)
+		return id
+	}
+	id = fmt.Sprintf("x%d", len(s.list)+1)
+	ends := []time.Duration{15 * day, 30 * day}[s.w.tape.Pick(2)]
 	o := &order{
 		id: id, ref: id, product: "dv", names: names, key: modelCA().foreign.Public(), status: vendors.StatusIssued, ends: ends, term: ends,
 		expires: min(s.w.p.Life, ends),
@@ -89,10 +97,20 @@ func (s *seller) foreign(id string, ends time.Duration, names ...string) {
 	o.root = o
 	o.cert = s.sign(o)
 	s.add(o)
+	return id
+}
+
+// key is what an order is found by: the accounts of a market number their orders each for
+// itself.
+func (s *seller) key(account, id string) string {
+	if s.w.market == nil || id == "" {
+		return id
+	}
+	return account + "/" + id
 }
 
 func (s *seller) add(o *order) {
-	s.orders[o.id] = o
+	s.orders[s.key(o.account, o.id)] = o
 	s.byRef[o.ref] = append(s.byRef[o.ref], o)
 	s.list = append(s.list, o)
 }
@@ -116,6 +134,9 @@ func (s *seller) create(o *order, root *order) *order {
 // covered returns the names in the certificate: its own, and twins that the CA adds.
 func (s *seller) covered(o *order) []string {
 	names := slices.Clone(o.names)
+	if s.w.market != nil {
+		return append(names, o.inCertificate...)
+	}
 	if s.w.traits.coversTwin {
 		for _, n := range o.names {
 			if t := Twin(n); t != "" && !slices.Contains(names, t) {
@@ -128,6 +149,9 @@ func (s *seller) covered(o *order) []string {
 
 // look lets time take effect on an order.
 func (s *seller) look(o *order) {
+	if s.w.market != nil {
+		return
+	}
 	now := s.w.now()
 	if o.status == vendors.StatusPending && now >= o.ready {
 		if !s.w.traits.noDeaths && s.w.oneIn(15) {

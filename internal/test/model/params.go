@@ -72,6 +72,9 @@ type Params struct {
 	// Limit is how many orders one line may buy in a day.
 	Limit int
 
+	// Person is how long a person does not look at what was flagged.
+	Person time.Duration
+
 	// Life is the time from issuance to the end of a certificate, or of the order's term.
 	Life time.Duration
 
@@ -116,6 +119,11 @@ type Params struct {
 	// is asked for.
 	RenewKeepsProduct Trait
 
+	// Market makes what sells in place of the model's own vendors, by choices of the
+	// history's tape. It is called in the history's bubble. Nil makes none. The traits
+	// count for the model's own vendors only, but for NoDeaths.
+	Market func(*Tape) Market
+
 	// Describe may change what a vendor tells of itself. Nil changes nothing.
 	Describe func(d *vendors.Description, renewKeepsProduct bool)
 
@@ -128,7 +136,7 @@ func Base() Params {
 	return Params{
 		Crash: 150, LateStore: time.Minute, Lie: 4 * time.Minute, Land: 90 * time.Second, PaidTimeout: time.Minute,
 		LateCheck: 2 * time.Minute, PauseBeforeSend: time.Minute, AbsenceAge: 10 * time.Minute, Skew: time.Hour,
-		Limit: 4, Life: 8 * day, Terms: []int{20, 10, 40}, Margins: []time.Duration{2 * day, 4 * day, day, 30 * day},
+		Limit: 4, Person: 12 * time.Hour, Life: 8 * day, Terms: []int{20, 10, 40}, Margins: []time.Duration{2 * day, 4 * day, day, 30 * day},
 		Pauses:  []time.Duration{8 * time.Hour, time.Hour, 2 * day, 20 * time.Minute},
 		Ready:   []time.Duration{time.Minute, 10 * time.Minute, 2 * time.Hour, 20 * time.Hour},
 		MaxWait: 3 * time.Hour, Chaos: 40 * day, Bound: 6 * day, Calm: 26 * day,
@@ -154,6 +162,17 @@ func Brief() Params {
 	p.Life, p.Terms, p.Margins = 12*time.Hour, []int{1, 2, 1}, []time.Duration{6 * time.Hour, 10 * time.Hour, 3 * time.Hour, 30 * day}
 	p.Pauses = []time.Duration{90 * time.Minute, 20 * time.Minute, 5 * time.Hour, 5 * time.Minute}
 	p.Chaos, p.Bound, p.Calm = 20*time.Hour, 0, 0
+	return p
+}
+
+// Years returns parameters of real terms and lives, as vendors have them.
+func Years() Params {
+	p := Base()
+	p.Life, p.Terms = 199*day, []int{365, 365, 730}
+	p.Margins = []time.Duration{30 * day, 15 * day, 60 * day, 400 * day}
+	p.Pauses = []time.Duration{8 * time.Hour, 5 * day, 30 * day, 20 * time.Minute}
+	p.Chaos, p.Bound, p.Calm = 500*day, 10*day, 400*day
+	p.Person, p.Crash = 60*time.Hour, 400
 	return p
 }
 

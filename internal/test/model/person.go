@@ -36,10 +36,10 @@ type Truth struct {
 	Gone bool
 }
 
-// person looks twice a day at what was flagged for about a day, and tells the truth.
+// person looks now and then at what was flagged for about a day, and tells the truth.
 func (w *World) person() {
 	for n := 0; ; n++ {
-		w.sleep(12 * time.Hour)
+		w.sleep(w.p.Person)
 		if w.over() {
 			return
 		}
@@ -88,10 +88,13 @@ func (w *World) over() bool {
 
 // truth is what a person sees in the vendor's portal.
 func (s *seller) truth(f Flag) Truth {
-	o := s.orders[f.OrderID]
+	s.w.readBooks(nil)
+	o := s.orders[s.key(f.Account, f.OrderID)]
 	if o == nil {
 		for _, x := range s.byRef[f.Reference] {
-			o = x
+			if x.account == f.Account {
+				o = x
+			}
 		}
 	}
 	if o == nil {

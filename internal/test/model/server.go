@@ -79,8 +79,14 @@ func (p *Process) Now() time.Time {
 
 // Vendor returns the vendor of that number as the account's client of this process.
 func (p *Process) Vendor(number int, account string) vendors.Vendor {
+	if p.w.market != nil {
+		return p.w.market.NewVendor(p, number, account)
+	}
 	return p.w.sellers[number].client(p, account)
 }
+
+// Market is where the vendors' clients buy, nil if they are the model's own.
+func (p *Process) Market() Market { return p.w.market }
 
 // Work stands for what is done before an order and can fail: presenting proofs, probing.
 func (p *Process) Work(ctx context.Context) error {

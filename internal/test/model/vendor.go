@@ -184,7 +184,8 @@ func (c *client) pay(ctx context.Context, kind string, req vendors.OrderRequest,
 		}
 		buy := func() vendors.Order {
 			delete(s.prepared, req.PreparedID)
-			o := s.charge(c, &order{account: c.account, ref: req.Reference, product: product, names: names, key: csr.PublicKey, term: term})
+			o := s.create(&order{account: c.account, ref: req.Reference, product: product, names: names, key: csr.PublicKey, term: term}, nil)
+			s.charged(c.p, o)
 			return vendors.Order{ID: o.id, Status: o.status, Challenges: challenges(req.CSR, req.Method)}
 		}
 		switch r {

@@ -33,6 +33,8 @@ type World struct {
 
 	servers []*server
 	sellers []*seller
+	market  Market    // nil: the sellers are the model's own
+	foreign [2]string // orders that were bought elsewhere: for a, and for b and c
 	stored  map[string][]version
 	locks   map[string]*lease
 
