@@ -99,10 +99,10 @@ func (w *world) launch(n node, file, config string) *server {
 	w.mu.Unlock()
 	for _, s := range before {
 		w.await(s.name+" to serve", func() error {
-			if len(s.find("serving initial configuration")) > 0 || s.alive() != nil {
-				return nil
+			if starting := len(s.find("serving initial configuration")) == 0 && s.alive() == nil; starting {
+				return errors.New("it is still starting")
 			}
-			return errors.New("it is still starting")
+			return nil
 		})
 	}
 	s := &server{w: w, node: n, config: filepath.Join(n.home, file), ended: make(chan struct{})}
