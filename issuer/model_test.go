@@ -390,16 +390,20 @@ func TestModelBrief(t *testing.T) {
 }
 
 // TestModelVendors runs histories of years with the vendors' own clients, at the sandbox.
+// Those whose look-ups never decide are left out: none of the three is such a vendor.
 func TestModelVendors(t *testing.T) {
-	n := 6
-	if raceEnabled {
-		n = 1
-	}
-	for _, v := range realVendors {
+	for i, v := range realVendors {
+		if raceEnabled && i > 0 {
+			continue
+		}
 		t.Run(v.name, func(t *testing.T) {
 			p := model.Years()
 			p.Market = newMarket(t, v.name)
-			model.Check(t, n, model.Kinds(p)[:6], newModelSystem)
+			kinds := slices.DeleteFunc(model.Kinds(p), func(k model.Kind) bool { return k.Name == "blind" })
+			if raceEnabled {
+				kinds = kinds[:1]
+			}
+			model.Check(t, 1, kinds, newModelSystem)
 		})
 	}
 }

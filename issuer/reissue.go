@@ -126,6 +126,11 @@ func (f *flow) reissued(e *ledger.Entry, order vendors.Order) move {
 
 // reissueFailed goes back to the paid order after a reissue that had no effect.
 func (f *flow) reissueFailed(ctx context.Context, e *ledger.Entry, cause error) move {
+	if vendors.VerdictOf(cause) == vendors.Permanent {
+		cause = fmt.Errorf("%w. It is paid until %s, so no other order is placed, and it is asked for again; "+
+			"see %s. To order anew all the same: caddy commercial resolve %s --none",
+			cause, e.Ends.UTC().Format(time.DateOnly), f.about.Portal, e.Names[0])
+	}
 	problem := cause.Error()
 	f.forgetKey(ctx, e.Attempt.Reference)
 	return move{

@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestReissuesOfNoUse(t *testing.T) {
 			"another key":     func(q *hostile.Quirks, bad bool) { q.WrongKey = bad },
 			"old certificate": func(q *hostile.Quirks, bad bool) { q.SameCertAgain = bad },
 		} {
-			if row++; row%raceStride != 0 {
+			if row++; row%raceStride != 1%raceStride {
 				continue
 			}
 			inBubble(t, v.name+" "+kind, func(t *testing.T) {
@@ -71,5 +72,30 @@ func (w *world) quirk(change func(*hostile.Quirks)) {
 	w.tb.Helper()
 	if err := w.ca.Update(func(c *hostile.Config) { change(&c.Quirks) }); err != nil {
 		w.tb.Fatal(err)
+	}
+}
+
+// A reissue that is refused says so, and what a person can do about it.
+func TestRefusedReissueSaysWhatToDo(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, quickly)
+			p.mustObtain("example.com")
+			status := 0
+			if v.name == "digicert" {
+				status = 400 // the others refuse with 200
+			}
+			w.ca.Inject(hostile.Fault{Endpoint: v.reissue, Kind: hostile.APICode, Status: status, Code: 400, Errors: "not any more"})
+			_, _ = p.attempt(t.Context(), "example.com") // it does not wait: there is a certificate
+			time.Sleep(time.Hour)
+			problem := w.entry("example.com").Problem
+			for _, want := range []string{"not any more", "no other order is placed", "caddy commercial resolve example.com --none"} {
+				if !strings.Contains(problem, want) {
+					t.Errorf("the problem is %q, want one with %q", problem, want)
+				}
+			}
+			w.wantCharges(1)
+		})
 	}
 }

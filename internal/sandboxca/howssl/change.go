@@ -102,7 +102,13 @@ func newReissue(books sandboxca.Books, c *call, o fullOrder) (*sandboxca.Order, 
 	case c.get("csr_type") != "2":
 		return nil, "csr_type must be 2 here"
 	}
-	head := o.head()
+	head := o.issued()
+	if head.Status == sandboxca.StatusReissued { // by one that failed
+		head.Status, head.ReplacedBy = sandboxca.StatusComplete, ""
+		if ref := books.Save(head); ref != nil {
+			return nil, ref.Text
+		}
+	}
 	csr, err := sandboxca.ParseCSR(c.get("csr_content"))
 	if err == nil {
 		err = sandboxca.CheckCSRNames(csr, head.NameList())

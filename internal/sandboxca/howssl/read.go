@@ -45,6 +45,17 @@ func (o fullOrder) head() *sandboxca.Order {
 	return o.chain[len(o.chain)-1]
 }
 
+// issued is the latest of them that has given a certificate: a reissue that failed leaves the
+// order as it was.
+func (o fullOrder) issued() *sandboxca.Order {
+	for _, one := range slices.Backward(o.chain) {
+		if one.Cert != nil {
+			return one
+		}
+	}
+	return o.head()
+}
+
 func (o fullOrder) reissuing() bool { return len(o.chain) > 1 && o.head().Pending() }
 
 // status is the order_status of appendix 1 (page 2252024).

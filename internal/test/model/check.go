@@ -14,7 +14,7 @@ var (
 	flagSeed   = flag.Uint64("model.seed", 1, "the seed of the model test's first history")
 	flagTape   = flag.String("model.tape", "", "run one history of the model test from this tape, or from seed:N")
 	flagKind   = flag.String("model.kind", "", "run only this kind of world of the model test")
-	flagTrace  = flag.Bool("model.trace", false, "print the histories of the model test that are replayed")
+	flagTrace  = flag.Bool("model.trace", false, "print the histories of the model test that are replayed, and those that fail and do not repeat themselves")
 	flagShrink = flag.Duration("model.shrink", 30*time.Second, "how long the model test shrinks a history that failed")
 	flagNames  = flag.Bool("model.names", false, "print each history's seed before it runs, to find one that ends the program")
 )
@@ -47,6 +47,7 @@ type Failure struct {
 	Seed      uint64
 	Violation *Violation
 	Choices   []uint16
+	Lines     []string // with -model.trace
 }
 
 // workers is how many histories run side by side.
@@ -81,11 +82,16 @@ func Find(t *testing.T, n, limit int, kind Kind, system Factory) (Stats, []Failu
 					if *flagNames {
 						fmt.Printf("-model.kind=%s -model.tape=seed:%d\n", kind.Name, seed)
 					}
-					r := History(t, SeedTape(seed), kind.Params, system, nil)
+					var lines []string
+					var trace func(string)
+					if *flagTrace {
+						trace = func(line string) { lines = append(lines, line) }
+					}
+					r := History(t, SeedTape(seed), kind.Params, system, trace)
 					mu.Lock()
 					stats.add(r)
 					if r.Violation != nil {
-						failed = append(failed, Failure{kind, seed, r.Violation, r.Choices})
+						failed = append(failed, Failure{kind, seed, r.Violation, r.Choices, lines})
 					}
 					mu.Unlock()
 				}
@@ -163,6 +169,9 @@ func report(t *testing.T, f Failure, system Factory) {
 	r := History(t, tape, f.Kind.Params, system, func(line string) { lines = append(lines, line) })
 	if r.Violation == nil || r.Violation.Kind != f.Violation.Kind {
 		t.Errorf("the history does not repeat itself: the system decides by chance\nrepeat it with: go test %s", again(SeedName(f.Seed)))
+		if len(f.Lines) > 0 {
+			t.Log(strings.Join(f.Lines, "\n"))
+		}
 		return
 	}
 	const most = 200
