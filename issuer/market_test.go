@@ -297,15 +297,14 @@ func (m *market) Books(number int, account string) (list []model.Sold) {
 		if !o.TermEnd.IsZero() && v.tellsTerm {
 			sold.Ends = o.TermEnd.Add(-day) // they tell the day
 		}
+		if sold.Status == vendors.StatusReplaced && !v.newID {
+			sold.Status, sold.Next = vendors.StatusIssued, ""
+		}
 		if sold.Status == vendors.StatusIssued && !time.Now().Before(o.TermEnd) {
 			sold.Status = vendors.StatusExpired
 		}
-		paid := o.PaidBy == o.ID
 		switch {
-		case paid || v.newID:
-			if sold.Status == vendors.StatusReplaced && !v.newID {
-				sold.Status, sold.Next = vendors.StatusIssued, ""
-			}
+		case o.PaidBy == o.ID || v.newID:
 			index[o.ID] = len(list)
 			list = append(list, sold)
 		case !o.Issued.IsZero(): // it is the paid order's certificate now

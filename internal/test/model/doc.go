@@ -19,6 +19,11 @@
 //   - charge: an order that was paid.
 //   - true time: the bubble's clock. A server's wall clock is apart from it.
 //
+// # Vendors
+//
+// The vendors are the model's own, whose traits the tape draws, unless Params.Market puts
+// something in their place: the clients of real vendors, say, and what keeps their books.
+//
 // # How to plug a system in
 //
 // A [Factory] makes a System for a [Process], which gives it the storage, the vendors,
