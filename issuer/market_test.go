@@ -390,28 +390,36 @@ type marketTransport struct {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t *marketTransport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+func (t *marketTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	var body []byte
 	if r.Body != nil {
+		var err error
 		if body, err = io.ReadAll(r.Body); err != nil {
 			return nil, err
 		}
 		_ = r.Body.Close()
 	}
 	paid := slices.ContainsFunc(t.paid, func(end string) bool { return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, end) })
+	type answer struct {
+		resp *http.Response
+		err  error
+	}
+	answers := make(chan answer, 1) // it may come when nobody waits for it any more
 	called := t.p.Call(r.Context(), r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:], paid, func(pick func(int) int) {
 		t.where.note(r.URL.String() + string(body))
 		t.m.haste(t.where)
 		mend := t.where.spoil(pick)
 		again := r.Clone(context.Background())
 		again.Body = io.NopCloser(bytes.NewReader(body))
-		resp, err = t.where.ca.Transport().RoundTrip(again)
+		resp, err := t.where.ca.Transport().RoundTrip(again)
+		answers <- answer{resp, err}
 		mend()
 	})
 	if called != nil {
 		return nil, called
 	}
-	return resp, err
+	a := <-answers
+	return a.resp, a.err
 }
 
 // note remembers which orders a request is about.

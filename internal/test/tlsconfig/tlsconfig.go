@@ -99,6 +99,10 @@ func (c *Config) Start() error {
 // Close cleans up as Caddy does when a config has been replaced. Only Caddy can reach
 // the function that does it.
 func (c *Config) Close() {
+	// The cache of certificates is one for the process. It goes with the last config, and no
+	// other may be about to use it.
+	provisioning.Lock()
+	defer provisioning.Unlock()
 	field := reflect.ValueOf(c.config).Elem().FieldByName("cancelFunc")
 	cancel := *(*context.CancelCauseFunc)(unsafe.Pointer(field.UnsafeAddr())) //nolint:gosec // reads a function of this very type; a test fails if the field moves
 	cancel(errors.New("closed by the test"))
@@ -107,7 +111,7 @@ func (c *Config) Close() {
 // place is an issuer that is there to be provisioned.
 type place struct{}
 
-// provisioning lets one config at a time be provisioned.
+// provisioning lets one config at a time be provisioned, or cleaned up.
 var provisioning struct {
 	sync.Mutex
 	at caddy.Context // of the newest place
