@@ -38,6 +38,9 @@ type account struct {
 	noRenew map[string]struct{} // IDs of orders whose renewal was refused
 
 	stray map[string]time.Time // references of keys of no use, and since when
+
+	trying, tried bool          // the storage: now, or to the end
+	late          time.Duration // how late it was seen to show what was written
 }
 
 func newAccount() *account {
@@ -363,6 +366,49 @@ func (a *account) tidyReissues() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	maps.DeleteFunc(a.reissues, func(_ string, r *reissues) bool { return time.Since(r.next) > tidyEvery })
+}
+
+// beginTrial reports whether the caller is the only one who tries the storage now, or whether
+// nobody has to any more.
+func (a *account) beginTrial() (begins, over bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	begins = !a.trying && !a.tried
+	a.trying = a.trying || begins
+	return begins, a.tried
+}
+
+func (a *account) endTrial(over bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.trying, a.tried = false, over
+}
+
+// inTrial reports whether the storage is being tried.
+func (a *account) inTrial() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.trying
+}
+
+// seenLate notes that the storage was at least so late.
+func (a *account) seenLate(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.late = max(a.late, d)
+}
+
+// storageIs notes how late the storage was in a whole trial.
+func (a *account) storageIs(late time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.late = late
+}
+
+func (a *account) storageLate() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.late
 }
 
 // maxBuying bounds the purchases of one account that are under way at a time in this

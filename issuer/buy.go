@@ -65,6 +65,9 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if unsure != nil {
 		return progress{err: fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", name, unsure)}
 	}
+	if err := f.storageKept(name); err != nil {
+		return progress{err: err}
+	}
 	if err := f.withinLimit(); err != nil {
 		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
 	}
@@ -335,6 +338,9 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 	}
 	if err := f.ledger.Refresh(ctx); err != nil {
 		return fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", e.Names[0], err)
+	}
+	if err := f.storageInTime(ctx, e.Names[0]); err != nil {
+		return err
 	}
 	if limit := f.overLimit(f.rules.spend.Orders); limit != nil {
 		return limit

@@ -407,6 +407,7 @@ func (iss *Issuer) start() {
 			func() []string { return iss.app.NamesOf(iss) },
 			func(name string) bool { return iss.app.First(iss, name) })
 	})
+	background.Go(func() { f.tryStorage(ctx, openAgain) })
 	background.Go(func() {
 		for poll.Wait(ctx, stopgapEvery) == nil {
 			app.TakeStopgaps(ctx, magic, iss.IssuerKey(), iss.app.Written(iss))
