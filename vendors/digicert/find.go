@@ -56,14 +56,9 @@ func isAbsent(err error) bool {
 	return ok && e.HTTPStatus == http.StatusNotFound && strings.HasPrefix(e.Code, "not_found") && !hasCode(err, "not_found|route")
 }
 
-const (
-	// clockSkew is how far the vendor's clock may be behind ours.
-	clockSkew = 15 * time.Minute
-
-	// olderOrders is how many orders from before the request are looked at, for a
-	// reissue that bears the reference.
-	olderOrders = 5
-)
+// leeway is how long before the request its order may seem to have been placed: a date alone
+// may be 36 hours early, and clocks may be wrong.
+const leeway = 48 * time.Hour
 
 // findByName is the second witness.
 func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, error) {
@@ -72,14 +67,9 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 		return nil, err
 	}
 	var found, unclear []string
-	older := 0
 	for _, row := range list {
-		created := latest(row.DateCreated)
-		recent := created.IsZero() || !created.Before(req.Sent.Add(-clockSkew))
-		if !recent {
-			if older++; older > olderOrders {
-				continue
-			}
+		if created := kit.Time(row.DateCreated); !created.IsZero() && created.Before(req.Sent.Add(-leeway)) {
+			continue
 		}
 		info, err := o.info(ctx, row.id())
 		if err != nil {
@@ -88,7 +78,7 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 		switch {
 		case info.madeBy(req):
 			found = append(found, row.id())
-		case recent && len(info.references()) == 0 && (len(req.CSR) == 0 || info.csr() == nil):
+		case len(info.references()) == 0 && (len(req.CSR) == 0 || info.csr() == nil):
 			unclear = append(unclear, row.id())
 		}
 	}
@@ -98,16 +88,6 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 			strings.Join(unclear, ", "), req.Names[0]), vendors.ErrUndecidable)
 	}
 	return found, nil
-}
-
-// latest is the last moment that a time may mean: of a date alone, the end of that day in the
-// zone where it ends last. Zero if it is neither.
-func latest(text string) time.Time {
-	at := kit.Time(text)
-	if _, err := time.Parse(time.DateOnly, text); err == nil {
-		return at.Add((24 + 12) * time.Hour)
-	}
-	return at
 }
 
 // madeBy reports whether the request made the order or its certificate.

@@ -88,12 +88,13 @@ func TestSecondWitness(t *testing.T) {
 		"somebody else's reference":      {[]row{{time.Minute, others}, {time.Minute, otherNotes}}, nil, false},
 		"without a reference, after":     {[]row{{time.Minute, anonymous}}, nil, true},
 		"without a reference, about now": {[]row{{-time.Minute, anonymous}}, nil, true},
-		"without a reference, before":    {[]row{{-time.Hour, anonymous}}, nil, false},
+		"without a reference, before":    {[]row{{-49 * time.Hour, anonymous}}, nil, false},
+		"ours, by a clock that is wrong": {[]row{{-47 * time.Hour, ours}}, []string{"1000"}, false},
 		"only the CSR is ours":           {[]row{{time.Minute, withCSR(csr)}}, []string{"1000"}, false},
 		"a stranger's CSR":               {[]row{{time.Minute, withCSR(csrtest.DER(t, "example.com"))}}, nil, false},
 		"a CSR that cannot be read":      {[]row{{time.Minute, noCSR}}, nil, true},
-		"reissue of an old order":        {[]row{{-5000 * time.Hour, byComment}}, []string{"1000"}, false},
-		"old ones are not all looked at": {[]row{{-1 * time.Hour, others}, {-2 * time.Hour, others}, {-3 * time.Hour, others}, {-4 * time.Hour, others}, {-5 * time.Hour, others}, {-6 * time.Hour, byComment}}, nil, false},
+		"ours by its comment":            {[]row{{time.Minute, byComment}}, []string{"1000"}, false},
+		"old ones are not looked at":     {[]row{{time.Minute, others}, {-5000 * time.Hour, byComment}}, nil, false},
 	} {
 		f := newFake(t)
 		f.expect("GET /order/alternate/ref-1", "", 200, `{"orders":[]}`)
@@ -175,7 +176,7 @@ var errAny = errors.New("any error")
 // An order that tells only the day on which it was placed may be from after the request.
 func TestSecondWitnessByDate(t *testing.T) {
 	sent := time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
-	for date, undecidable := range map[string]bool{"2026-03-03": true, "2026-03-02": true, "2026-03-01": false} {
+	for date, undecidable := range map[string]bool{"2026-03-03": true, "2026-03-01": true, "2026-02-28": false} {
 		f := newFake(t)
 		f.expect("GET /order/alternate/ref-1", "", 404, refusal("not_found"))
 		f.expect(listRequest, "", 200, `{"orders":[{"id":7,"date_created":"`+date+`"}],"page":{"total":1}}`)

@@ -387,7 +387,7 @@ func TestLostReissue(t *testing.T) {
 	if vendors.VerdictOf(err) != vendors.Uncertain {
 		t.Fatal(err)
 	}
-	ids, err := v.Find(t.Context(), vendors.Lookup{Reference: change.Reference, Names: req.Names, Sent: time.Now()})
+	ids, err := v.Find(t.Context(), vendors.Lookup{Reference: change.Reference, Names: req.Names, OrderID: order.ID, Sent: time.Now()})
 	if err != nil || !slices.Equal(ids, []string{order.ID}) {
 		t.Errorf("%v, %v", ids, err)
 	}
