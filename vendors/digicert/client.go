@@ -23,8 +23,8 @@ var (
 	callInfo       = get("info", "/order/certificate/%s")                             // "Order info"
 	callValidation = get("validation", "/order/certificate/%s/validation")            // "Validation status"
 
-	// "Generate DCV token": the value that is valid, or a new one if it has expired. Older
-	// revisions call it a generator, but repeating is safe.
+	// "Generate DCV token": the value that is valid, or a new one if it has expired after 30
+	// days, so repeating is safe.
 	callRandomValue = kit.Call{Name: "dcv-random-value", Method: http.MethodPut, Path: "/order/certificate/%s/dcv-random-value", Class: kit.Read}
 
 	// "Change DCV method", for pending orders. "Check DCV": the CA looks now; there is no body,

@@ -2,14 +2,11 @@ package digicert
 
 import (
 	"context"
-	"errors"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
-	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
 // The methods of the API that a program can serve, and where their proofs are.
@@ -60,9 +57,8 @@ const (
 	lettersAndDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 )
 
-// challenges returns what a pending order wants published, asking for the random value
-// if it is not known or may have been renewed. Where nothing tells the order's method
-// (observed), the proofs of all methods are returned: the value is the same, and the
+// challenges returns what a pending order wants published. Where nothing tells the order's
+// method (observed), the proofs of all methods are returned: the value is the same, and the
 // caller knows which one was ordered.
 func (o *Orders) challenges(ctx context.Context, orderID, word string) []vendors.Challenge {
 	words := []string{word}
@@ -73,57 +69,18 @@ func (o *Orders) challenges(ctx context.Context, orderID, word string) []vendors
 	default:
 		return nil
 	}
-	value := o.value(ctx, orderID)
+	answer, err := do[randomValue](ctx, o, callRandomValue, nil, orderID)
+	if err != nil {
+		// Observed: the call fails when nothing is left to validate.
+		o.Logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
+	}
 	var list []vendors.Challenge
 	for _, word := range words {
-		if ch, ok := proofOf(word, value); ok {
+		if ch, ok := proofOf(word, answer.Value); ok {
 			list = append(list, ch)
 		}
 	}
 	return list
-}
-
-// knownValue is a random value, or that there is none, until it is to be asked for again.
-type knownValue struct {
-	value string
-	until time.Time
-}
-
-// valueKept is how long a random value is used without asking again. It lives 30 days and is
-// replaced then (documented), so this and the time between two looks bound how long a dead one
-// can stay published. noValueKept is the same for the answer that there is none.
-const (
-	valueKept   = time.Hour
-	noValueKept = time.Minute
-)
-
-// keepValue remembers the random value of an order. Expires is empty if it is not told.
-func (o *Orders) keepValue(orderID, value, expires string) {
-	until := time.Now().Add(valueKept)
-	if end := kit.Time(expires); value == "" {
-		until = time.Now().Add(noValueKept)
-	} else if !end.IsZero() && end.Before(until) {
-		until = end
-	}
-	o.values.Store(orderID, knownValue{value, until})
-}
-
-// value returns the random value of an order, empty if there is none.
-func (o *Orders) value(ctx context.Context, orderID string) string {
-	if known, ok := o.values.Load(orderID); ok && time.Now().Before(known.(knownValue).until) {
-		return known.(knownValue).value
-	}
-	answer, err := do[randomValue](ctx, o, callRandomValue, nil, orderID)
-	if err != nil {
-		// Observed: the call fails when nothing is left to validate.
-		if e, ok := errors.AsType[*vendors.Error](err); ok && e.Code != "" {
-			o.keepValue(orderID, "", "")
-		}
-		o.Logger.Debug("asking for the random value of an order failed", zap.String("order_id", orderID), zap.Error(err))
-		return ""
-	}
-	o.keepValue(orderID, answer.Value, answer.Expires)
-	return answer.Value
 }
 
 // Recheck implements vendors.Rechecker: the CA looks at all names of the order now.
@@ -138,11 +95,9 @@ func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, method
 	// The order is validated by mail, as one that a person placed may be
 	// (documented). Changing that is free.
 	word := o.methodWord(method)
-	answer, err := do[randomValue](ctx, o, callChangeMethod, map[string]string{"dcv_method": word}, orderID)
-	if err != nil {
+	if _, err := do[struct{}](ctx, o, callChangeMethod, map[string]string{"dcv_method": word}, orderID); err != nil {
 		return err
 	}
-	o.keepValue(orderID, answer.Value, answer.Expires)
 	e := o.Fail(callChangeMethod, "", "the order was validated by mail; changed to "+word, vendors.ErrStillIssuing)
 	e.Verdict = vendors.Retryable
 	return e

@@ -2,17 +2,12 @@ package digicert
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -86,58 +81,14 @@ func TestRecheck(t *testing.T) {
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodDNS); !errors.Is(err, vendors.ErrStillIssuing) {
 		t.Errorf("wrong method: %v", err)
 	}
-	if value := f.orders.value(t.Context(), "123"); value != "abc" {
-		t.Errorf("value of the new method: %q", value)
-	}
 	f.expect("PUT /order/certificate/123/dcv-method", "*", 204, "")
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodDNS); !errors.Is(err, vendors.ErrStillIssuing) {
 		t.Errorf("wrong method, no answer: %v", err)
-	}
-	if known, ok := f.orders.values.Load("123"); !ok || known.(knownValue).value != "" || time.Until(known.(knownValue).until) > noValueKept {
-		t.Errorf("value where none was told: %+v", known)
 	}
 	f.expect("PUT /order/certificate/123/dcv-method", "*", 400, refusal("invalid_wildcard_dcv_method"))
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodHTTP); vendors.VerdictOf(err) != vendors.Permanent {
 		t.Errorf("method that cannot be: %v", err)
 	}
-}
-
-// The value of a long-pending order changes when it expires, and nobody tells.
-func TestRandomValueIsAskedForAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var asked atomic.Int64
-		answer := func(r *http.Request) (*http.Response, error) {
-			body := `{"id":123,"status":"pending","dcv_method":"http-token"}`
-			switch {
-			case strings.HasSuffix(r.URL.Path, "/validation"):
-				body = `{}`
-			case strings.HasSuffix(r.URL.Path, "/dcv-random-value"):
-				body = fmt.Sprintf(`{"dcv_random_value":"value%d","expiration_date":%q}`, asked.Add(1), time.Now().Add(20*time.Minute).Format(time.RFC3339))
-			}
-			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
-		}
-		o, err := New(Config{Secret: testKey, Endpoint: "https://127.0.0.1", Transport: roundTripFunc(answer), Description: vendors.Description{Name: "digicert"}}, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		served := func() string {
-			order, err := o.Status(t.Context(), "123")
-			if err != nil || len(order.Challenges) != 1 {
-				t.Fatalf("%+v, %v", order, err)
-			}
-			return order.Challenges[0].FileContent
-		}
-		for range 3 {
-			if got := served(); got != "value1" {
-				t.Errorf("served %q", got)
-			}
-		}
-		wait := time.NewTimer(21 * time.Minute)
-		<-wait.C
-		if got := served(); got != "value2" {
-			t.Errorf("served %q after it had expired", got)
-		}
-	})
 }
 
 func TestRandomValuesThatCannotBeServed(t *testing.T) {

@@ -162,10 +162,8 @@ type validation struct {
 	} `json:"organization_validations"`
 }
 
-// randomValue is valid for 30 days (documented). Older revisions tell no date.
 type randomValue struct {
-	Value   string `json:"dcv_random_value"`
-	Expires string `json:"expiration_date"`
+	Value string `json:"dcv_random_value"`
 }
 
 type productData struct {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"go.uber.org/zap"
 
@@ -26,7 +25,6 @@ type Orders struct {
 
 	key     string
 	options Options
-	values  sync.Map // of knownValue by ID of the order, while that is pending
 	watch   watch
 }
 
@@ -122,7 +120,6 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		o.Logger.Info("the order has more names than configured; keeping them", zap.Strings("names", names))
 	}
 	p, err := do[placed](ctx, o, callReissue, o.body(names, req), oldOrderID)
-	o.values.Delete(oldOrderID)
 	o.watch.forget(oldOrderID)
 	if err != nil {
 		return vendors.Order{}, err
@@ -137,7 +134,6 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 	}
 	if ch, ok := proofOf(o.methodWord(method), p.RandomValue); ok {
 		order.Challenges = []vendors.Challenge{ch}
-		o.keepValue(id, p.RandomValue, "")
 	}
 	var chain strings.Builder
 	for _, member := range p.Chain {

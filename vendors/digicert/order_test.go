@@ -57,7 +57,7 @@ func wireCalls() []wireCall {
 			}},
 		{endpoint: "dcv-method", request: "PUT /order/certificate/123/dcv-method", body: `{"dcv_method":"http-token"}`, good: `{}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error {
-				return first(do[randomValue](ctx, o, callChangeMethod, map[string]string{"dcv_method": methodFile}, "123"))
+				return first(do[struct{}](ctx, o, callChangeMethod, map[string]string{"dcv_method": methodFile}, "123"))
 			}},
 		{endpoint: "cancel", request: "PUT /order/certificate/123/status", body: `{"status":"canceled","note":"requested by the operator"}`, good: `{}`, effect: true,
 			call: func(ctx context.Context, o *Orders) error { return o.Cancel(ctx, "123", " ") }},
@@ -290,21 +290,6 @@ func TestReissueKeepsAllNames(t *testing.T) {
 	}
 	if n := f.calls["POST /order/certificate/123/reissue"]; n != 1 {
 		t.Errorf("reissued %d times", n)
-	}
-}
-
-// A reissue has a value of its own, told in its answer or not.
-func TestReissueForgetsTheValue(t *testing.T) {
-	f := newFake(t)
-	f.orders.keepValue("123", "old", "")
-	f.expect("GET /order/certificate/123", "", 200, issuedInfo)
-	f.expect("POST /order/certificate/123/reissue", "*", 201, `{"id":123}`)
-	f.expect("PUT /order/certificate/123/dcv-random-value", "", 200, `{"dcv_random_value":"new"}`)
-	if _, err := f.orders.Reissue(t.Context(), "123", workedReissue()); err != nil {
-		t.Fatal(err)
-	}
-	if value := f.orders.value(t.Context(), "123"); value != "new" {
-		t.Errorf("value %q", value)
 	}
 }
 

@@ -61,7 +61,6 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 		o.progress(ctx, &order, info)
 		return order, nil
 	}
-	o.values.Delete(orderID)
 	if order.Status == vendors.StatusIssued {
 		// The order lives on when its only certificate is revoked (documented).
 		order.CertificateRevoked = strings.EqualFold(info.Certificate.Status, statusRevoked)
