@@ -40,8 +40,8 @@ var (
 	// answer is the request that somebody has to approve.
 	callRevoke = put("revoke", "/order/certificate/%s/revoke")
 
-	// "Download certificate", which answers PEM; the formats are in the glossary.
-	callDownload = get("download", "/certificate/%s/download/format/%s")
+	// "Download certificate"; in this format leaf, intermediate and root are one PEM text ("Glossary").
+	callDownload = get("download", "/certificate/%s/download/format/pem_all")
 
 	// "Get orders by alternative order ID": those with our reference. The example shows two of
 	// them, so it is not unique. "List orders": the newest for a name, common name or not.

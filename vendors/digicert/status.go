@@ -69,35 +69,23 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 	return order, nil
 }
 
-// formats are those of Download to try: leaf, intermediate and root in one PEM text
-// (documented), or the same without the root (observed).
-var formats = []string{"pem_all", "pem_noroot"}
-
-// collect downloads the certificate of an issued order. Where the service has
-// none yet, the order is as good as pending.
+// collect downloads the certificate of an issued order, which has none yet where it tells no ID
+// or the download is refused.
 func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID string) (vendors.Order, error) {
-	order.Detail = "issued, but without a certificate so far"
-	for _, format := range formats {
-		if certificateID == "" {
-			break
-		}
-		text, err := do[string](ctx, o, callDownload, nil, certificateID, format)
-		if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
-			return vendors.Order{}, err
-		}
-		if err == nil {
-			order.Certificates, err = kit.Certificates(text)
-		}
-		switch {
-		case err != nil:
-			order.Detail = o.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
-		case len(order.Certificates) > 0:
-			order.Detail = ""
-			return order, nil
-		}
+	var text string
+	var err error
+	if certificateID != "" {
+		text, err = do[string](ctx, o, callDownload, nil, certificateID)
 	}
-	if !order.CertificateRevoked {
-		order.Status = vendors.StatusPending
+	if err != nil && (vendors.VerdictOf(err) != vendors.Permanent || errors.Is(err, vendors.ErrCredential)) {
+		return vendors.Order{}, err
+	}
+	kit.Deliver(&order, text, "")
+	if err != nil {
+		order.Detail = o.Text(fmt.Sprintf("issued, but the certificate cannot be downloaded so far: %v", err))
+	}
+	if order.CertificateRevoked {
+		order.Status = vendors.StatusIssued
 	}
 	return order, nil
 }

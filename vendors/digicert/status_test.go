@@ -100,9 +100,7 @@ func TestRevokedCertificateOfLivingOrder(t *testing.T) {
 // One that cannot be downloaded any more is revoked all the same.
 func TestRevokedCertificateThatIsGone(t *testing.T) {
 	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"Revoked"}}`)
-	for _, format := range formats {
-		f.expect("GET /certificate/77/download/format/"+format, "", 404, refusal("not_found|certificate"))
-	}
+	f.expect("GET /certificate/77/download/format/pem_all", "", 404, refusal("not_found|certificate"))
 	got, err := f.orders.Status(t.Context(), "123")
 	if err != nil || got.Status != vendors.StatusIssued || !got.CertificateRevoked || len(got.Certificates) > 0 || got.Detail == "" {
 		t.Errorf("%+v, %v", got, err)
@@ -110,30 +108,23 @@ func TestRevokedCertificateThatIsGone(t *testing.T) {
 }
 
 func TestDownload(t *testing.T) {
-	const all, noRoot = "GET /certificate/77/download/format/pem_all", "GET /certificate/77/download/format/pem_noroot"
 	for name, tt := range map[string]struct {
 		status int
 		body   string
-		second string // answer of the second format; "" is HTTP 400
 		certs  int
 		detail string
 		err    error
 		fails  bool
 	}{
-		"good":           {200, testPEM("leaf", "above"), "", 2, "", nil, false},
-		"not ready":      {400, refusal("not_yet"), "", 0, "not_yet", nil, false},
-		"unknown format": {400, refusal("bad_format"), testPEM("leaf"), 1, "", nil, false},
-		"garbage":        {200, "subject=CN\n" + testPEM("leaf"), testPEM("leaf", "above"), 2, "", nil, false},
-		"empty":          {200, "", "", 0, "not_yet", nil, false},
-		"bad key":        {403, refusal("access_denied"), "", 0, "", vendors.ErrCredential, true},
-		"html 502":       {502, "<html>", "", 0, "", nil, true},
+		"good":      {200, testPEM("leaf", "above"), 2, "", nil, false},
+		"not ready": {400, refusal("not_yet"), 0, "cannot be downloaded so far: digicert download: HTTP 400: code not_yet", nil, false},
+		"garbage":   {200, "subject=CN\n" + testPEM("leaf"), 0, "text between or around the PEM blocks", nil, false},
+		"empty":     {200, "", 0, "issued, but without a certificate so far", nil, false},
+		"bad key":   {403, refusal("access_denied"), 0, "", vendors.ErrCredential, true},
+		"html 502":  {502, "<html>", 0, "", nil, true},
 	} {
 		f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77}}`)
-		f.expect(all, "", tt.status, tt.body)
-		f.expect(noRoot, "", 400, refusal("not_yet"))
-		if tt.second != "" {
-			f.expect(noRoot, "", 200, tt.second)
-		}
+		f.expect("GET /certificate/77/download/format/pem_all", "", tt.status, tt.body)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		got, err := f.orders.Status(ctx, "123")
 		cancel()
