@@ -54,13 +54,9 @@ type validity struct {
 
 // placed is the answer of an order or a reissue. Only the ID is always there.
 type placed struct {
-	ID          string `json:"id"`
-	RandomValue string `json:"dcv_random_value"`
-	Chain       []struct {
-		PEM string `json:"pem"`
-	} `json:"certificate_chain"` // on immediate issuance only
-	Requests       []request `json:"requests"`
-	OrderValidTill string    `json:"order_valid_till"`
+	ID             string `json:"id"`
+	RandomValue    string `json:"dcv_random_value"`
+	OrderValidTill string `json:"order_valid_till"`
 }
 
 // request is what a person in the account approves: an order, a reissue, a revocation.

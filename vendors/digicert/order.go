@@ -127,20 +127,12 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	return o.placed(oldOrderID, req.Method, p), nil
 }
 
-// placed is what the answer of a call that makes a certificate tells of the order.
+// placed is what is needed of the answer of a call that makes a certificate. The next look tells the
+// rest, such as a certificate that was there at once (documented).
 func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Order {
-	order := vendors.Order{
-		ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill), Detail: o.Text(approval(p.Requests, false)),
-	}
+	order := vendors.Order{ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill)}
 	if ch, ok := proofOf(o.methodWord(method), p.RandomValue); ok {
 		order.Challenges = []vendors.Challenge{ch}
-	}
-	var chain strings.Builder
-	for _, member := range p.Chain {
-		chain.WriteString(member.PEM + "\n")
-	}
-	if certs, err := kit.Certificates(chain.String()); err == nil && len(certs) > 0 {
-		order.Status, order.Certificates = vendors.StatusIssued, certs
 	}
 	return order
 }

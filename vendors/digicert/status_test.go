@@ -167,7 +167,7 @@ func TestWhatAPendingOrderWaitsFor(t *testing.T) {
 
 	f = pendingFake(t, `{"id":123,"status":"needs_approval","dcv_method":"http-token","requests":[{"id":"9","type":"new_request","status":"pending"}]}`)
 	got, err = f.orders.Status(t.Context(), "123")
-	if err != nil || got.Status != vendors.StatusPending || !strings.Contains(got.Describe(), "approval of an administrator of the account, request 9 new_request") {
+	if err != nil || got.Status != vendors.StatusPending || !strings.Contains(got.Describe(), "approval of an administrator of the account, request 9 new_request; an API key with the administrator role needs none") {
 		t.Errorf("%s, %v", got.Describe(), err)
 	}
 	if len(f.calls) != 1 {
