@@ -18,13 +18,12 @@ import (
 // how soon a change is listed, nor that a key sees all its orders there. So each order is
 // still looked at from time to time.
 type watch struct {
-	turn chan struct{} // one call at a time
+	turn   chan struct{}     // of whoever uses the list: one call at a time
+	listed map[string]string // the latest list: status by ID of the order; nil if it was of no use
+	until  time.Time         // when another one is asked for
 
 	mu     sync.Mutex
 	orders map[string]*pendingOrder // by ID
-	listed map[string]string        // the latest list: status by ID of the order
-	asked  time.Time                // when it was asked for
-	quiet  time.Time                // after one that failed, no other is asked for before
 }
 
 type pendingOrder struct {
@@ -54,61 +53,53 @@ const (
 	maxLook = time.Hour
 )
 
-// age is how long ago something was, by the monotonic clock or by the wall clock: the
-// machine may have slept.
-func age(t time.Time) time.Duration { return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0))) }
-
 // known reports whether the last look will do if nothing has changed since.
 func (p *pendingOrder) known() bool {
-	return p != nil && !p.stale && age(p.at) <= min(max(age(p.first)/2, minLook), maxLook)
+	return p != nil && !p.stale && time.Since(p.at) <= min(max(time.Since(p.first)/2, minLook), maxLook)
 }
 
 // unchanged returns a pending order as it was at the last look, if that is how it stands.
 func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool) {
 	w := &o.watch
 	w.mu.Lock()
-	worthwhile := len(w.orders) > fewOrders && w.orders[id].known()
-	w.mu.Unlock()
-	if !worthwhile || !o.refresh(ctx) {
-		return vendors.Order{}, false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	p := w.orders[id]
-	if !p.known() {
+	worthwhile := len(w.orders) > fewOrders && p.known()
+	w.mu.Unlock()
+	if !worthwhile {
 		return vendors.Order{}, false
 	}
-	status, listed := w.listed[id]
-	return p.order, !listed || status == p.order.RawStatus
+	list := o.changes(ctx)
+	status, listed := list[id]
+	return p.order, list != nil && (!listed || status == p.order.RawStatus)
 }
 
-// refresh asks for a list unless there is one, and reports whether there is.
-func (o *Orders) refresh(ctx context.Context) bool {
+// changes is the list, asked for unless there is one; nil if there is none.
+func (o *Orders) changes(ctx context.Context) map[string]string {
 	w := &o.watch
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
 	case <-ctx.Done():
-		return false
+		return nil
 	}
-	if age(w.asked) <= listKept || time.Now().Before(w.quiet) {
-		return age(w.asked) <= listKept
+	if time.Now().Before(w.until) {
+		return w.listed
 	}
 	began := time.Now()
+	w.listed, w.until = nil, began.Add(listPause)
 	rows, err := do[orderList](ctx, o, callChanges, nil, listMinutes)
 	if err != nil || len(rows) >= listMost {
-		w.quiet = time.Now().Add(listPause)
 		o.Logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
-		return false
+		return nil
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.asked, w.listed = began, make(map[string]string, len(rows))
+	w.listed, w.until = make(map[string]string, len(rows)), began.Add(listKept)
 	for _, row := range rows {
 		w.listed[row.id()] = row.word()
 	}
-	maps.DeleteFunc(w.orders, func(_ string, p *pendingOrder) bool { return age(p.at) > 2*maxLook })
-	return true
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.orders, func(_ string, p *pendingOrder) bool { return time.Since(p.at) > 2*maxLook })
+	return w.listed
 }
 
 // saw notes what a look at an order found that began at the given time.

@@ -249,6 +249,13 @@ func TestListsAreFew(t *testing.T) {
 		if lists := b.took("list"); lists != 1 {
 			t.Errorf("%d lists at the same time", lists)
 		}
+		b.took("info")
+		b.list = func() (int, string) { return 500, `{}` }
+		time.Sleep(10 * time.Minute)
+		round(t, o, ids, vendors.StatusPending)
+		if looks := b.took("info"); looks != len(ids) {
+			t.Errorf("%d looks after a list that failed", looks)
+		}
 	})
 }
 
@@ -324,7 +331,7 @@ func TestChangesInTheSandbox(t *testing.T) {
 		t.Errorf("%d looks, %d lists", n-asked, lists)
 	}
 	s.Prove(orders[0])
-	v.watch.asked = time.Time{} // ten seconds later
+	v.watch.until = time.Time{} // ten seconds later
 	if got := s.must(v.Status(t.Context(), orders[0].ID)); got.Status != vendors.StatusIssued {
 		t.Errorf("%s", got.Describe())
 	}
