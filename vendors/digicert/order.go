@@ -107,9 +107,6 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		return vendors.Order{}, o.Refuse(callReissue, fmt.Errorf("%w: it is %q", vendors.ErrWrongState, o.Text(info.word())))
 	}
 	names := info.names()
-	if len(names) == 0 {
-		names = req.Names
-	}
 	for _, name := range req.Names {
 		if !slices.Contains(names, name) {
 			return vendors.Order{}, o.Refuse(callReissue,
