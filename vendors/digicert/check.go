@@ -85,10 +85,8 @@ func (o *Orders) hidden(err error) bool {
 	return true
 }
 
-// compareFunds warns where the account's funds seem to be less than the price. The two
-// numbers disagree for accounts with a contract, vouchers or units, which may order all
-// the same (documented: an example has a balance of 0 beside a price of 782), and where there is no money
-// the order is refused, so this refuses nothing.
+// compareFunds warns where the account's funds seem to be less than the price. It refuses
+// nothing: the two numbers disagree for accounts that may order all the same (docs/digicert.md).
 func (o *Orders) compareFunds(ctx context.Context, req vendors.OrderRequest) {
 	has, err := o.funds(ctx)
 	var costs money

@@ -9,8 +9,7 @@
 //   - The content of the validation file is a random value that exists only once
 //     the order is paid, so nothing can be predicted.
 //   - A reissue keeps the order's ID, and until it is validated the old certificate is the
-//     active one. A reissue that leaves out a name has all earlier certificates revoked
-//     within 72 hours (documented), so names are never dropped.
+//     active one.
 //   - Our reference does not deduplicate orders: the same request sent twice is
 //     paid twice.
 package digicert

@@ -22,8 +22,8 @@ import (
 //
 // For orders, the look-up by alternative order ID is the first witness. No page tells how soon
 // it finds an order. So where it finds nothing, the newest orders for the name are looked at
-// one by one: one that bears the reference or has the request's CSR is the one, and one from
-// after the request that tells neither makes the outcome undecidable (vendors.ErrUndecidable).
+// one by one: one that bears the reference or has the request's CSR is the one, and one of
+// about that time or later that tells neither makes the outcome undecidable (vendors.ErrUndecidable).
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	if req.OrderID != "" {
 		info, err := o.info(ctx, req.OrderID)
@@ -84,7 +84,7 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 	}
 	if len(found) == 0 && len(unclear) > 0 {
 		return nil, o.Fail(callList, "", fmt.Sprintf(
-			"no order has this reference, but %s for %s could be it: placed since, and without a reference or CSR",
+			"no order has this reference, but %s for %s could be it: placed about then or later, and without a reference or CSR",
 			strings.Join(unclear, ", "), req.Names[0]), vendors.ErrUndecidable)
 	}
 	return found, nil

@@ -96,8 +96,9 @@ func (o *Orders) buy(ctx context.Context, req vendors.OrderRequest, renewalOf js
 }
 
 // Reissue implements vendors.Reissuer. The order keeps its ID. The names that it has are
-// asked for and kept, with their common name: leaving one out would have the certificates in
-// use revoked, and a new one may cost money (both documented under "Reissue certificates").
+// asked for and kept, with their common name: leaving one out would have all earlier
+// certificates revoked within 72 hours, and a new one may cost money (both documented under
+// "Reissue certificates").
 func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	info, err := o.info(ctx, oldOrderID)
 	if err != nil {
