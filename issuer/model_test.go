@@ -402,6 +402,7 @@ func TestModelVendors(t *testing.T) {
 			kinds := slices.DeleteFunc(model.Kinds(p), func(k model.Kind) bool { return k.Name == "blind" })
 			if raceEnabled {
 				kinds = kinds[:1]
+				kinds[0].Chaos, kinds[0].Calm = 60*day, 0
 			}
 			model.Check(t, 1, kinds, newModelSystem)
 		})
