@@ -71,8 +71,8 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if err := f.withinLimit(); err != nil {
 		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
 	}
-	room := f.rules.spend.Orders - len(f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per))))
-	if !f.account.admit(name, room) {
+	placed, _ := f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), 0)
+	if !f.account.admit(name, f.rules.spend.Orders-placed) {
 		return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
 	}
 	b := new(purchase)
@@ -156,11 +156,11 @@ func (f *flow) withinLimit() *SpendLimitError {
 // overLimit complains if more than so many orders were placed within the span.
 func (f *flow) overLimit(allowed int) *SpendLimitError {
 	per := time.Duration(f.rules.spend.Per)
-	placed := f.ledger.Memory.Spending(f.ledger.Time().Add(-per))
-	if len(placed) <= allowed {
+	placed, last := f.ledger.Memory.Spending(f.ledger.Time().Add(-per), allowed)
+	if placed <= allowed {
 		return nil
 	}
-	return &SpendLimitError{f.rules.spend, placed[len(placed)-1-allowed].Add(per)}
+	return &SpendLimitError{f.rules.spend, last.Add(per)}
 }
 
 // namesToBuy returns the names of today's group that no order blocks and that may be
@@ -349,10 +349,9 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 	found := false
 	now := f.ledger.Time()
 	for _, other := range f.ledger.Memory.Others(e.Names, e.ID, &found) {
-		listed := other
 		other, err := f.ledger.Load(ctx, other.ID)
 		if errors.Is(err, fs.ErrNotExist) {
-			return f.pending(listed, "it was withdrawn meanwhile")
+			return f.pending(e, "another one was withdrawn meanwhile")
 		}
 		if err != nil {
 			return err

@@ -151,13 +151,22 @@ func (iss *Issuer) checkAdopted() error {
 	ctx, cancel := context.WithTimeout(iss.ctx, adoptedPatience)
 	defer cancel()
 	l := &ledger.Ledger{Storage: iss.ctx.Storage(), Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: new(ledger.Memory)}
-	if err := l.Refresh(ctx); err != nil {
+	var names []string
+	for _, a := range iss.rules.adopted {
+		names = append(names, a.Names...)
+	}
+	var about []*ledger.Entry
+	err := l.Refresh(ctx)
+	if err == nil {
+		about, err = l.About(ctx, names...)
+	}
+	if err != nil {
 		iss.logger.Warn("whether the names of the option order are held by other orders cannot be told", zap.Error(err))
 		return nil
 	}
 	for _, a := range iss.rules.adopted {
 		for _, name := range a.Names {
-			for _, e := range l.Memory.About(name) {
+			for _, e := range about {
 				if e.RootID == a.ID || e.OrderID == a.ID || !e.Blocks(name, iss.rules.margin(e), time.Now()) {
 					continue
 				}

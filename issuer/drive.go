@@ -213,7 +213,7 @@ func (f *flow) tidy(ctx context.Context) {
 		return
 	}
 	needed := make(map[string]bool)
-	for _, e := range f.ledger.Memory.All() {
+	for _, e := range f.ledger.Memory.Pending() {
 		if needsProof(e) {
 			needed[e.Attempt.Reference] = true
 		}

@@ -238,11 +238,11 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 // is nothing to be done but to wait for it.
 func (f *flow) underway(name string) *ledger.Entry {
 	now := f.ledger.Time()
-	for _, e := range f.account.ledger.About(name) {
-		if e.State == ledger.Gone || e.Over(now) || !e.Speaks(name) {
+	for _, b := range f.account.ledger.About(name) {
+		if !b.Serves(name, now) {
 			continue
 		}
-		if e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) && e.Blocks(name, f.margin(e), now) {
+		if e := b.Entry; e != nil && e.Flag == nil && (e.State == ledger.Asked || e.State == ledger.Open) && e.Blocks(name, f.margin(e), now) {
 			return e
 		}
 		return nil
@@ -305,8 +305,8 @@ func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool
 		return false
 	}
 	serial := serialOf(have)
-	return c.Serial != serial && !slices.ContainsFunc(f.account.ledger.About(name), func(other *ledger.Entry) bool {
-		return other.ID != e.ID && other.Certificate != nil && other.Certificate.Serial == serial && other.Paid.After(e.Paid)
+	return c.Serial != serial && !slices.ContainsFunc(f.account.ledger.About(name), func(other *ledger.Brief) bool {
+		return other.ID != e.ID && other.Gave(serial) && other.PaidAfter(e.Paid)
 	})
 }
 

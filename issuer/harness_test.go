@@ -370,7 +370,11 @@ func (w *world) entries(name string) []*ledger.Entry {
 	if err := l.Refresh(context.Background()); err != nil {
 		w.tb.Fatal(err)
 	}
-	return l.Memory.About(name)
+	list, err := l.About(context.Background(), name)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return list
 }
 
 // state is that of the newest entry, empty if there is none.

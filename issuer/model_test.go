@@ -209,16 +209,14 @@ func (s *modelSystem) everyLedger(do func(vendor int, account string, l *ledger.
 func (s *modelSystem) Flagged(context.Context) ([]model.Flag, error) {
 	var flags []model.Flag
 	err := s.everyLedger(func(vendor int, account string, l *ledger.Ledger) error {
-		for _, e := range l.Memory.All() {
-			if e.Flag != nil && e.State != ledger.Gone {
-				reference := e.Attempt.Reference
-				if s.p.Market() != nil && e.Attempt.PreparedID != "" {
-					reference = e.Attempt.PreparedID // of a vendor that keeps no references
-				}
-				flags = append(flags, model.Flag{
-					ID: e.ID, Vendor: vendor, Account: account, Reference: reference, OrderID: e.OrderID, Since: e.Flag.Since,
-				})
+		for _, e := range l.Memory.Flagged() {
+			reference := e.Attempt.Reference
+			if s.p.Market() != nil && e.Attempt.PreparedID != "" {
+				reference = e.Attempt.PreparedID // of a vendor that keeps no references
 			}
+			flags = append(flags, model.Flag{
+				ID: e.ID, Vendor: vendor, Account: account, Reference: reference, OrderID: e.OrderID, Since: e.Flag.Since,
+			})
 		}
 		return nil
 	})

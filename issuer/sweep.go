@@ -47,7 +47,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 			continue
 		}
 		for _, e := range flagged {
-			if now := f.account.ledger.Known(e.ID); now == nil || now.Flag == nil || now.State == ledger.Gone {
+			if !f.account.ledger.Asks(e.ID) {
 				// A person has settled it, for whom its names have waited.
 				for _, name := range e.Names {
 					f.wake(name)
@@ -81,21 +81,24 @@ func (f *flow) needy(names []string, first func(string) bool) []string {
 	now := f.ledger.Time()
 	for _, name := range names {
 		served := f.site.Served(name)
-		speak := slices.DeleteFunc(f.account.ledger.About(name), func(e *ledger.Entry) bool {
-			return e.State == ledger.Gone || e.Over(now) || !e.Speaks(name)
-		})
-		if f.needs(name, served, speak, first) {
+		serve := slices.DeleteFunc(f.account.ledger.About(name), func(b *ledger.Brief) bool { return !b.Serves(name, now) })
+		if f.needs(name, served, serve, first) {
 			needy = append(needy, name)
 		}
 	}
+	known := make(map[string]struct{}, len(needy))
+	for _, name := range needy {
+		known[name] = struct{}{}
+	}
 	// What was ordered for a name that handshakes ask for is followed, too.
-	for _, e := range f.account.ledger.All() {
-		if e.State == ledger.Issued || e.State == ledger.Gone || e.Over(now) || e.Flag != nil {
+	for _, e := range f.account.ledger.Pending() {
+		if e.State == ledger.Gone || e.Over(now) || e.Flag != nil {
 			continue
 		}
 		for _, name := range e.Names {
-			if configured, _ := f.site.Allows(name); configured && !slices.Contains(needy, name) {
-				needy = append(needy, name)
+			configured, _ := f.site.Allows(name)
+			if _, twice := known[name]; configured && !twice {
+				needy, known[name] = append(needy, name), struct{}{}
 				break
 			}
 		}
@@ -103,19 +106,19 @@ func (f *flow) needy(names []string, first func(string) bool) []string {
 	return needy
 }
 
-func (f *flow) needs(name string, served []*x509.Certificate, speak []*ledger.Entry, first func(string) bool) bool {
+func (f *flow) needs(name string, served []*x509.Certificate, serve []*ledger.Brief, first func(string) bool) bool {
 	var ours []*x509.Certificate
 	for _, leaf := range served {
 		if f.account.ledger.HasSerial(name, serialOf(leaf)) {
 			ours = append(ours, leaf)
 		}
 	}
-	for _, e := range speak {
-		if e.State != ledger.Issued {
+	for _, b := range serve {
+		if b.State() != ledger.Issued {
 			return true // to be followed
 		}
 	}
-	if len(speak) > 0 && !slices.ContainsFunc(served, func(leaf *x509.Certificate) bool { return serialOf(leaf) == speak[0].Certificate.Serial }) {
+	if len(serve) > 0 && !slices.ContainsFunc(served, func(leaf *x509.Certificate) bool { return serve[0].Gave(serialOf(leaf)) }) {
 		return true // another server has got a better one, or it was lost on the way
 	}
 	if len(ours) == 0 {

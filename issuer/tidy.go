@@ -23,12 +23,24 @@ func (f *flow) tidyKeys(ctx context.Context) {
 		f.logger.Warn("looking for private keys that were left behind failed", zap.Error(err))
 		return
 	}
+	requested, err := f.ledger.Requested(ctx, kept)
+	if err != nil {
+		f.logger.Warn("telling which private keys were left behind failed", zap.Error(err))
+		return
+	}
 	kept = slices.DeleteFunc(kept, func(reference string) bool {
-		if f.delivered(ctx, reference) {
-			f.forgetKey(ctx, reference)
+		about := requested[reference]
+		if slices.ContainsFunc(about, func(e *ledger.Entry) bool { return f.needsKey(ctx, e, reference) }) {
 			return true
 		}
-		return f.needsKey(ctx, reference)
+		// If a process has died just before it would have removed the key of a certificate.
+		delivered := slices.ContainsFunc(about, func(e *ledger.Entry) bool {
+			return e.State == ledger.Issued && e.Certificate.Reference == reference
+		})
+		if delivered {
+			f.forgetKey(ctx, reference)
+		}
+		return delivered
 	})
 	for _, reference := range f.account.strays(kept) {
 		f.logger.Info("removing a private key that was left behind", zap.String("reference", reference))
@@ -36,29 +48,19 @@ func (f *flow) tidyKeys(ctx context.Context) {
 	}
 }
 
-// needsKey reports whether the key of a request may still be needed: until its fate is
-// known, and then until its certificate is stored with it, or a better one.
-func (f *flow) needsKey(ctx context.Context, reference string) bool {
-	return slices.ContainsFunc(f.ledger.Memory.All(), func(e *ledger.Entry) bool {
-		latest, given := e.Attempt.Reference == reference, e.Certificate != nil && e.Certificate.Reference == reference
-		switch {
-		case !latest && !given || e.State == ledger.Gone:
-			return false
-		case e.State != ledger.Issued:
-			return true
-		}
-		return given && !slices.ContainsFunc(e.Covered, func(name string) bool {
-			have, _, err := f.site.Stored(ctx, name)
-			return err == nil && !f.better(e, name, have)
-		})
-	})
-}
-
-// delivered reports whether the certificate of a request is stored with its key for all of
-// its names, so that a process has died just before it would have removed the key.
-func (f *flow) delivered(ctx context.Context, reference string) bool {
-	return slices.ContainsFunc(f.ledger.Memory.All(), func(e *ledger.Entry) bool {
-		return e.State == ledger.Issued && e.Certificate.Reference == reference && !f.needsKey(ctx, reference)
+// needsKey reports whether an entry may still need the key of a request: until the fate of
+// that is known, and then until its certificate is stored with the key, or a better one.
+func (f *flow) needsKey(ctx context.Context, e *ledger.Entry, reference string) bool {
+	latest, given := e.Attempt.Reference == reference, e.Certificate != nil && e.Certificate.Reference == reference
+	switch {
+	case !latest && !given || e.State == ledger.Gone:
+		return false
+	case e.State != ledger.Issued:
+		return true
+	}
+	return given && !slices.ContainsFunc(e.Covered, func(name string) bool {
+		have, _, err := f.site.Stored(ctx, name)
+		return err == nil && !f.better(e, name, have)
 	})
 }
 

@@ -121,7 +121,7 @@ func TestRecall(t *testing.T) {
 		if storage.reads < n || storage.reads > 2*n {
 			t.Errorf("%d reads of %d entries in half a day", storage.reads, n)
 		}
-		known := slices.IndexFunc(reader.Memory.All(), func(e *Entry) bool { return e.ID == first.ID && e.Flag != nil })
+		known := slices.IndexFunc(reader.Memory.All(), func(b *Brief) bool { return b.ID == first.ID && b.Entry != nil && b.Entry.Flag != nil })
 		if known < 0 {
 			t.Error("what was changed meanwhile is not known")
 		}

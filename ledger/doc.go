@@ -38,4 +38,11 @@
 // other and deletes its own entry; nothing was sent yet. Only an entry that stood through
 // this is paid for, once. Who finds an entry in the state asked that it did not write
 // itself a moment ago looks it up at the vendor, and never pays for it.
+//
+// # Many entries
+//
+// An account may have a hundred thousand of them. A process remembers little of one that is
+// done with, see [Brief], and reads each once when it starts and then twice a day. What a
+// purchase rests on is one listing, shared by all that wait for one, and the entries that are
+// new, pending, or for its names.
 package ledger

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -124,13 +123,22 @@ func TestSpending(t *testing.T) {
 	adopted.Adopted = true
 	create(t, l, adopted)
 	// What turned out to have bought nothing may be a wrong guess.
-	if _, err := l.Write(t.Context(), l.Memory.About("b.example.com")[0], func(e *Entry) { e.State = Gone }); err != nil {
+	if _, err := l.Write(t.Context(), l.Memory.About("b.example.com")[0].Entry, func(e *Entry) { e.State = Gone }); err != nil {
 		t.Fatal(err)
 	}
-	if got := l.Memory.Spending(begin); !slices.EqualFunc(got, want, time.Time.Equal) {
-		t.Errorf("spending %v, want %v", got, want)
+	for nth := range want {
+		if n, at := l.Memory.Spending(begin, nth); n != 3 || !at.Equal(want[2-nth]) {
+			t.Errorf("%d purchases, number %d at %s, want %s", n, nth, at, want[2-nth])
+		}
 	}
-	if got := l.Memory.Spending(want[0]); len(got) != 2 {
-		t.Errorf("spending since the first: %v", got)
+	for _, nth := range []int{-1, 2} {
+		if n, at := l.Memory.Spending(want[0], nth); n != 2 || !at.IsZero() {
+			t.Errorf("%d purchases since the first, number %d at %s", n, nth, at)
+		}
+	}
+	// What is forgotten does not count.
+	remove(t, l, l.Memory.About("b.example.com")[0].Entry)
+	if n, at := l.Memory.Spending(begin, 1); n != 2 || !at.Equal(want[0]) {
+		t.Errorf("%d purchases are left, the first at %s", n, at)
 	}
 }

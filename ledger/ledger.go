@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 )
@@ -151,47 +153,62 @@ func (l *Ledger) lead(ctx context.Context, current *listing) error {
 	return current.err
 }
 
+// readers is how many entries are read at a time when many must be.
+const readers = 16
+
 func (l *Ledger) list(ctx context.Context) error {
-	folder := path.Join(l.Prefix, entries)
-	keys, err := l.Storage.List(ctx, folder, false)
+	l.Memory.begin()
+	keys, err := l.Storage.List(ctx, path.Join(l.Prefix, entries), false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("listing the ledger: %w", err)
 	}
-	ids := make(map[string]struct{}, len(keys))
-	for _, key := range keys {
-		if id, ok := strings.CutSuffix(path.Base(key), ".json"); ok {
-			ids[id] = struct{}{}
-		}
-	}
+	var mu sync.Mutex
 	var damaged error
-	for _, id := range l.Memory.unknown(ids) {
-		_, err := l.Load(ctx, id)
-		switch _, broken := errors.AsType[*DamagedEntryError](err); {
-		case err == nil || errors.Is(err, fs.ErrNotExist):
-		case broken:
-			damaged = err // the others are still driven
-		default:
-			return err
-		}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for _, id := range l.Memory.compare(keys) {
+		group.Go(func() error {
+			_, err := l.Load(ctx, id)
+			switch _, broken := errors.AsType[*DamagedEntryError](err); {
+			case err == nil || errors.Is(err, fs.ErrNotExist):
+			case broken:
+				mu.Lock()
+				defer mu.Unlock()
+				damaged = err // the others are still driven
+			default:
+				return err
+			}
+			return nil
+		})
 	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	l.Memory.end()
 	return damaged
 }
 
-// Recall reads again some entries that were not read for hours, so that what other servers and
-// people changed about them is noticed. Called every ten minutes, it reads each of them
-// within half a day.
+// Recall reads again the entries whose turn it is, so that what other servers and people
+// changed about them is noticed. Each has its turn twice a day, however often and by how
+// many it is called.
 func (l *Ledger) Recall(ctx context.Context) error {
-	for _, id := range l.Memory.old() {
+	ids, undo := l.Memory.recall()
+	for _, id := range ids {
 		_, err := l.Load(ctx, id)
-		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) {
+		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBehind) {
+			undo()
 			return err
 		}
 	}
 	return nil
 }
 
+// errBehind is a storage that shows less of an entry than it did before.
+var errBehind = errors.New("the storage has shown a later state of it before, and may be late")
+
 // Load reads an entry. One that is not there is fs.ErrNotExist. Where the storage is
-// behind what this process knows, that is returned.
+// behind what this process knows, that is returned, or for a while an error, if only a
+// [Brief] of it is left.
 func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {
 	begun := time.Now() // a slow storage answers with what was true then
 	e, err := l.read(ctx, l.key(id))
@@ -204,7 +221,10 @@ func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {
 	if e.ID != id {
 		return nil, &DamagedEntryError{l.key(id), fmt.Errorf("it is entry %q", e.ID)}
 	}
-	return l.Memory.put(e, begun), nil
+	if e = l.Memory.put(e, begun, false); e == nil {
+		return nil, fmt.Errorf("reading ledger entry %s: %w", l.key(id), errBehind)
+	}
+	return e, nil
 }
 
 func (l *Ledger) read(ctx context.Context, key string) (*Entry, error) {
@@ -226,17 +246,42 @@ func (l *Ledger) read(ctx context.Context, key string) (*Entry, error) {
 // they are known since the last [Ledger.Refresh].
 func (l *Ledger) About(ctx context.Context, names ...string) ([]*Entry, error) {
 	var found []*Entry
-	for _, e := range l.Memory.about(names...) {
-		fresh, err := l.Load(ctx, e.ID)
+	for _, b := range l.Memory.about(names...) {
+		e, err := l.Load(ctx, b.ID)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, fresh)
+		found = append(found, e)
 	}
 	sortNewest(found)
+	return found, nil
+}
+
+// Requested reads the entries that wait for what was requested with one of the references, or
+// whose certificate came of it, by reference, as far as they are known since the last
+// [Ledger.Refresh].
+func (l *Ledger) Requested(ctx context.Context, references []string) (map[string][]*Entry, error) {
+	found := make(map[string][]*Entry)
+	for _, b := range l.Memory.requested(references) {
+		e := b.Entry
+		if e == nil {
+			var err error
+			e, err = l.Load(ctx, b.ID)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		found[e.Attempt.Reference] = append(found[e.Attempt.Reference], e)
+		if c := e.Certificate; c != nil && c.Reference != e.Attempt.Reference {
+			found[c.Reference] = append(found[c.Reference], e)
+		}
+	}
 	return found, nil
 }
 
@@ -341,7 +386,7 @@ func (l *Ledger) store(ctx context.Context, e *Entry) error {
 	if err := l.Storage.Store(ctx, l.key(e.ID), data); err != nil {
 		return fmt.Errorf("writing ledger entry %s: %w", l.key(e.ID), err)
 	}
-	l.Memory.put(e, begun)
+	l.Memory.put(e, begun, true)
 	return nil
 }
 
@@ -365,26 +410,34 @@ const keepOver = 3 * 24 * time.Hour
 // spending limit, stays: it counts.
 func (l *Ledger) Sweep(ctx context.Context, spend time.Duration) error {
 	now := l.Time()
+	before := now.Add(-keepOver)
+	var ids []string
+	for _, b := range l.Memory.All() {
+		if (b.State() == Gone || b.ends < momentOf(before)) && !b.PaidAfter(now.Add(-spend)) {
+			ids = append(ids, b.ID)
+		}
+	}
+	slices.Sort(ids)
 	var errs []error
-	for _, e := range l.Memory.All() {
-		old := e.Ends.Before(now.Add(-keepOver)) || e.State == Gone && e.Updated.Before(now.Add(-keepOver))
+	for _, id := range ids {
+		e, err := l.Load(ctx, id)
+		if err != nil {
+			continue
+		}
+		old := e.Ends.Before(before) || e.State == Gone && e.Updated.Before(before)
 		if !old || e.Paid.After(now.Add(-spend)) {
 			continue
 		}
-		fresh, err := l.Load(ctx, e.ID)
-		if err != nil || fresh.Revision != e.Revision {
-			continue
-		}
-		data, err := json.MarshalIndent(fresh, "", "  ")
+		data, err := json.MarshalIndent(e, "", "  ")
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if err := l.Storage.Store(ctx, path.Join(l.Prefix, past, e.ID+".json"), data); err != nil {
-			errs = append(errs, fmt.Errorf("moving ledger entry %s: %w", e.ID, err))
+		if err := l.Storage.Store(ctx, path.Join(l.Prefix, past, id+".json"), data); err != nil {
+			errs = append(errs, fmt.Errorf("moving ledger entry %s: %w", id, err))
 			continue
 		}
-		errs = append(errs, l.Delete(ctx, e.ID))
+		errs = append(errs, l.Delete(ctx, id))
 	}
 	return errors.Join(errs...)
 }

@@ -2,7 +2,13 @@ package ledger
 
 import (
 	"cmp"
+	"hash/fnv"
+	"io"
+	"maps"
+	"math"
+	"path"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -12,95 +18,350 @@ import (
 // The zero value is empty and ready for use.
 type Memory struct {
 	mu      sync.Mutex
-	entries map[string]known    // by ID
-	byName  map[string][]string // IDs of the entries that speak for a name
-	claims  map[string]struct{} // names that this process is about to buy for
-	listing *listing
-	listed  bool
+	entries map[string]*Brief    // by ID
+	byName  map[string]*Brief    // by the names that they may speak for, one for each
+	more    map[string][]*Brief  // the others of a name that has several
+	whole   map[*Brief]time.Time // those with their Entry, and when it was read; monotonic
+	behind  map[string]time.Time // IDs of those that the storage shows less of than it did, and since when
+	paid    []moment             // when each was paid for, but for those bought elsewhere; oldest first
+	claims  map[string]struct{}  // names that this process is about to buy for
+
+	listing  *listing
+	known    bool          // one has succeeded
+	listings uint32        // begun so far
+	first    time.Time     // when the first one began; monotonic
+	recalled time.Duration // since then, up to where copies were read again
 }
 
-// known is an entry as it was last read. It is shared and never changed.
-type known struct {
-	*Entry
-	read time.Time // monotonic
+// Brief is what is remembered of each entry. It is little, because there may be very many:
+// what else stands in an entry is read when it is needed. It is shared and never changed.
+type Brief struct {
+	ID string
+
+	// Entry is the whole entry, unless it is done with and stored: it has its certificate,
+	// asks nobody, and the storage has shown it so.
+	Entry *Entry
+
+	names      []string // that it may speak for, first those that it does speak for
+	speaks     uint16   // how many those are
+	adopted    bool
+	listed     uint32 // the latest listing that it was in, or written in; protected by Memory.mu
+	revision   int64
+	paid, ends moment
+	serial     uint64 // fingerprint of that of the latest certificate
+	reference  uint64 // fingerprint of that of the request that gave it
 }
 
-// put remembers an entry, as it was at a moment, and returns what is known of it now.
-func (m *Memory) put(e *Entry, read time.Time) *Entry {
+// moment is a time in nanoseconds since 1970. Those that cannot be told so are the first or
+// the last one.
+type moment int64
+
+func momentOf(t time.Time) moment {
+	switch year := t.Year(); {
+	case year < 1700:
+		return math.MinInt64
+	case year > 2200:
+		return math.MaxInt64
+	}
+	return moment(t.UnixNano())
+}
+
+// fingerprint stands for a text in little memory.
+func fingerprint(text string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, text) // never fails; see its documentation
+	return h.Sum64()
+}
+
+// done reports whether there is nothing to do for an entry but to use it.
+func (e *Entry) done() bool { return e.State == Issued && e.Flag == nil }
+
+// brief is what is remembered of an entry.
+func (e *Entry) brief() *Brief {
+	names := slices.Concat(e.Names, e.Maybe, e.Covered)
+	slices.Sort(names)
+	names = slices.Compact(names)
+	b := &Brief{
+		ID: e.ID, Entry: e, names: make([]string, 0, len(names)),
+		adopted: e.Adopted, revision: e.Revision, paid: momentOf(e.Paid), ends: momentOf(e.Ends),
+	}
+	for _, speaks := range []bool{true, false} {
+		for _, name := range names {
+			if e.Speaks(name) == speaks {
+				b.names = append(b.names, name)
+			}
+		}
+		if speaks {
+			b.speaks = uint16(len(b.names)) //nolint:gosec // a certificate has hundreds of names at most
+		}
+	}
+	if c := e.Certificate; c != nil {
+		b.serial, b.reference = fingerprint(c.Serial), fingerprint(c.Reference)
+	}
+	return b
+}
+
+// State is that of the entry.
+func (b *Brief) State() State {
+	if b.Entry == nil {
+		return Issued
+	}
+	return b.Entry.State
+}
+
+// Serves reports whether the order is in force, and is, or may turn out to be, for the name.
+func (b *Brief) Serves(name string, now time.Time) bool {
+	return b.State() != Gone && momentOf(now) < b.ends && slices.Contains(b.names[:b.speaks], name)
+}
+
+// Gave reports whether the latest certificate has the serial number.
+func (b *Brief) Gave(serial string) bool { return b.serial != 0 && b.serial == fingerprint(serial) }
+
+// PaidAfter reports whether the order was paid for after the given time.
+func (b *Brief) PaidAfter(t time.Time) bool { return b.paid > momentOf(t) }
+
+// lateAtMost is how long a storage that shows less of an entry than it did before may be late.
+// What it shows then is all that there is: a slow writer has won, or a backup was restored.
+const lateAtMost = 30 * time.Minute
+
+// put remembers an entry, as it was at a moment, and returns what is known of it now. That is
+// nil if the storage is late, and what it did show is not remembered. What this process has
+// written is not known to be stored.
+func (m *Memory) put(e *Entry, read time.Time, written bool) *Entry {
+	b := e.brief()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if have, ok := m.entries[e.ID]; ok {
-		if have.Revision > e.Revision {
+	if have := m.entries[e.ID]; have != nil {
+		if have.revision > e.Revision && (have.Entry != nil || written || m.late(e.ID, read)) {
 			return have.Entry
 		}
-		m.unlink(have.Entry)
+		m.forget(have)
 	}
 	if m.entries == nil {
-		m.entries, m.byName = make(map[string]known), make(map[string][]string)
+		m.entries, m.byName, m.more, m.whole = make(map[string]*Brief), make(map[string]*Brief), make(map[string][]*Brief), make(map[*Brief]time.Time)
 	}
-	m.entries[e.ID] = known{e, read}
-	for _, name := range e.spokenNames() {
-		if ids := m.byName[name]; !slices.Contains(ids, e.ID) {
-			m.byName[name] = append(ids, e.ID)
+	b.listed = m.listings
+	m.entries[b.ID] = b
+	for _, name := range b.names {
+		if m.byName[name] == nil {
+			m.byName[name] = b
+		} else {
+			m.more[name] = append(m.more[name], b)
 		}
+	}
+	if !e.Adopted {
+		m.paid = slices.Insert(m.paid, m.paidUntil(b.paid), b.paid)
+	}
+	if e.done() && !written {
+		b.Entry = nil
+	} else {
+		m.whole[b] = read
 	}
 	return e
 }
 
+// late notes that the storage shows less of an entry than it did before, and reports whether it
+// may just be late. The lock is held.
+func (m *Memory) late(id string, read time.Time) bool {
+	since, ok := m.behind[id]
+	if !ok {
+		if m.behind == nil {
+			m.behind = make(map[string]time.Time)
+		}
+		m.behind[id] = read
+	}
+	return !ok || read.Sub(since) < lateAtMost
+}
+
+// paidUntil is how many were paid for until the moment. The lock is held.
+func (m *Memory) paidUntil(t moment) int {
+	return sort.Search(len(m.paid), func(i int) bool { return m.paid[i] > t })
+}
+
+// forget takes an entry out. The lock is held.
+func (m *Memory) forget(b *Brief) {
+	delete(m.entries, b.ID)
+	delete(m.whole, b)
+	delete(m.behind, b.ID)
+	for _, name := range b.names {
+		rest := slices.DeleteFunc(m.of(name), func(other *Brief) bool { return other == b })
+		delete(m.byName, name)
+		delete(m.more, name)
+		if len(rest) > 0 {
+			m.byName[name] = rest[0]
+		}
+		if len(rest) > 1 {
+			m.more[name] = rest[1:]
+		}
+	}
+	if !b.adopted {
+		i := m.paidUntil(b.paid)
+		m.paid = slices.Delete(m.paid, i-1, i)
+	}
+}
+
+// of returns the entries that may speak for a name, in a list of its own. The lock is held.
+func (m *Memory) of(name string) []*Brief {
+	b := m.byName[name]
+	if b == nil {
+		return nil
+	}
+	return append([]*Brief{b}, m.more[name]...)
+}
+
+// drop forgets the entry with the ID.
 func (m *Memory) drop(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if have, ok := m.entries[id]; ok {
-		m.unlink(have.Entry)
-		delete(m.entries, id)
+	if b := m.entries[id]; b != nil {
+		m.forget(b)
 	}
 }
 
-func (m *Memory) unlink(e *Entry) {
-	for _, name := range e.spokenNames() {
-		ids := slices.DeleteFunc(m.byName[name], func(id string) bool { return id == e.ID })
-		if len(ids) == 0 {
-			delete(m.byName, name)
+// begin begins a listing.
+func (m *Memory) begin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.listings++
+	if m.first.IsZero() {
+		m.first = time.Now()
+	}
+}
+
+// compare returns the IDs of which of the listed entries must be read: those that are not
+// known, and of those whose copy is old, the ones without a certificate, because the names
+// that their first certificate covers are not known, and the flagged ones, because a person
+// may have settled them. What is not listed any more is forgotten, unless it was written or
+// read while the listing was made.
+func (m *Memory) compare(keys []string) (unread []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, key := range keys {
+		id, ok := strings.CutSuffix(path.Base(key), ".json")
+		if !ok {
+			continue
+		}
+		if b := m.entries[id]; b != nil {
+			b.listed = m.listings
 		} else {
-			m.byName[name] = ids
+			unread = append(unread, id)
 		}
 	}
+	for _, b := range m.entries {
+		if b.listed != m.listings {
+			m.forget(b)
+		}
+	}
+	for b, read := range m.whole {
+		if (b.Entry.Unissued() || b.Entry.Flag != nil) && time.Since(read) > unissuedAge {
+			unread = append(unread, b.ID)
+		}
+	}
+	slices.Sort(unread)
+	return slices.Compact(unread)
 }
 
-// spokenNames are all names that the entry may speak for.
-func (e *Entry) spokenNames() []string {
-	names := slices.Concat(e.Names, e.Maybe, e.Covered)
-	slices.Sort(names)
-	return slices.Compact(names)
+// unissuedAge is how old a copy of an entry without a certificate may be, or of one that is
+// flagged.
+const unissuedAge = 30 * time.Minute
+
+// end notes that all that is listed is known.
+func (m *Memory) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known = true
+}
+
+const (
+	// recallEvery is how often each entry is read again. Each has its own moment for that,
+	// so that the storage is never asked for all of them at once.
+	recallEvery = 12 * time.Hour
+
+	// recallMost is how much of that is made up for at a time.
+	recallMost = time.Hour
+)
+
+// recall returns the IDs of the entries whose moment has come since the last call. Undo makes
+// the next call return them again.
+func (m *Memory) recall() (ids []string, undo func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	from, now := m.recalled, time.Since(m.first)
+	from = max(from, now-recallEvery)
+	m.recalled = min(now, from+recallMost)
+	for _, b := range m.entries {
+		turn := time.Duration(fingerprint(b.ID) % uint64(recallEvery)) //nolint:gosec // less than recallEvery
+		if after := ((turn-from)%recallEvery + recallEvery) % recallEvery; after < m.recalled-from {
+			ids = append(ids, b.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.recalled = min(m.recalled, from)
+	}
 }
 
 // about returns the entries that may speak for one of the names, newest first.
-func (m *Memory) about(names ...string) []*Entry {
+func (m *Memory) about(names ...string) []*Brief {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var found []*Entry
+	var found []*Brief
 	for _, name := range names {
-		for _, id := range m.byName[name] {
-			e := m.entries[id].Entry
-			if !slices.Contains(found, e) {
-				found = append(found, e)
+		for _, b := range m.of(name) {
+			if !slices.Contains(found, b) {
+				found = append(found, b)
 			}
 		}
 	}
-	sortNewest(found)
+	slices.SortFunc(found, func(a, b *Brief) int {
+		return cmp.Or(cmp.Compare(b.ends, a.ends), cmp.Compare(b.paid, a.paid), strings.Compare(b.ID, a.ID))
+	})
 	return found
 }
 
-// All returns the entries that are known, newest first. They must not be changed.
-func (m *Memory) All() []*Entry {
+// About returns the entries that may speak for the name, as far as they are known, newest
+// first.
+func (m *Memory) About(name string) []*Brief { return m.about(name) }
+
+// Others returns the entries that may speak for one of the names, newest first, but for the
+// one with the ID, and tells whether that one is there.
+func (m *Memory) Others(names []string, id string, found *bool) []*Brief {
+	return slices.DeleteFunc(m.about(names...), func(b *Brief) bool {
+		if b.ID == id {
+			*found = true
+		}
+		return b.ID == id
+	})
+}
+
+// All returns the entries that are known, in no order.
+func (m *Memory) All() []*Brief {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := make([]*Entry, 0, len(m.entries))
-	for _, e := range m.entries {
-		list = append(list, e.Entry)
+	return slices.AppendSeq(make([]*Brief, 0, len(m.entries)), maps.Values(m.entries))
+}
+
+// Pending returns the entries that something is to be done for, or that led to nothing: all
+// but those that have their certificate and ask nobody. Newest first. They must not be
+// changed.
+func (m *Memory) Pending() []*Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*Entry
+	for b := range m.whole {
+		if !b.Entry.done() {
+			list = append(list, b.Entry)
+		}
 	}
 	sortNewest(list)
 	return list
+}
+
+// Flagged returns the entries that ask a person, as far as is known, newest first.
+func (m *Memory) Flagged() []*Entry {
+	return slices.DeleteFunc(m.Pending(), func(e *Entry) bool { return e.Flag == nil || e.State == Gone })
 }
 
 func sortNewest(list []*Entry) {
@@ -109,58 +370,29 @@ func sortNewest(list []*Entry) {
 	})
 }
 
-// unknown returns which of the listed IDs must be read: those that are not known, and of
-// those whose copy is old, the ones without a certificate, because the names that their
-// first certificate covers are not known, and the flagged ones, because a person may have
-// settled them. What is not listed any more is forgotten.
-func (m *Memory) unknown(ids map[string]struct{}) []string {
+// Asks reports whether the entry with the ID asks a person, as far as is known.
+func (m *Memory) Asks(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.listed = true
-	for id, e := range m.entries {
-		if _, listed := ids[id]; !listed {
-			m.unlink(e.Entry)
-			delete(m.entries, id)
-		}
-	}
-	var want []string
-	for id := range ids {
-		if e, ok := m.entries[id]; !ok || (e.Unissued() || e.Flag != nil) && time.Since(e.read) > unissuedAge {
-			want = append(want, id)
-		}
-	}
-	slices.Sort(want)
-	return want
+	b := m.entries[id]
+	return b != nil && b.Entry != nil && b.Entry.Flag != nil && b.Entry.State != Gone
 }
 
-// unissuedAge is how old a copy of an entry without a certificate may be, or of one that is
-// flagged.
-const unissuedAge = 30 * time.Minute
-
-// recallAge is how old a copy of an entry with a certificate may become before it is read
-// again, and recallShare the part of all that is read again at a time, at least recallFew.
-const (
-	recallAge   = 6 * time.Hour
-	recallShare = 36
-	recallFew   = 20
-)
-
-// old returns some of the entries whose copies are old, the oldest first.
-func (m *Memory) old() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var list []known
-	for _, e := range m.entries {
-		if time.Since(e.read) > recallAge {
-			list = append(list, e)
+// requested returns the entries that may wait for what was requested with one of the
+// references, or whose certificate may have come of it.
+func (m *Memory) requested(references []string) []*Brief {
+	wanted := make(map[uint64]struct{}, len(references))
+	for _, reference := range references {
+		wanted[fingerprint(reference)] = struct{}{}
+	}
+	return slices.DeleteFunc(m.All(), func(b *Brief) bool {
+		_, given := wanted[b.reference]
+		latest := false
+		if b.Entry != nil {
+			_, latest = wanted[fingerprint(b.Entry.Attempt.Reference)]
 		}
-	}
-	slices.SortFunc(list, func(a, b known) int { return a.read.Compare(b.read) })
-	ids := make([]string, 0, len(list))
-	for _, e := range list[:min(len(list), max(recallFew, len(m.entries)/recallShare))] {
-		ids = append(ids, e.ID)
-	}
-	return ids
+		return !given && !latest
+	})
 }
 
 // Claim reserves names for a purchase of this process, or reports that one of them is
@@ -188,19 +420,17 @@ func (m *Memory) Claim(names []string) (release func(), ok bool) {
 	}), true
 }
 
-// Spending returns the times of the purchases that count from the given moment on, oldest
-// first. What turned out to have bought nothing counts, too: it may be a wrong guess.
-func (m *Memory) Spending(from time.Time) []time.Time {
+// Spending returns how many purchases count from the given moment on, and when the nth newest
+// of them was, where the newest is the 0th. What turned out to have bought nothing counts,
+// too: it may be a wrong guess.
+func (m *Memory) Spending(from time.Time, nth int) (count int, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var times []time.Time
-	for _, e := range m.entries {
-		if !e.Adopted && e.Paid.After(from) {
-			times = append(times, e.Paid)
-		}
+	count = len(m.paid) - m.paidUntil(momentOf(from))
+	if nth >= 0 && nth < count {
+		at = time.Unix(0, int64(m.paid[len(m.paid)-1-nth])).UTC()
 	}
-	slices.SortFunc(times, time.Time.Compare)
-	return times
+	return count, at
 }
 
 // listing is one listing of the ledger, for all that wait for it.
@@ -211,59 +441,24 @@ type listing struct {
 	next  *listing // begins when this one has ended
 }
 
-// Others returns the entries that may speak for one of the names, but for the one with the
-// ID, and tells whether that one is there.
-func (m *Memory) Others(names []string, id string, found *bool) []*Entry {
-	list := m.about(names...)
-	return slices.DeleteFunc(list, func(e *Entry) bool {
-		if e.ID == id {
-			*found = true
-		}
-		return e.ID == id
-	})
-}
-
-// Listed reports whether the ledger has been listed by this process.
+// Listed reports whether this process has listed the ledger, and read what is in it.
 func (m *Memory) Listed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.listed
+	return m.known
 }
 
 // Knows reports whether an entry may speak for the name, as far as is known.
 func (m *Memory) Knows(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.byName[name]) > 0
+	return m.byName[name] != nil
 }
-
-// About returns the entries that may speak for the name, as far as they are known, newest
-// first. They must not be changed.
-func (m *Memory) About(name string) []*Entry { return m.about(name) }
 
 // HasSerial reports whether an order for the name gave the certificate of that serial
 // number as its latest.
 func (m *Memory) HasSerial(name, serial string) bool {
-	return slices.ContainsFunc(m.about(name), func(e *Entry) bool { return e.Certificate != nil && e.Certificate.Serial == serial })
-}
-
-// Flagged returns the entries that ask a person, as far as is known.
-func (m *Memory) Flagged() []*Entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var list []*Entry
-	for _, e := range m.entries {
-		if e.Flag != nil && e.State != Gone {
-			list = append(list, e.Entry)
-		}
-	}
-	sortNewest(list)
-	return list
-}
-
-// Known returns what is known of the entry with the ID, or nil.
-func (m *Memory) Known(id string) *Entry {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.entries[id].Entry
+	return slices.ContainsFunc(m.of(name), func(b *Brief) bool { return b.Gave(serial) })
 }
