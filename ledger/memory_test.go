@@ -1,0 +1,348 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// A listing of what is known costs one call of the storage, however much there is.
+func TestListingOfTheKnown(t *testing.T) {
+	const n = 10_000
+	storage := newMemStorage()
+	writer, reader := testLedger(storage), testLedger(storage)
+	for i := range n {
+		create(t, writer, stored(i))
+	}
+	var lists, loads atomic.Int32
+	storage.hook = func(call, _ string) error {
+		switch call {
+		case "list":
+			lists.Add(1)
+		case "load":
+			loads.Add(1)
+		default:
+			t.Errorf("a listing calls %s", call)
+		}
+		return nil
+	}
+	for _, want := range []int32{n, 0, 0} {
+		lists.Store(0)
+		loads.Store(0)
+		if err := reader.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if lists.Load() != 1 || loads.Load() != want {
+			t.Errorf("%d listings and %d reads, want 1 and %d", lists.Load(), loads.Load(), want)
+		}
+	}
+	if whole := len(reader.Memory.whole); whole > 0 || len(reader.Memory.All()) != n {
+		t.Errorf("%d of %d entries are remembered whole", whole, len(reader.Memory.All()))
+	}
+}
+
+// Many entries are read several at a time, but not all at once.
+func TestReadingAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		writer, reader := testLedger(storage), testLedger(storage)
+		for i := range 10 * readers {
+			create(t, writer, stored(i))
+		}
+		var now, most atomic.Int32
+		storage.hook = func(call, _ string) error {
+			if call == "load" {
+				if n := now.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				time.Sleep(time.Second)
+				now.Add(-1)
+			}
+			return nil
+		}
+		if err := reader.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if most.Load() != readers || len(reader.Memory.All()) != 10*readers {
+			t.Errorf("%d reads at a time, %d entries known", most.Load(), len(reader.Memory.All()))
+		}
+	})
+}
+
+// What a process has written stays whole until the storage shows it. Afterwards a storage that
+// falls back is not believed for a while, because what it shows may block too little.
+func TestStorageFallsBack(t *testing.T) {
+	synctest.Test(t, storageFallsBack)
+}
+
+func storageFallsBack(t *testing.T) {
+	storage := newMemStorage()
+	l := testLedger(storage)
+	e := create(t, l, asked(l, "example.com"))
+	before := storage.data[l.key(e.ID)]
+	e, err := l.Write(t.Context(), e, func(e *Entry) { placed("1")(e); issued("abc")(e) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := storage.data[l.key(e.ID)]
+	storage.data[l.key(e.ID)] = before
+	if got, err := l.Load(t.Context(), e.ID); err != nil || got != e {
+		t.Errorf("a storage that is late: %+v, %v", got, err)
+	}
+	if len(l.Memory.Pending()) != 0 {
+		t.Error("an issued entry is pending")
+	}
+	storage.data[l.key(e.ID)] = after
+	if got, err := l.Load(t.Context(), e.ID); err != nil || got.State != Issued || len(l.Memory.whole) != 0 {
+		t.Errorf("loaded %+v, %v, %d entries are whole", got, err, len(l.Memory.whole))
+	}
+	storage.data[l.key(e.ID)] = before
+	if got, err := l.Load(t.Context(), e.ID); !errors.Is(err, errBehind) {
+		t.Errorf("a storage that fell back: %+v, %v", got, err)
+	}
+	if about, err := l.About(t.Context(), "example.com"); err == nil {
+		t.Errorf("it can be told what there is: %v", about)
+	}
+	if err := l.Recall(t.Context()); err != nil {
+		t.Errorf("the others are not read: %v", err)
+	}
+	if !l.Memory.HasSerial("example.com", "abc") || l.Memory.About("example.com")[0].State() != Issued {
+		t.Error("what was known is forgotten")
+	}
+	for _, c := range []struct {
+		shows string
+		after time.Duration
+		want  State // empty: an error
+	}{
+		{after, time.Minute, Issued},
+		{before, lateAtMost, ""},
+		{before, lateAtMost - 1, ""},
+		{after, 0, Issued},
+		{before, 1, ""},
+		{before, lateAtMost, Asked},
+		{before, 0, Asked},
+	} {
+		time.Sleep(c.after)
+		storage.data[l.key(e.ID)] = c.shows
+		switch about, err := l.About(t.Context(), "example.com"); {
+		case c.want == "" && !errors.Is(err, errBehind):
+			t.Errorf("%+v: %v, %v", c, about, err)
+		case c.want != "" && (err != nil || len(about) != 1 || about[0].State != c.want):
+			t.Errorf("%+v: %v, %v", c, about, err)
+		}
+	}
+}
+
+// An entry that is written while a listing is made may be missing in that, and is not forgotten.
+// The next listing must show it.
+func TestWrittenDuringListing(t *testing.T) {
+	storage := newMemStorage()
+	l := testLedger(storage)
+	create(t, l, asked(l, "a.example.com"))
+	lost := asked(l, "b.example.com")
+	storage.hook = func(call, _ string) error {
+		if call == "list" && !l.Memory.Knows("b.example.com") {
+			create(t, l, lost)
+			return storage.Delete(t.Context(), l.key(lost.ID))
+		}
+		return nil
+	}
+	for i, known := range []bool{true, false} {
+		if err := l.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if l.Memory.Knows("b.example.com") != known || !l.Memory.Knows("a.example.com") {
+			t.Errorf("listing %d: known %t", i, !known)
+		}
+	}
+}
+
+// Reading again goes on at the same pace for several callers, and after a pause.
+func TestRecallIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1200
+		storage := newMemStorage()
+		l := testLedger(storage)
+		for i := range n {
+			create(t, l, stored(i))
+		}
+		reads := 0
+		storage.hook = func(call, _ string) error {
+			if call == "load" {
+				reads++
+			}
+			return nil
+		}
+		if err := l.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		hour := func(callers int) int {
+			reads = 0
+			time.Sleep(time.Hour)
+			for range callers {
+				if err := l.Recall(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return reads
+		}
+		all := 0
+		for i := range 12 {
+			got := hour(1 + i%3)
+			if all += got; got > n/6 {
+				t.Errorf("%d reads of %d entries in an hour", got, n)
+			}
+		}
+		if all != n {
+			t.Errorf("%d reads of %d entries in half a day", all, n)
+		}
+		time.Sleep(48 * time.Hour)
+		if got := hour(1); got == 0 || got > n/6 {
+			t.Errorf("%d reads of %d entries at once after a pause", got, n)
+		}
+		// What could not be read has its turn again.
+		hour(20)
+		storage.hook = func(string, string) error { return errors.New("unreachable") }
+		time.Sleep(time.Hour)
+		if err := l.Recall(t.Context()); err == nil {
+			t.Error("no error although the storage cannot be read")
+		}
+		reads = 0
+		storage.hook = func(string, string) error { reads++; return nil }
+		if err := l.Recall(t.Context()); err != nil || reads == 0 {
+			t.Errorf("%d reads, %v", reads, err)
+		}
+	})
+}
+
+// What is remembered tells the same as the entries.
+func TestMemoryAgreesWithEntries(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	some := func() []string {
+		var list []string
+		for _, name := range names {
+			if rnd.IntN(3) == 0 {
+				list = append(list, name)
+			}
+		}
+		rnd.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		return list
+	}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var m Memory
+	entries := make(map[string]*Entry)
+	for range 5000 {
+		id := fmt.Sprint(rnd.IntN(20))
+		if rnd.IntN(4) == 0 {
+			m.drop(id)
+			delete(entries, id)
+		} else {
+			paid := now.Add(time.Duration(rnd.IntN(9)-4) * time.Nanosecond)
+			e := &Entry{
+				ID: id, Names: append(some(), names[rnd.IntN(len(names))]), Maybe: some(), Covered: some(), Issued: rnd.IntN(2),
+				State: []State{Asked, Open, Issued, Gone}[rnd.IntN(4)], Adopted: rnd.IntN(4) == 0,
+				Term: vendors.Term{Years: 1}, Paid: paid, Ends: now.Add(time.Duration(rnd.IntN(5)-2) * time.Nanosecond),
+			}
+			if rnd.IntN(3) == 0 {
+				e.Flag = new(Flag)
+			}
+			if e.State == Issued || rnd.IntN(2) == 0 {
+				e.Certificate = &Certificate{Serial: fmt.Sprint(rnd.IntN(3)), Reference: fmt.Sprint(rnd.IntN(3))}
+			}
+			if have := entries[id]; have != nil {
+				e.Revision = have.Revision
+			}
+			written := rnd.IntN(2) == 0
+			entries[id] = e
+			if got := m.put(e, time.Now(), written); got != e {
+				t.Fatalf("put returns %+v", got)
+			}
+		}
+		var pending []*Entry
+		var paid []time.Time
+		for _, e := range entries {
+			if e.State != Issued || e.Flag != nil {
+				pending = append(pending, e)
+			}
+			if !e.Adopted && e.Paid.After(now) {
+				paid = append(paid, e.Paid)
+			}
+		}
+		sortNewest(pending)
+		if got := m.Pending(); !slices.Equal(got, pending) {
+			t.Fatalf("pending %v, want %v", got, pending)
+		}
+		slices.SortFunc(paid, time.Time.Compare)
+		for nth := range len(paid) + 1 {
+			n, at := m.Spending(now, nth)
+			if n != len(paid) || nth < n && !at.Equal(paid[n-1-nth]) {
+				t.Fatalf("%d purchases, number %d at %s, want %v", n, nth, at, paid)
+			}
+		}
+		for _, name := range names {
+			var about, serving []*Entry
+			given := false
+			for _, e := range entries {
+				if slices.Contains(slices.Concat(e.Names, e.Maybe, e.Covered), name) {
+					about = append(about, e)
+					given = given || e.Certificate != nil && e.Certificate.Serial == "1"
+					if e.State != Gone && !e.Over(now) && e.Speaks(name) {
+						serving = append(serving, e)
+					}
+				}
+			}
+			sortNewest(about)
+			sortNewest(serving)
+			same := func(b *Brief, e *Entry) bool {
+				gave := e.Certificate != nil && e.Certificate.Serial == "1"
+				whole := b.Entry == e || b.Entry == nil && e.State == Issued && e.Flag == nil
+				return b.ID == e.ID && b.State() == e.State && b.Gave("1") == gave && b.PaidAfter(now) == e.Paid.After(now) && whole
+			}
+			got := m.About(name)
+			if !slices.EqualFunc(got, about, same) || m.Knows(name) != (len(about) > 0) || m.HasSerial(name, "1") != given {
+				t.Fatalf("about %s: %v, want %v", name, got, about)
+			}
+			got = slices.DeleteFunc(got, func(b *Brief) bool { return !b.Serves(name, now) })
+			if !slices.EqualFunc(got, serving, same) {
+				t.Fatalf("for %s: %v, want %v", name, got, serving)
+			}
+		}
+	}
+	for id := range entries {
+		m.drop(id)
+	}
+	if len(m.entries)+len(m.byName)+len(m.more)+len(m.whole)+len(m.behind)+len(m.paid) > 0 {
+		t.Errorf("something is left: %+v", &m)
+	}
+}
+
+// Requests are told by what the entries say.
+func TestRequested(t *testing.T) {
+	storage := newMemStorage()
+	l := testLedger(storage)
+	e := stored(1)
+	e.Attempt.Reference, e.Certificate.Reference = "reissue", "order"
+	create(t, l, e)
+	pending := create(t, l, asked(l, "example.com"))
+	for range 2 {
+		got, err := l.Requested(t.Context(), []string{"reissue", "order", "r-example.com", "none"})
+		if err != nil || len(got["order"]) != 1 || got["order"][0].ID != e.ID || len(got["r-example.com"]) != 1 || got["r-example.com"][0] != pending || len(got["none"]) != 0 {
+			t.Errorf("%v, %v", got, err)
+		}
+		if _, err := l.Load(t.Context(), e.ID); err != nil { // from now on it is not whole
+			t.Fatal(err)
+		}
+	}
+	storage.hook = func(string, string) error { return errors.New("unreachable") }
+	if got, err := l.Requested(t.Context(), []string{"order"}); err == nil {
+		t.Errorf("no error although the storage cannot be read: %v", got)
+	}
+}
