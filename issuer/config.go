@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/options"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
@@ -150,7 +151,10 @@ func (iss *Issuer) checkAdopted() error {
 	}
 	ctx, cancel := context.WithTimeout(iss.ctx, adoptedPatience)
 	defer cancel()
-	l := &ledger.Ledger{Storage: iss.ctx.Storage(), Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: new(ledger.Memory)}
+	storage := iss.ctx.Storage()
+	line := app.Process.Line(iss.lineKeyOn(storage), newMemory) // what the running configuration knows is not read again
+	defer line.Release()
+	l := &ledger.Ledger{Storage: storage, Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: &line.Memory().(*account).ledger}
 	var names []string
 	for _, a := range iss.rules.adopted {
 		names = append(names, a.Names...)

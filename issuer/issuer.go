@@ -267,7 +267,7 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	defer iss.mu.Unlock()
 	iss.magic = cfg
 	if iss.line == nil {
-		iss.lineKey = ledger.StorageIdentity(cfg.Storage) + " " + iss.IssuerKey()
+		iss.lineKey = iss.lineKeyOn(cfg.Storage)
 		iss.line = app.Process.Line(iss.lineKey, newMemory)
 		iss.unmanage = dcv.Live.Manage(cfg.Storage, iss.app.Managed)
 		iss.app.OnStart(iss.start)
@@ -292,6 +292,11 @@ func (iss *Issuer) currentLine() *app.Line {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	return iss.line
+}
+
+// lineKeyOn is the key of the line of the issuer's account on a storage.
+func (iss *Issuer) lineKeyOn(storage certmagic.Storage) string {
+	return ledger.StorageIdentity(storage) + " " + iss.IssuerKey()
 }
 
 // newMemory is what a new line remembers.
