@@ -290,7 +290,7 @@ func (m *Memory) recall() (ids []string, undo func()) {
 	from = max(from, now-recallEvery)
 	m.recalled = min(now, from+recallMost)
 	for _, b := range m.entries {
-		turn := time.Duration(fingerprint(b.ID) % uint64(recallEvery)) //nolint:gosec // less than recallEvery
+		turn := time.Duration(fingerprint(b.ID) % uint64(recallEvery))
 		if after := ((turn-from)%recallEvery + recallEvery) % recallEvery; after < m.recalled-from {
 			ids = append(ids, b.ID)
 		}

@@ -59,6 +59,9 @@ func TestReadingAtATime(t *testing.T) {
 		var now, most atomic.Int32
 		storage.hook = func(call, _ string) error {
 			if call == "load" {
+				if reader.Memory.Listed() {
+					t.Error("what is not read yet counts as known")
+				}
 				if n := now.Add(1); n > most.Load() {
 					most.Store(n)
 				}
@@ -70,7 +73,7 @@ func TestReadingAtATime(t *testing.T) {
 		if err := reader.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if most.Load() != readers || len(reader.Memory.All()) != 10*readers {
+		if !reader.Memory.Listed() || most.Load() != readers || len(reader.Memory.All()) != 10*readers {
 			t.Errorf("%d reads at a time, %d entries known", most.Load(), len(reader.Memory.All()))
 		}
 	})
