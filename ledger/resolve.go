@@ -106,20 +106,36 @@ func locate(ctx context.Context, storage certmagic.Storage, name string, r Resol
 	}
 	var all []found
 	known := false
+	seen := make(map[string]bool)
 	for _, key := range files {
 		// commercial/<vendor>/<account>/entries/<id>.json
 		parts := strings.Split(key, "/")
 		if len(parts) != 5 || parts[3] != entries || r.Vendor != "" && parts[1] != Escape(r.Vendor) {
 			continue
 		}
-		l := &Ledger{Storage: storage, Prefix: path.Join(parts[:3]...), Memory: new(Memory)}
-		e, err := l.Load(ctx, strings.TrimSuffix(parts[4], ".json"))
-		if err != nil || !e.Speaks(name) || r.Entry != "" && e.ID != r.Entry {
+		prefix := path.Join(parts[:3]...)
+		if seen[prefix] {
 			continue
 		}
-		known = true
-		if e.State != Gone && !e.Over(l.Time()) {
-			all = append(all, found{l, e})
+		seen[prefix] = true
+		l := &Ledger{Storage: storage, Prefix: prefix, Memory: new(Memory)}
+		// A person may have to settle an order beside an entry that is damaged.
+		err := l.Refresh(ctx)
+		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged {
+			return nil, nil, err
+		}
+		about, err := l.About(ctx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range about {
+			if !e.Speaks(name) || r.Entry != "" && e.ID != r.Entry {
+				continue
+			}
+			known = true
+			if e.State != Gone && !e.Over(l.Time()) {
+				all = append(all, found{l, e})
+			}
 		}
 	}
 	if len(all) > 1 {

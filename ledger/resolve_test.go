@@ -110,3 +110,27 @@ func TestResolveFindsTheRightOrder(t *testing.T) {
 		t.Errorf("resolved %v, %v", got, err)
 	}
 }
+
+// A damaged entry does not keep a person from settling another one, but what cannot be read at
+// all is not taken for nothing.
+func TestResolveBesideWhatCannotBeRead(t *testing.T) {
+	storage := newMemStorage()
+	l := testLedger(storage)
+	e := asked(l, "example.com")
+	e.Attempt.AbsenceAge = 0
+	create(t, l, e)
+	storage.data[l.key("broken")] = "{"
+	storage.hook = func(call, _ string) error {
+		if call == "load" {
+			return errors.New("unreachable")
+		}
+		return nil
+	}
+	if _, err := Resolve(t.Context(), storage, "example.com", Resolution{None: true}); err == nil || errors.Is(err, ErrNothingToResolve) {
+		t.Errorf("error = %v", err)
+	}
+	storage.hook = nil
+	if got, err := Resolve(t.Context(), storage, "example.com", Resolution{None: true}); err != nil || got.State != Gone {
+		t.Errorf("resolved %v, %v", got, err)
+	}
+}
