@@ -242,7 +242,7 @@ func TestMemoryAgreesWithEntries(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var m Memory
 	entries := make(map[string]*Entry)
-	for range 5000 {
+	for range 2000 {
 		id := fmt.Sprint(rnd.IntN(20))
 		if rnd.IntN(4) == 0 {
 			m.drop(id)
