@@ -3,7 +3,7 @@
 // run and in short alternating rounds, so that whatever else the machine does
 // disturbs both sides alike. Figures are medians over the rounds, if not said otherwise.
 //
-//	go run ./internal/test/bench [-quick] [-only <name>]
+//	go run ./internal/test/bench [-quick] [-only <name>] [-names <n>]
 //
 // It prints one row per claim and ends with exit code 1 if a claim is missed by more
 // than the margin in its row. A quick run judges nothing: it shows that the benchmarks
@@ -40,11 +40,19 @@ var benches = []bench{
 	{"pending", benchPending}, // not after those that lock files: that leaves goroutines for a while
 	{"issue", benchIssue},
 	{"flood", benchFlood},
+	{"many", benchMany},
 }
+
+// The names of the bench "many".
+const (
+	manyNames  = 10_000
+	quickNames = 50
+)
 
 // options are what a bench must know of the command line.
 type options struct {
 	quick bool
+	names int
 	dir   string // empty, for this bench alone
 }
 
@@ -78,6 +86,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	quick := flags.Bool("quick", false, "short rounds, to see that everything works; the figures are rough, and none is judged")
+	many := flags.Int("names", manyNames, "how many names the bench \"many\" has certificates for; a quick run has fewer")
 	only := flags.String("only", "", "measure only `name`: "+strings.Join(names(), ", "))
 	if err := flags.Parse(args); err != nil {
 		return 0, err
@@ -98,7 +107,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 			continue
 		}
 		started := time.Now()
-		got, err := runOne(ctx, b, *quick)
+		got, err := runOne(ctx, b, options{quick: *quick, names: pick(options{quick: *quick}, *many, quickNames)})
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", b.name, err)
 		}
@@ -119,13 +128,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	return missed, nil
 }
 
-func runOne(ctx context.Context, b bench, quick bool) (rows []row, err error) {
+func runOne(ctx context.Context, b bench, o options) (rows []row, err error) {
 	dir, err := os.MkdirTemp("", "caddy-commercial-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return b.run(ctx, options{quick: quick, dir: dir})
+	o.dir = dir
+	return b.run(ctx, o)
 }
 
 func names() []string {

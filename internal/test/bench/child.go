@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// child is a process that the benchmark has started, with all that it has said.
+type child struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+	err   error // how it ended
+
+	mu     sync.Mutex
+	output bytes.Buffer
+}
+
+func start(ctx context.Context, home string, env []string, binary string, args ...string) (*child, error) {
+	c := &child{ended: make(chan struct{})}
+	c.cmd = exec.CommandContext(ctx, binary, args...) //nolint:gosec // paths of our own
+	c.cmd.Dir, c.cmd.Env = home, env
+	c.cmd.Stdout, c.cmd.Stderr = c, c
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// Write implements io.Writer.
+func (c *child) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.output.Write(p)
+}
+
+func (c *child) text() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.output.String()
+}
+
+// tail is the end of what it said.
+func (c *child) tail() string {
+	text := c.text()
+	return text[max(len(text)-4000, 0):]
+}
+
+// said counts the lines that it wrote with the words.
+func (c *child) said(words string) int {
+	n := 0
+	for line := range strings.Lines(c.text()) {
+		if strings.Contains(line, words) {
+			n++
+		}
+	}
+	return n
+}
+
+// firstLine waits for the first line that it says.
+func (c *child) firstLine(ctx context.Context) (string, error) {
+	for {
+		if line, _, ok := strings.Cut(c.text(), "\n"); ok {
+			return line, nil
+		}
+		if err := c.sleep(ctx, 10*time.Millisecond); err != nil {
+			return "", err
+		}
+	}
+}
+
+// sleep waits, unless the process ends.
+func (c *child) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.ended:
+		return fmt.Errorf("%s has ended: %w\n%s", filepath.Base(c.cmd.Path), errors.Join(c.err), c.tail())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// The process is at rest when it has used less than a fiftieth of a processor for a while,
+// which is longer than until the names are looked over for the first time.
+const (
+	restLength = 4 * time.Second
+	restShare  = 50
+)
+
+// settle waits until the process has nothing to do.
+func (c *child) settle(ctx context.Context, length time.Duration) error {
+	for range 30 {
+		before, _, err := c.usage()
+		if err != nil {
+			return err
+		}
+		if err := c.sleep(ctx, length); err != nil {
+			return err
+		}
+		after, _, err := c.usage()
+		if err != nil {
+			return err
+		}
+		if after-before <= length/restShare {
+			return nil
+		}
+	}
+	return nil // it has a rhythm of its own
+}
+
+// clockTick is the unit of times in /proc, which Linux keeps the same everywhere.
+const clockTick = 10 * time.Millisecond
+
+// usage returns the processor time that the process has used, and the most memory that it
+// has occupied at a time.
+func (c *child) usage() (cpu time.Duration, peak int64, err error) {
+	proc := filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid))
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return 0, 0, err
+	}
+	// The name of the command, in parentheses, may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, 0, fmt.Errorf("%q is no status of a process", stat)
+	}
+	for _, field := range fields[11:13] { // user and system
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		cpu += time.Duration(ticks) * clockTick
+	}
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			return cpu, kib * 1024, err
+		}
+	}
+	return 0, 0, errors.New("the status of the process does not tell its memory")
+}
+
+// stop ends the process and waits for it.
+func (c *child) stop() error {
+	select {
+	case <-c.ended:
+		return nil // whoever needed it was told
+	default:
+	}
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-c.ended
+	return nil
+}
+
+// kill ends a process that has nothing to lose.
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill() // it may have ended
+	<-c.ended
+}
+
+// visits are handshakes and plain requests, a few per second, and how long each took.
+type visits struct {
+	cancel               context.CancelFunc
+	done                 sync.WaitGroup
+	handshakes, requests []time.Duration
+}
+
+// visitEvery is the pause between two visits.
+const visitEvery = 50 * time.Millisecond
+
+func visit(ctx context.Context, tlsPort, plainPort int) *visits {
+	ctx, cancel := context.WithCancel(ctx)
+	v := &visits{cancel: cancel}
+	v.done.Go(func() {
+		for ctx.Err() == nil {
+			started := time.Now()
+			if handshake(ctx, tlsPort) == nil {
+				v.handshakes = append(v.handshakes, time.Since(started))
+			}
+			pause(ctx)
+		}
+	})
+	v.done.Go(func() {
+		for ctx.Err() == nil {
+			started := time.Now()
+			if askPlain(ctx, plainPort) == nil {
+				v.requests = append(v.requests, time.Since(started))
+			}
+			pause(ctx)
+		}
+	})
+	return v
+}
+
+func pause(ctx context.Context) {
+	timer := time.NewTimer(visitEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func handshake(ctx context.Context, port int) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	dialer := tls.Dialer{Config: &tls.Config{ServerName: helloHost, InsecureSkipVerify: true}} //nolint:gosec // of a CA that nobody trusts
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func askPlain(ctx context.Context, port int) error {
+	c, err := dial(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	return c.wantBody(helloHost, "/", hello)
+}
+
+// end returns the medians.
+func (v *visits) end() (handshake, request time.Duration) {
+	v.cancel()
+	v.done.Wait()
+	return medianOf(v.handshakes), medianOf(v.requests)
+}
+
+func medianOf(list []time.Duration) time.Duration {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[len(list)/2]
+}
