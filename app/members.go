@@ -56,7 +56,14 @@ func (a *App) Allows(m Member, name string) (ours, exact bool) {
 // asked for, if the issuer is that of all names.
 func (a *App) Manages(m Member, name string) bool {
 	ours, exact := a.Allows(m, name)
-	return ours && (exact || slices.Contains(a.NamesOf(m), name) || slices.Contains(a.Written(m), name))
+	if !ours || exact {
+		return ours
+	}
+	h := a.hosts.Load()
+	_, written := h.written[name]
+	_, subject := h.subjects[name]
+	_, managed := slices.BinarySearch(a.Names(), name)
+	return written || subject || managed
 }
 
 // First reports whether the issuer is the first one of the name's policy. If it is not, a
