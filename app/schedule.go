@@ -2,6 +2,7 @@ package app
 
 import (
 	"container/heap"
+	"context"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -194,7 +195,31 @@ func (s *Scheduler) work(t *task, a *attachment) {
 		}
 		s.finish(t, a, again, more)
 	}()
-	again, more = a.worker.Round(a.ctx, t.name)
+	again, more = a.worker.Round(context.WithValue(a.ctx, lineKey{}, t.line), t.name)
+}
+
+// lineKey is the key of the context of a round under which its line is.
+type lineKey struct{}
+
+// Pause lets a round that is about to wait for long go on without a worker until work is
+// called. Whoever lets rounds do so bounds them in another way. Then the round has a worker
+// again at once, even if all are busy.
+func Pause(ctx context.Context) (work func()) {
+	l, ok := ctx.Value(lineKey{}).(*Line)
+	if !ok {
+		return func() {}
+	}
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.s.running--
+	l.running--
+	l.s.dispatch()
+	return sync.OnceFunc(func() {
+		l.s.mu.Lock()
+		defer l.s.mu.Unlock()
+		l.s.running++
+		l.running++
+	})
 }
 
 // finish puts a task back after its round, or drops it.
