@@ -158,8 +158,8 @@ const readers = 16
 
 func (l *Ledger) list(ctx context.Context) error {
 	l.Memory.begin()
-	keys, err := l.Storage.List(ctx, path.Join(l.Prefix, entries), false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	keys, err := listKeys(ctx, l.Storage, path.Join(l.Prefix, entries))
+	if err != nil {
 		return fmt.Errorf("listing the ledger: %w", err)
 	}
 	var mu sync.Mutex
