@@ -253,3 +253,43 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// What one order does costs the same with ten thousand others.
+func TestPresentAmongManyOthers(t *testing.T) {
+	var allocs [2]float64
+	for i, others := range []int{1, 10_000} {
+		s := NewStore()
+		for n := range others {
+			must(t, s.Present(t.Context(), nil, challenge(t, fmt.Sprint("order", n), "F.txt", "body", fmt.Sprintf("shop%d.example.net", n))))
+		}
+		ch := challenge(t, "order", "A.txt", "body", "example.com")
+		allocs[i] = testing.AllocsPerRun(100, func() {
+			must(t, s.Present(t.Context(), nil, ch))
+			must(t, s.CleanUp(t.Context(), nil, ch.ID, ch.Hosts))
+		})
+		if n := testing.AllocsPerRun(100, func() { s.Lookup("shop0.example.net:80", PathPrefix+"F.txt") }); n != 0 {
+			t.Errorf("looking a file up among %d allocates %v times", others, n)
+		}
+	}
+	if allocs[1] > allocs[0]+1 {
+		t.Errorf("presenting a file allocates %v times among 10,000 others, and %v times among one", allocs[1], allocs[0])
+	}
+}
+
+// BenchmarkPresent is what an order costs with one other, and with ten thousand.
+func BenchmarkPresent(b *testing.B) {
+	for _, others := range []int{1, 10_000} {
+		b.Run(fmt.Sprint(others), func(b *testing.B) {
+			s := NewStore()
+			for n := range others {
+				must(b, s.Present(b.Context(), nil, challenge(b, fmt.Sprint("order", n), "F.txt", "body", fmt.Sprintf("shop%d.example.net", n))))
+			}
+			ch := challenge(b, "order", "A.txt", "body", "example.com")
+			b.ReportAllocs()
+			for b.Loop() {
+				must(b, s.Present(b.Context(), nil, ch))
+				must(b, s.CleanUp(b.Context(), nil, ch.ID, ch.Hosts))
+			}
+		})
+	}
+}
