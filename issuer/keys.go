@@ -10,6 +10,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +25,8 @@ import (
 
 const (
 	// maxKeys bounds the remembered keys. certmagic runs at most 1000 jobs at a
-	// time, and each makes one key.
-	maxKeys = 1024
+	// time, and each makes one key; those that another issuer has used come on top.
+	maxKeys = 4096
 
 	// maxKeyAge bounds how long a key is remembered that never reaches us,
 	// because another issuer of the policy succeeded with it.
@@ -36,7 +37,7 @@ const (
 type keyring struct {
 	mu   sync.Mutex
 	keys map[string]ringKey // by the DER of the public key
-	fifo []string
+	fifo []string // oldest first; some of them may be forgotten
 }
 
 type ringKey struct {
@@ -70,11 +71,14 @@ func (r *keyring) remember(signer crypto.Signer) {
 	now := time.Now()
 	for len(r.fifo) > 0 {
 		oldest, known := r.keys[r.fifo[0]]
-		if known && len(r.fifo) < maxKeys && now.Sub(oldest.made) < maxKeyAge {
+		if known && len(r.keys) < maxKeys && now.Sub(oldest.made) < maxKeyAge {
 			break
 		}
 		delete(r.keys, r.fifo[0])
 		r.fifo = r.fifo[1:]
+	}
+	if len(r.fifo) >= 2*maxKeys {
+		r.fifo = slices.DeleteFunc(r.fifo, func(id string) bool { _, known := r.keys[id]; return !known })
 	}
 	if _, known := r.keys[id]; !known {
 		r.fifo = append(r.fifo, id)

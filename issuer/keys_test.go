@@ -288,3 +288,25 @@ func TestStoredKey(t *testing.T) {
 		t.Error("found a key for nonsense")
 	}
 }
+
+// A key that is still needed is not displaced by the thousands that came and went since.
+func TestKeyOutlivesThoseThatAreForgotten(t *testing.T) {
+	r := newKeyring()
+	first := newKey(t)
+	r.remember(first)
+	var pool []*ecdsa.PrivateKey
+	for range 100 {
+		pool = append(pool, newKey(t))
+	}
+	for i := range 5 * maxKeys {
+		key := pool[i%len(pool)]
+		r.remember(key)
+		r.forget(key.Public())
+	}
+	if _, ok := r.find(first.Public()); !ok {
+		t.Error("the key is gone")
+	}
+	if len(r.fifo) > 2*maxKeys+1 || len(r.keys) != 1 {
+		t.Errorf("%d keys are remembered, %d in order", len(r.keys), len(r.fifo))
+	}
+}
