@@ -2,7 +2,6 @@ package issuer
 
 import (
 	"crypto"
-	"crypto/x509"
 	"maps"
 	"sync"
 	"time"
@@ -27,10 +26,8 @@ type account struct {
 	storing  map[string]struct{}  // names whose certificate is being stored
 	waiting  int                  // calls of Issue
 
-	buying    int      // purchases under way
-	preparing int      // those of them that are not in the ledger yet
-	waiters   []string // names that wait for one to end
-	queued    map[string]struct{}
+	purchases purchases
+	listings  listings
 
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
@@ -46,7 +43,7 @@ type account struct {
 func newAccount() *account {
 	return &account{
 		wants: make(map[string]*want), handed: make(map[string]*handover), looks: make(map[string]*look), paces: make(map[string]*pace),
-		reissues: make(map[string]*reissues), driven: make(map[string]struct{}), storing: make(map[string]struct{}), queued: make(map[string]struct{}), noRenew: make(map[string]struct{}),
+		reissues: make(map[string]*reissues), driven: make(map[string]struct{}), storing: make(map[string]struct{}), noRenew: make(map[string]struct{}),
 		chains: make(map[string]chain),
 	}
 }
@@ -55,7 +52,7 @@ func newAccount() *account {
 // ended, the key is still good for the name.
 type want struct {
 	name   string
-	csr    *x509.CertificateRequest
+	csr    []byte        // DER
 	key    string        // see keyID
 	signer crypto.Signer // nil if the key is not known
 	config any           // the configuration that asked last
@@ -409,56 +406,6 @@ func (a *account) storageLate() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.late
-}
-
-// maxBuying bounds the purchases of one account that are under way at a time in this
-// process. Vendors advise few calls at once for a credential.
-const maxBuying = 8
-
-// admit lets a purchase begin, or queues the name. room is how many more orders the spending
-// limit allows, with those that are not in the ledger yet.
-func (a *account) admit(name string, room int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.buying < maxBuying && a.preparing < room {
-		a.buying++
-		a.preparing++
-		delete(a.queued, name)
-		return true
-	}
-	if _, ok := a.queued[name]; !ok {
-		a.queued[name] = struct{}{}
-		a.waiters = append(a.waiters, name)
-	}
-	return false
-}
-
-// recorded notes that the order of a purchase is in the ledger, and counts there.
-func (a *account) recorded() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.preparing--
-}
-
-// leave ends a purchase and wakes the name that waits longest.
-func (a *account) leave(recorded bool, wake func(name string)) {
-	a.mu.Lock()
-	a.buying--
-	if !recorded {
-		a.preparing--
-	}
-	next := ""
-	for len(a.waiters) > 0 && next == "" {
-		if _, ok := a.queued[a.waiters[0]]; ok {
-			next = a.waiters[0]
-			delete(a.queued, next)
-		}
-		a.waiters = a.waiters[1:]
-	}
-	a.mu.Unlock()
-	if next != "" {
-		wake(next)
-	}
 }
 
 func (a *account) refuseRenewal(id string) {

@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/app"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
@@ -71,12 +73,16 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if err := f.withinLimit(); err != nil {
 		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
 	}
-	placed, _ := f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), 0)
-	if !f.account.admit(name, f.rules.spend.Orders-placed) {
-		return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
+	if !f.account.purchases.admit(name, len(f.group(name)), f.room) {
+		return f.queued(name)
 	}
 	b := new(purchase)
-	defer func() { f.account.leave(b.recorded, f.wake) }()
+	work := app.Pause(ctx) // what bounds purchases is not the scheduler
+	end := sync.OnceFunc(func() {
+		f.account.purchases.leave(b.recorded, f.wake)
+		work()
+	})
+	defer end()
 	names, err := f.namesToBuy(ctx, name)
 	if err != nil {
 		return progress{err: err}
@@ -95,7 +101,18 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if err := f.prepare(ctx, j, b, f.renewable(about, names)); err != nil {
 		return progress{err: err}
 	}
-	return f.place(ctx, j, b)
+	return f.place(ctx, j, b, end)
+}
+
+// queued ends a round of a name that is called when its turn to buy has come.
+func (f *flow) queued(name string) progress {
+	return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
+}
+
+// room is how many orders the spending limit allows beside those in the ledger.
+func (f *flow) room() int {
+	placed, _ := f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), 0)
+	return f.rules.spend.Orders - placed
 }
 
 // mayBuy refuses a purchase that the rules do not allow, before anything else is done
@@ -233,6 +250,11 @@ func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous str
 		return err
 	}
 	b.entry.Attempt.Challenges = b.proof.Challenges
+	leave, err := f.account.purchases.check(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if v, ok := f.vendor.(vendors.Validator); ok {
 		if err := v.Validate(ctx, f.request(b.entry)); err != nil {
 			return fmt.Errorf("validating the order for %s: %w", b.names[0], err)
@@ -283,9 +305,19 @@ func (f *flow) presentAndWait(ctx context.Context, e *ledger.Entry, noted *bool)
 	return p, nil
 }
 
-// place stores the entry of an order, and makes sure that it stands alone.
-func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
+// place stores the entry of an order, makes sure that it stands alone, and sends it. sent is
+// called when the paid call has ended.
+func (f *flow) place(ctx context.Context, j *errand, b *purchase, sent func()) progress {
 	e := b.entry
+	ahead := max(sendBefore-f.rules.settle, 0) / 2
+	if _, ok := f.vendor.(vendors.Finder); !ok {
+		ahead = 0 // after a crash, a person must look for each of them
+	}
+	done, err := f.account.purchases.write(ctx, ahead)
+	if err != nil {
+		return progress{err: err}
+	}
+	defer done()
 	b.kept = b.key != nil
 	if err := f.keepKey(ctx, b.key, e.Attempt.Reference); err != nil {
 		return progress{err: err}
@@ -297,11 +329,12 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 		defer done()
 	}
 	stored := time.Now()
-	err := f.ledger.Create(ctx, e)
+	paid := func() {}
+	err = f.ledger.Create(ctx, e)
 	if err == nil {
 		b.stored, b.recorded = true, true
-		f.account.recorded()
-		err = f.alone(ctx, e)
+		f.account.purchases.recorded()
+		paid, err = f.turn(ctx, e, stored)
 	}
 	if err == nil {
 		err = onTime(stored)
@@ -310,6 +343,7 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
+		paid()
 		b.stored = false
 		// Nothing was sent, so nothing was bought.
 		if derr := f.ledger.Delete(ctx, e.ID); derr != nil {
@@ -325,18 +359,46 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase) progress {
 	j.log.Info("ordering certificate", zap.String("product", e.Product), zap.Strings("names", e.Names),
 		zap.String("reference", e.Attempt.Reference), zap.Bool("renewal", e.Attempt.PreviousID != ""))
 	j.armed, j.since = e.Attempt.Reference, stored
+	j.paid = sync.OnceFunc(func() {
+		paid()
+		done()
+		sent()
+	})
+	defer j.paid()
 	return f.steps(ctx, j, e)
 }
 
-// alone waits for as long as the storage may take to show what others wrote, and looks
-// whether another order blocks one of the names, or the spending limit is passed.
-func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
+// lookAgain is how old a look at the ledger may be when a paid request is sent.
+const lookAgain = time.Second
+
+// turn waits for as long as the storage may take to show what others wrote, and until it is
+// the order's turn to be paid for, and makes sure that it stands alone. paid ends the turn;
+// it is not nil, even with an error.
+func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (paid func(), err error) {
+	paid = func() {}
 	if f.rules.settle > 0 {
 		if err := poll.Wait(ctx, f.rules.settle); err != nil {
-			return err
+			return paid, err
 		}
 	}
-	if err := f.ledger.Refresh(ctx); err != nil {
+	looked := time.Now()
+	if err := f.alone(ctx, e); err != nil {
+		return paid, err
+	}
+	inTime, cancel := context.WithDeadlineCause(ctx, stored.Add(sendBefore), errLate)
+	defer cancel()
+	if paid, err = f.account.purchases.pay(inTime); err != nil {
+		return func() {}, err
+	}
+	if time.Since(looked) > lookAgain {
+		err = f.alone(ctx, e)
+	}
+	return paid, err
+}
+
+// alone looks whether another order blocks one of the names, or the spending limit is passed.
+func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
+	if err := f.account.listings.look(ctx, f.ledger.Refresh); err != nil {
 		return fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", e.Names[0], err)
 	}
 	if err := f.storageInTime(ctx, e.Names[0]); err != nil {
@@ -365,6 +427,9 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 	}
 	return nil
 }
+
+// errLate is the end of the wait for the turn of an order that was recorded too long ago.
+var errLate = &vendors.Error{Endpoint: "order", Verdict: vendors.Retryable, Err: fmt.Errorf("not sent: its turn did not come within %s", sendBefore)}
 
 // onTime reports when too much time has passed since the entry was stored, by the
 // monotonic clock or by the wall clock: the machine may have slept.
@@ -399,6 +464,7 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if half := f.about.AbsenceAge / 2; half > 0 && half < timeout {
 		timeout = half
 	}
+	defer j.paid()
 	paidCtx, cancel := poll.WithGrace(ctx, timeout, reloadGrace)
 	defer cancel()
 
@@ -470,7 +536,10 @@ func (f *flow) requestFor(j *errand, names []string) (crypto.Signer, []byte, err
 		der, err := orderCSR(&x509.CertificateRequest{}, names, key)
 		return key, der, err
 	}
-	csr := j.want.csr
+	csr, err := x509.ParseCertificateRequest(j.want.csr)
+	if err != nil {
+		return nil, nil, err
+	}
 	if j.want.signer != nil {
 		der, err := orderCSR(csr, names, j.want.signer)
 		return j.want.signer, der, err

@@ -27,6 +27,7 @@ type errand struct {
 	// to be sent. Any other attempt whose answer is missing is looked up, and never sent.
 	armed string
 	since time.Time // when it was stored
+	paid  func()    // ends the turn of a paid call; set for those
 }
 
 // move is what a step comes to: a change of the entry, which is written in one place, and

@@ -101,6 +101,7 @@ type progress struct {
 func (f *flow) Round(ctx context.Context, name string) (again time.Duration, more bool) {
 	w := f.account.want(name)
 	p := f.pursue(ctx, name, w)
+	f.account.purchases.pass(name, f.wake)
 	log := f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))
 	switch {
 	case p.got != nil && f.account.give(w, answer{got: p.got, entry: p.entry}):
@@ -190,7 +191,16 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 			return p
 		}
 	}
-	unsure := f.ledger.Refresh(ctx) // nothing may be bought if so; what is known is driven
+	// Of thousands of names that certmagic asks for at a time, each costs little until its
+	// turn has come.
+	plain := w != nil && f.account.listings.lately() && !f.account.ledger.Knows(name) && f.mayBuy(name, w, nil) == nil
+	if plain && f.account.purchases.crowded(name, len(f.group(name))) {
+		return f.queued(name)
+	}
+	var unsure error // nothing may be bought if so; what is known is driven
+	if !plain {
+		unsure = f.account.listings.look(ctx, f.ledger.Refresh)
+	}
 	about, err := f.ledger.About(ctx, name)
 	if err != nil {
 		return progress{err: err}

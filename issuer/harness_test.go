@@ -217,7 +217,7 @@ func wantFor(tb testing.TB, name string, key crypto.Signer) *want {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &want{name: name, csr: csr, key: id, signer: key}
+	return &want{name: name, csr: csr.Raw, key: id, signer: key}
 }
 
 // testSite is certmagic's storage and cache, and the names of a configuration.

@@ -56,7 +56,7 @@ func (iss *Issuer) newWant(ctx context.Context, csr *x509.CertificateRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	w := &want{name: csr.DNSNames[0], csr: csr, key: id, config: iss.config()}
+	w := &want{name: csr.DNSNames[0], csr: csr.Raw, key: id, config: iss.config()}
 	if key, ok := keys.find(csr.PublicKey); ok {
 		w.signer = key
 		keys.forget(csr.PublicKey)

@@ -76,7 +76,7 @@ func TestNothingIsPreparedBeyondLimit(t *testing.T) {
 			w.wantCharges(limit)
 			prepared := w.ca.Calls("validate") + w.ca.Calls("Order/createOrder")
 			// A few may have been on their way together.
-			if prepared > limit+maxBuying {
+			if prepared > limit+maxChecks {
 				t.Errorf("%d preparations for %d orders", prepared, limit)
 			}
 			p.untilServed(3*day, names...)

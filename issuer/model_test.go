@@ -156,7 +156,7 @@ func (s *modelSystem) Issue(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	got, _, err := f.issue(ctx, &want{name: name, csr: csr, key: id, signer: key})
+	got, _, err := f.issue(ctx, &want{name: name, csr: csr.Raw, key: id, signer: key})
 	if err != nil {
 		return noRetry(err)
 	}

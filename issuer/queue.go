@@ -1,0 +1,312 @@
+package issuer
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+)
+
+// Purchases of one account are many at a time, and paid calls few. Each waits for much else:
+// for proofs to be seen, for the vendor's free checks, and for the storage to show what other
+// servers wrote. What they have in the ledger meanwhile is to be sent within sendBefore, so
+// that no more of them are let in there than the paid calls can take on in time.
+const (
+	// maxPurchases bounds the purchases of one account that are under way at a time in this
+	// process. They are in memory, and their names are claimed.
+	maxPurchases = 256
+
+	// maxPaid bounds the paid calls at a time, and maxChecks the free calls before them.
+	// Vendors advise few calls at once for a credential.
+	maxPaid   = 8
+	maxChecks = 8
+
+	// largeOrder is from how many names on an order is a large one. Each largeEvery-th
+	// purchase is one of those, if any waits, and the others are not.
+	largeOrder = 10
+	largeEvery = 4
+)
+
+// purchases are those of one account. The zero value is ready for use.
+type purchases struct {
+	mu         sync.Mutex
+	underway   int
+	unrecorded int // those that are not in the ledger yet
+	waiters    [2]nameQueue
+	queued     map[string]bool // the names that wait, and whether they were called
+	turns      int             // calls since the last large order
+
+	checks  places
+	written places // entries that are or will be in the ledger before their paid call ends
+	paid    places
+	calls   callTimes
+}
+
+// crowded queues the name if as many purchases are under way as may be.
+func (p *purchases) crowded(name string, size int) bool {
+	p.mu.Lock()
+	full := p.underway >= maxPurchases
+	p.mu.Unlock()
+	return full && !p.admit(name, size, func() int { return 0 })
+}
+
+// nameQueue are names that wait for a purchase to end.
+type nameQueue []string
+
+// admit lets a purchase of so many names begin, or queues the name. room is how many orders
+// the spending limit allows beside those in the ledger: it is asked when nothing can come in
+// between that moves a purchase there.
+func (p *purchases) admit(name string, size int, room func() int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.underway < maxPurchases && p.unrecorded < room() {
+		p.underway++
+		p.unrecorded++
+		delete(p.queued, name)
+		return true
+	}
+	called, ok := p.queued[name]
+	if ok && !called {
+		return false
+	}
+	if p.queued == nil {
+		p.queued = make(map[string]bool)
+	}
+	p.queued[name] = false
+	q := &p.waiters[0]
+	if size >= largeOrder {
+		q = &p.waiters[1]
+	}
+	if called {
+		*q = slices.Insert(*q, 0, name) // somebody else was faster
+	} else {
+		*q = append(*q, name)
+	}
+	return false
+}
+
+// recorded notes that the order of a purchase is in the ledger, and counts there.
+func (p *purchases) recorded() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unrecorded--
+}
+
+// leave ends a purchase and wakes the names that can go on.
+func (p *purchases) leave(recorded bool, wake func(name string)) {
+	p.mu.Lock()
+	p.underway--
+	if !recorded {
+		p.unrecorded--
+	}
+	next := p.next()
+	p.mu.Unlock()
+	if next != "" {
+		wake(next)
+	}
+}
+
+// pass lets another name go on if this one was called, and has not begun a purchase.
+func (p *purchases) pass(name string, wake func(name string)) {
+	p.mu.Lock()
+	next := ""
+	if p.queued[name] {
+		delete(p.queued, name)
+		next = p.next()
+	}
+	p.mu.Unlock()
+	if next != "" {
+		wake(next)
+	}
+}
+
+// next calls the name that waits longest. Most of them are for small orders, which a person
+// waits for more often; but not all, so that no large one waits for ever.
+func (p *purchases) next() string {
+	for {
+		q := &p.waiters[0]
+		large := len(p.waiters[1]) > 0 && (len(*q) == 0 || p.turns >= largeEvery-1)
+		if large {
+			q = &p.waiters[1]
+		}
+		if len(*q) == 0 {
+			return ""
+		}
+		name := (*q)[0]
+		*q = (*q)[1:]
+		if called, waits := p.queued[name]; !waits || called {
+			continue // it has begun meanwhile
+		}
+		p.queued[name] = true
+		if p.turns++; large {
+			p.turns = 0
+		}
+		return name
+	}
+}
+
+// check waits for one of the places for free calls.
+func (p *purchases) check(ctx context.Context) (leave func(), err error) {
+	return p.checks.enter(ctx, &p.mu, func() int { return maxChecks })
+}
+
+// write waits until the entry of a purchase may be stored: when so few are there before it
+// that its turn to be sent comes soon. ahead is for how long an entry may wait for the paid
+// calls of others.
+func (p *purchases) write(ctx context.Context, ahead time.Duration) (leave func(), err error) {
+	return p.written.enter(ctx, &p.mu, func() int { return maxPaid + p.calls.ahead(ahead) })
+}
+
+// pay waits for one of the places for paid calls.
+func (p *purchases) pay(ctx context.Context) (leave func(), err error) {
+	free, err := p.paid.enter(ctx, &p.mu, func() int { return maxPaid })
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	call := p.calls.begin()
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		p.calls.end(call)
+		p.mu.Unlock()
+		free()
+	}), nil
+}
+
+// places are taken in turn, by at most so many at a time as there are. They are guarded by a
+// mutex of others.
+type places struct {
+	taken int
+	line  []chan struct{} // each is closed when it is its turn
+	limit func() int
+}
+
+// enter waits for a place.
+func (s *places) enter(ctx context.Context, mu *sync.Mutex, limit func() int) (leave func(), err error) {
+	turn := make(chan struct{})
+	mu.Lock()
+	s.limit = limit
+	s.line = append(s.line, turn)
+	s.admit()
+	mu.Unlock()
+	leave = sync.OnceFunc(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		s.taken--
+		s.admit()
+	})
+	select {
+	case <-turn:
+		return leave, nil
+	case <-ctx.Done():
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i, other := range s.line {
+		if other == turn {
+			s.line = append(s.line[:i:i], s.line[i+1:]...)
+			return nil, context.Cause(ctx)
+		}
+	}
+	s.taken-- // it was its turn in that moment
+	s.admit()
+	return nil, context.Cause(ctx)
+}
+
+// admit gives the places that are free to those that wait longest.
+func (s *places) admit() {
+	for len(s.line) > 0 && s.taken < s.limit() {
+		s.taken++
+		close(s.line[0])
+		s.line = s.line[1:]
+	}
+}
+
+// callTimes tells how many calls can be counted on in a time. It is guarded by the mutex of
+// purchases.
+type callTimes struct {
+	known   time.Duration // a long one of the latest
+	earned  int           // how many orders may wait for calls: one more after each that has ended
+	running []*time.Time  // when those under way began, the oldest first
+}
+
+func (c *callTimes) begin() *time.Time {
+	began := time.Now()
+	c.running = append(c.running, &began)
+	return &began
+}
+
+// end notes how long a call took. One that takes longer than was known counts in full, one
+// that is shorter by an eighth: too many orders that wait are worse than too few. What ends
+// first is what is fast, so that nothing is made of few calls.
+func (c *callTimes) end(call *time.Time) {
+	c.running = slices.DeleteFunc(c.running, func(other *time.Time) bool { return other == call })
+	took := max(time.Since(*call), time.Microsecond)
+	if c.known < took {
+		c.known = took
+	} else {
+		c.known -= (c.known - took) / 8
+	}
+	c.earned = min(c.earned+1, maxPurchases)
+}
+
+// ahead is how many orders may wait for calls, so that all of them begin within the time.
+func (c *callTimes) ahead(within time.Duration) int {
+	longest := max(c.known, time.Microsecond)
+	if len(c.running) > 0 {
+		longest = max(longest, time.Since(*c.running[0]))
+	}
+	c.earned = min(c.earned, maxPaid*int(min(within/longest, maxPurchases)))
+	return c.earned
+}
+
+// listings paces those of the ledger. Each costs as much as there are entries, and serves all
+// that wait for it, so that there is no use in one after the other.
+type listings struct {
+	mu    sync.Mutex
+	began time.Time     // the latest that went well
+	pause time.Duration // from there on
+}
+
+const (
+	// listingPause is the pause between two listings, in times of how long one takes, and
+	// maxListingPause bounds it.
+	listingPause    = 10
+	maxListingPause = time.Second
+
+	// listedLately is how old a listing may be by which a purchase begins. What is decided
+	// there costs nothing: what came meanwhile shows in the listing before it is paid.
+	listedLately = 5 * time.Second
+)
+
+// look makes a listing that begins after the call.
+func (l *listings) look(ctx context.Context, refresh func(context.Context) error) error {
+	l.mu.Lock()
+	wait := time.Until(l.began.Add(l.pause))
+	l.mu.Unlock()
+	if wait > 0 {
+		if err := poll.Wait(ctx, wait); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	err := refresh(ctx)
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if began.After(l.began) {
+			l.began, l.pause = began, min(listingPause*time.Since(began), maxListingPause)
+		}
+	}
+	return err
+}
+
+// lately reports whether there was a listing not long ago.
+func (l *listings) lately() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.began) < listedLately
+}
