@@ -368,32 +368,25 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase, sent func()) p
 	return f.steps(ctx, j, e)
 }
 
-// lookAgain is how old a look at the ledger may be when a paid request is sent.
-const lookAgain = time.Second
-
-// turn waits for as long as the storage may take to show what others wrote, and until it is
-// the order's turn to be paid for, and makes sure that it stands alone. paid ends the turn;
-// it is not nil, even with an error.
+// turn waits for as long as the storage may take to show what others wrote, makes sure that
+// the order stands alone, and waits until it may be paid for. Who stores another entry while it
+// waits finds this one. paid ends the turn; it is not nil, even with an error.
 func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (paid func(), err error) {
-	paid = func() {}
+	nothing := func() {}
 	if f.rules.settle > 0 {
 		if err := poll.Wait(ctx, f.rules.settle); err != nil {
-			return paid, err
+			return nothing, err
 		}
 	}
-	looked := time.Now()
 	if err := f.alone(ctx, e); err != nil {
-		return paid, err
+		return nothing, err
 	}
 	inTime, cancel := context.WithDeadlineCause(ctx, stored.Add(sendBefore), errLate)
 	defer cancel()
 	if paid, err = f.account.purchases.pay(inTime); err != nil {
-		return func() {}, err
+		return nothing, err
 	}
-	if time.Since(looked) > lookAgain {
-		err = f.alone(ctx, e)
-	}
-	return paid, err
+	return paid, nil
 }
 
 // alone looks whether another order blocks one of the names, or the spending limit is passed.

@@ -37,7 +37,7 @@ const (
 type keyring struct {
 	mu   sync.Mutex
 	keys map[string]ringKey // by the DER of the public key
-	fifo []string // oldest first; some of them may be forgotten
+	fifo []string           // oldest first; some of them may be forgotten
 }
 
 type ringKey struct {
