@@ -274,8 +274,8 @@ func (w *hoster) startCaddy(ctx context.Context) (*child, error) {
 	if w.side == zerossl {
 		binary = w.peer
 	}
-	env := []string{"HOME=" + w.home, "XDG_DATA_HOME=" + w.home, "XDG_CONFIG_HOME=" + w.home, "BENCH_ZEROSSL_API=" + w.api}
-	return start(ctx, w.home, append(env, goVariables()...), binary, "run", "--config", w.config())
+	env := append(goVariables(), "HOME="+w.home, "XDG_DATA_HOME="+w.home, "XDG_CONFIG_HOME="+w.home, "BENCH_ZEROSSL_API="+w.api)
+	return start(ctx, w.home, env, binary, "run", "--config", w.config())
 }
 
 // goVariables passes the settings of Go's runtime on.

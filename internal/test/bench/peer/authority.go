@@ -202,11 +202,11 @@ func (a *authority) verify(r *http.Request) (any, error) {
 
 // check fetches a validation file.
 func (a *authority) check(ctx context.Context, url, want string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil) //nolint:gosec // whatever the name, it is this machine that is dialled
 	if err != nil {
 		return err
 	}
-	answer, err := a.fetch.Do(request)
+	answer, err := a.fetch.Do(request) //nolint:gosec // as above
 	if err != nil {
 		return err
 	}
