@@ -199,7 +199,7 @@ func TestLateOrdersAreWithdrawn(t *testing.T) {
 			t.Fatalf("%d orders are paid for", n)
 		}
 		synctest.Wait()
-		for _, e := range p.account.ledger.All() {
+		for _, e := range p.account.ledger.Pending() {
 			if e.State == ledger.Asked && time.Since(e.Paid) > sendBefore && !v.references[e.Attempt.Reference] {
 				t.Fatalf("the order for %s is in the ledger since %s, and not sent", e.Names[0], time.Since(e.Paid))
 			}
@@ -222,7 +222,7 @@ func TestVendorWithoutFinder(t *testing.T) {
 		p.configure(siteNames(100)...)
 		for v.bought() < 100 {
 			asked := 0
-			for _, e := range p.account.ledger.All() {
+			for _, e := range p.account.ledger.Pending() {
 				if e.State == ledger.Asked {
 					asked++
 				}
@@ -250,7 +250,7 @@ func TestSpendLimitIsExactAtOnce(t *testing.T) {
 		for range 600 {
 			time.Sleep(time.Second)
 			synctest.Wait()
-			for _, e := range p.account.ledger.All() {
+			for _, e := range p.account.ledger.Pending() {
 				if !seen[e.ID] {
 					seen[e.ID] = true
 					created++
