@@ -168,6 +168,36 @@ func TestServersAtOnce(t *testing.T) {
 	}
 }
 
+// Of many names, each server has some that wait for its purchases to end and that another one
+// orders meanwhile. Those behind them in its queue do not wait for ever.
+func TestServersShareAQueue(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			names := siteNames(100)
+			var servers []*process
+			for range 3 {
+				p := v.start(w, nil, func(f *flow) {
+					quickly(f)
+					f.ledger.Storage = slow{w.storage, 50 * time.Millisecond}
+					f.rules.settle = time.Second
+					f.rules.spend.Orders = 1000
+				})
+				servers = append(servers, p)
+				p.configure(names...)
+			}
+			begin := time.Now()
+			for _, p := range servers {
+				p.untilServed(day, names...)
+			}
+			if took := time.Since(begin); took > 5*time.Minute {
+				t.Errorf("it took %s", took)
+			}
+			w.wantCharges(len(names))
+		})
+	}
+}
+
 // Servers that have both withdrawn do not wait for each other's order, which was never sent.
 func TestServersWithdraw(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
