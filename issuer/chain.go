@@ -12,8 +12,9 @@ import (
 )
 
 // maxSkew is how far in the future a certificate may begin, to allow for clocks
-// that disagree. CAs usually backdate by an hour or more.
-const maxSkew = 5 * time.Minute
+// that disagree: as much as those of the servers may. CAs usually backdate by an hour or more,
+// but not all of them do, and a server whose clock is late has no other certificate to serve.
+const maxSkew = time.Hour
 
 // errWrongCertificate says that the vendor delivered something that must not be
 // served. The order is good; the answer is not.

@@ -192,7 +192,7 @@ func TestCheckCertificate(t *testing.T) {
 		"common name of another":  {change: func(c *x509.Certificate) { c.Subject.CommonName = "elsewhere.example.org" }},
 		"wildcard covers":         {change: func(c *x509.Certificate) { c.DNSNames = []string{"*.example.com"} }, names: []string{"shop.example.com"}},
 		"expired":                 {change: func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, want: "expired at"},
-		"not yet valid":           {change: func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }, want: "is the clock right?"},
+		"not yet valid":           {change: func(c *x509.Certificate) { c.NotBefore = now.Add(maxSkew + time.Minute) }, want: "is the clock right?"},
 		"clocks disagree a bit":   {change: func(c *x509.Certificate) { c.NotBefore = now.Add(maxSkew / 2) }},
 		"the old one again":       {change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(0xabc) }, serial: "abc", want: "it is the old one again (serial abc)"},
 		"another serial":          {change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(0xabd) }, serial: "abc"},
