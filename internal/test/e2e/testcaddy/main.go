@@ -9,9 +9,10 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-commercial/caddy-commercial"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/e2e/resolver"
 )
 
 func main() {
-	resolveLocally()
+	resolver.Use()
 	caddycmd.Main()
 }

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/test/e2e/journal"
 )
 
 func init() {
@@ -27,8 +28,7 @@ type Storage struct {
 	// URL to report writes to. Empty means that none are reported.
 	Report string `json:"report,omitempty"`
 
-	// File to note each call in: the time in nanoseconds, what is done, and the key.
-	// Empty means that none are noted.
+	// File to note each call in, see package journal. Empty means that none are noted.
 	Journal string `json:"journal,omitempty"`
 }
 
@@ -46,11 +46,7 @@ func (s *Storage) CertMagicStorage() (certmagic.Storage, error) {
 	if s.Journal == "" {
 		return files, nil
 	}
-	journal, err := os.OpenFile(s.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &noting{files, journal}, nil
+	return journal.Note(files, s.Journal)
 }
 
 // UnmarshalCaddyfile sets up the storage from Caddyfile tokens.

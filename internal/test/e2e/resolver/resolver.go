@@ -1,4 +1,5 @@
-package main
+// Package resolver is where the Caddys of the end-to-end tests look names up.
+package resolver
 
 import (
 	"bytes"
@@ -11,11 +12,11 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// resolveLocally gives this process a resolver of its own, which has the names of
+// Use gives this process a resolver of its own, which has the names of
 // tests lead to the loopback address, and knows no others. RFC 6761, section 6.3,
 // says so of those below localhost, but not every system's resolver does it, and a
 // test asks no name server.
-func resolveLocally() {
+func Use() {
 	net.DefaultResolver = &net.Resolver{
 		PreferGo: true,
 		Dial: func(context.Context, string, string) (net.Conn, error) {

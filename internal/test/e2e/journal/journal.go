@@ -1,4 +1,5 @@
-package main
+// Package journal notes what is done with a storage of the end-to-end tests.
+package journal
 
 import (
 	"context"
@@ -9,10 +10,25 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// noting is a storage that notes each call, in the order in which they begin. Unlocking is
-// part of locking.
+// Storage is what is noted: all that certmagic does with the storages of tests.
+type Storage interface {
+	certmagic.Storage
+	certmagic.TryLocker
+}
+
+// Note returns a storage that notes each call in a file, in the order in which they
+// begin: the time in nanoseconds, what is done, and the key. Unlocking is part of locking.
+// What is in the file already stays there.
+func Note(s Storage, file string) (Storage, error) {
+	journal, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &noting{s, journal}, nil
+}
+
 type noting struct {
-	*reporting
+	Storage
 	journal *os.File
 }
 
@@ -24,53 +40,47 @@ func (s *noting) note(what, key string) {
 // Store implements certmagic.Storage.
 func (s *noting) Store(ctx context.Context, key string, value []byte) error {
 	s.note("store", key)
-	return s.reporting.Store(ctx, key, value)
+	return s.Storage.Store(ctx, key, value)
 }
 
 // Load implements certmagic.Storage.
 func (s *noting) Load(ctx context.Context, key string) ([]byte, error) {
 	s.note("load", key)
-	return s.reporting.Load(ctx, key)
+	return s.Storage.Load(ctx, key)
 }
 
 // Delete implements certmagic.Storage.
 func (s *noting) Delete(ctx context.Context, key string) error {
 	s.note("delete", key)
-	return s.reporting.Delete(ctx, key)
+	return s.Storage.Delete(ctx, key)
 }
 
 // Exists implements certmagic.Storage.
 func (s *noting) Exists(ctx context.Context, key string) bool {
 	s.note("exists", key)
-	return s.reporting.Exists(ctx, key)
+	return s.Storage.Exists(ctx, key)
 }
 
 // List implements certmagic.Storage.
 func (s *noting) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
 	s.note("list", prefix)
-	return s.reporting.List(ctx, prefix, recursive)
+	return s.Storage.List(ctx, prefix, recursive)
 }
 
 // Stat implements certmagic.Storage.
 func (s *noting) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	s.note("stat", key)
-	return s.reporting.Stat(ctx, key)
+	return s.Storage.Stat(ctx, key)
 }
 
 // Lock implements certmagic.Locker.
 func (s *noting) Lock(ctx context.Context, name string) error {
 	s.note("lock", name)
-	return s.reporting.Lock(ctx, name)
+	return s.Storage.Lock(ctx, name)
 }
 
 // TryLock implements certmagic.TryLocker.
 func (s *noting) TryLock(ctx context.Context, name string) (bool, error) {
 	s.note("lock", name)
-	return s.reporting.TryLock(ctx, name)
+	return s.Storage.TryLock(ctx, name)
 }
-
-// Interface guards
-var (
-	_ certmagic.Storage   = (*noting)(nil)
-	_ certmagic.TryLocker = (*noting)(nil)
-)
