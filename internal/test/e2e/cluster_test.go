@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -19,6 +20,7 @@ type balancer struct {
 	mu    sync.Mutex
 	nodes []node
 	next  int
+	dice  bool           // whether any of them is next
 	found map[string]int // validation files delivered, by node
 }
 
@@ -33,6 +35,9 @@ func (b *balancer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
 	n := b.nodes[b.next%len(b.nodes)]
 	b.next++
+	if b.dice {
+		b.next = rand.IntN(len(b.nodes))
+	}
 	b.mu.Unlock()
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(pr *httputil.ProxyRequest) {
@@ -63,19 +68,23 @@ func (b *balancer) only(n node) {
 func newCluster(t *testing.T, change func(*hostile.Config)) (*world, node, node, *balancer) {
 	w := newWorld(t, change)
 	a, b := w.node, w.newNode("second")
-	lb, front := newBalancer(w, a, b)
+	return w, a, b, w.balance(a, b)
+}
+
+// balance lets the CA come to these nodes.
+func (w *world) balance(nodes ...node) *balancer {
+	w.t.Helper()
+	lb, front := newBalancer(w, nodes...)
 	u, err := url.Parse(front.URL)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	var port int
 	if _, err := fmt.Sscan(u.Port(), &port); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	if err := w.ca.Update(func(c *hostile.Config) { c.HTTPPort = port }); err != nil {
-		t.Fatal(err)
-	}
-	return w, a, b, lb
+	w.update(func(c *hostile.Config) { c.HTTPPort = port })
+	return lb
 }
 
 // TestCluster: two servers on one storage buy once, and either of them serves the

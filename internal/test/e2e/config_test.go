@@ -46,7 +46,7 @@ func (w *world) globals(n node, options ...string) string {
 	persist_config off
 	skip_install_trust
 	grace_period 1s
-	storage e2e_points %s %s/point
+	storage %s
 	log {
 		output stderr
 		format json
@@ -54,7 +54,7 @@ func (w *world) globals(n node, options ...string) string {
 	}
 	%s
 }
-`, n.admin, n.http, n.https, w.storage, w.hooks, strings.Join(options, "\n"))
+`, n.admin, n.http, n.https, w.keep(n), strings.Join(options, "\n"))
 }
 
 // localGlobals bind all sites to the loopback address.

@@ -20,6 +20,9 @@ var caddyBinary string
 // measure.
 const worldsAtOnce = 16
 
+// onRedis is whether the clusters on Redis run, too. They take minutes and need redis-server.
+var onRedis = flag.Bool("redis", false, "run the clusters on Redis, which need redis-server")
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(run(m))

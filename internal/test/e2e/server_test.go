@@ -126,12 +126,12 @@ func (w *world) launch(n node, file, config string) *server {
 
 // command is the binary at a node, with nothing of this process's environment.
 func (w *world) command(ctx context.Context, n node, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, caddyBinary, args...)
+	cmd := exec.CommandContext(ctx, w.binary, args...)
 	cmd.Dir = n.home
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + n.home, "XDG_DATA_HOME=" + n.home, "XDG_CONFIG_HOME=" + n.home,
-		"E2E_TOKEN=" + apiToken,
+		"E2E_TOKEN=" + apiToken, clockVariable + "=" + n.clock.String(),
 	}
 	return cmd
 }

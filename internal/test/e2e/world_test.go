@@ -40,7 +40,14 @@ type world struct {
 	hooks   string // URL that storages report to
 	dir     string
 	storage string
-	node    node // where the first, and usually only, server lives
+	node    node          // where the first, and usually only, server lives
+	binary  string        // that servers run
+	patient time.Duration // how long await waits
+
+	// keep is the option of a server's storage. fetch brings what is in it into the
+	// directory storage, unless it is there anyway.
+	keep  func(n node) string
+	fetch func()
 
 	mu      sync.Mutex
 	servers []*server
@@ -53,6 +60,7 @@ type node struct {
 	name               string
 	http, https, admin int
 	home               string
+	clock              time.Duration // how far its wall clock is ahead, where the binary has such a clock
 }
 
 // newWorld makes a world with a CA that charges for every order it is asked for,
@@ -60,7 +68,9 @@ type node struct {
 func newWorld(t *testing.T, change func(*hostile.Config)) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), onPoint: func(string) {}, ask: func(string) bool { return true }}
-	w.storage = filepath.Join(w.dir, "storage")
+	w.storage, w.binary, w.patient = filepath.Join(w.dir, "storage"), caddyBinary, patience
+	w.keep = func(node) string { return fmt.Sprintf("e2e_points %s %s/point", w.storage, w.hooks) }
+	w.fetch = func() {}
 	w.node = w.newNode("caddy")
 	cfg := hostile.Config{
 		Core:   hostile.Core{Accounts: []hostile.Account{{Token: apiToken, Balance: 100_000_000}}, HTTPPort: w.node.http},
@@ -178,7 +188,7 @@ func freePort(t *testing.T) int {
 // await waits until check returns nil.
 func (w *world) await(what string, check func() error) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), w.patient)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -228,6 +238,7 @@ func (w *world) charges(want int) {
 // entries reads the ledger from the storage's files, those of terms that are over as well.
 func (w *world) entries() []*ledger.Entry {
 	w.t.Helper()
+	w.fetch()
 	var list []*ledger.Entry
 	for _, folder := range []string{"entries", "past"} {
 		files, err := filepath.Glob(filepath.Join(w.storage, "commercial", "*", "*", folder, "*.json"))
@@ -277,6 +288,7 @@ func (w *world) nothingForgotten() {
 // keptKeys are the files of the private keys that are kept for requests under way.
 func (w *world) keptKeys() []string {
 	w.t.Helper()
+	w.fetch()
 	files, err := filepath.Glob(filepath.Join(w.storage, "commercial", "*", "*", "keys", "*"))
 	if err != nil {
 		w.t.Fatal(err)
