@@ -93,8 +93,8 @@ func untilShown(ctx context.Context, storage certmagic.Storage, key string, cont
 }
 
 func shows(ctx context.Context, storage certmagic.Storage, key string, content []byte) (bool, error) {
-	keys, err := storage.List(ctx, path.Dir(key), false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	keys, err := listKeys(ctx, storage, path.Dir(key))
+	if err != nil {
 		return false, fmt.Errorf("listing %s: %w", path.Dir(key), err)
 	}
 	listed := slices.ContainsFunc(keys, func(k string) bool { return path.Base(k) == path.Base(key) })
