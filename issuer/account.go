@@ -128,16 +128,20 @@ func (a *account) asked(w *want, config any) bool {
 }
 
 // store lets a certificate be stored for the name: calls of Issue hold certmagic's lock of it,
-// so that one that waits is ended, and those that come meanwhile do not wait.
-func (a *account) store(name string) (stored func()) {
+// so that one that waits is ended, and those that come meanwhile do not wait. If it was stored,
+// nothing more is wanted by those that came before, even if they came only a moment ago.
+func (a *account) store(name string) (end func(stored bool)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.wants[name].tell(answer{err: errDelivered})
 	a.storing[name] = struct{}{}
-	return func() {
+	return func(stored bool) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.storing, name)
+		if stored {
+			delete(a.wants, name)
+		}
 	}
 }
 

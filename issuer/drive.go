@@ -331,8 +331,10 @@ func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key cryp
 	if err != nil {
 		return f.unfetched(e, err)
 	}
-	defer f.account.store(j.name)()
-	if err := f.site.Deliver(ctx, j.name, key, issuedCertificate(f.about, got, e)); err != nil {
+	end := f.account.store(j.name)
+	err = f.site.Deliver(ctx, j.name, key, issuedCertificate(f.about, got, e))
+	end(err == nil)
+	if err != nil {
 		return ends(progress{err: fmt.Errorf("storing the certificate of order %s for %s: %w", e.OrderID, j.name, err)})
 	}
 	j.log.Info("the site has its commercial certificate", zap.String("order_id", e.OrderID), zap.String("serial", e.Certificate.Serial))

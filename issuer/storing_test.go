@@ -31,8 +31,32 @@ func TestIssueDoesNotWaitForStoring(t *testing.T) {
 	if _, _, ours := a.ask(&want{name: "other.example.com", key: "3"}); !ours {
 		t.Error("a call for another name is sent away")
 	}
-	stored()
+	stored(false)
+	if a.want(name) != before {
+		t.Error("what could not be stored is not wanted any more")
+	}
 	if _, why, ours := a.ask(&want{name: name, key: "1"}); !ours || why != nil {
 		t.Errorf("after that: ours %v, %v", ours, why)
+	}
+}
+
+// A call that comes just before a certificate of another key is stored wants nothing after it:
+// what it left behind would be taken for a renewal that somebody forces, and the order would
+// be reissued.
+func TestStoredCertificateIsEnough(t *testing.T) {
+	const name = "shop.example.com"
+	a := newAccount()
+	// The round that delivers has begun, for nobody.
+	if a.want(name) != nil {
+		t.Fatal("somebody wants a certificate")
+	}
+	done, _, _ := a.ask(&want{name: name, key: "another"})
+	end := a.store(name)
+	if with := <-done; !errors.Is(with.err, errDelivered) {
+		t.Errorf("the call ended with %v", with.err)
+	}
+	end(true)
+	if w := a.want(name); w != nil {
+		t.Errorf("a certificate for key %q is still wanted", w.key)
 	}
 }
