@@ -165,13 +165,14 @@ func TestLocks(t *testing.T) {
 		}
 		return held
 	}
-	for before, renewed := leases(), false; !renewed; {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for before, renewed := leases(), false; !renewed; <-tick.C {
 		now := leases()
 		renewed, before = len(now) > len(before) || len(now) == len(before) && now > before, now
 		if before == "-2" {
 			t.Fatal("the lock was lost")
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 
 	// a stalls: its lease ends, as far as Redis is concerned.
