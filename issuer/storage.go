@@ -123,7 +123,8 @@ const trialLook = 50 * time.Millisecond
 var errOneHandle = errors.New("the storage cannot be opened a second time from here")
 
 // openAgain opens a storage once more, so that nothing is shared with the first handle but
-// what is behind it: no connection, and no cache.
+// what is behind it: no connection, and no cache. Its errors leave out what the module says,
+// which may hold the credentials of its config.
 func openAgain(ctx context.Context, storage certmagic.Storage) (again certmagic.Storage, end func(), err error) {
 	if s, ok := storage.(*certmagic.FileStorage); ok {
 		return &certmagic.FileStorage{Path: s.Path}, func() {}, nil
@@ -134,14 +135,14 @@ func openAgain(ctx context.Context, storage certmagic.Storage) (again certmagic.
 	}
 	config, err := json.Marshal(storage)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errOneHandle, err)
+		return nil, nil, fmt.Errorf("%w: its config cannot be written", errOneHandle)
 	}
 	// A context of its own, whose end cleans up this module only. It has no parent in Caddy:
 	// the end of a derived one runs what the parent has registered for its own end.
 	moduleCtx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", errOneHandle, r)
+		if recover() != nil {
+			err = fmt.Errorf("%w: its module panics", errOneHandle)
 		}
 		if err != nil {
 			cancel()
@@ -149,14 +150,14 @@ func openAgain(ctx context.Context, storage certmagic.Storage) (again certmagic.
 	}()
 	loaded, err := moduleCtx.LoadModuleByID(string(module.CaddyModule().ID), config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errOneHandle, err)
+		return nil, nil, fmt.Errorf("%w: its module cannot be loaded again", errOneHandle)
 	}
 	converter, ok := loaded.(caddy.StorageConverter)
 	if !ok {
 		return nil, nil, errOneHandle
 	}
 	if again, err = converter.CertMagicStorage(); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errOneHandle, err)
+		return nil, nil, fmt.Errorf("%w: its module gives no storage", errOneHandle)
 	}
 	return again, cancel, nil
 }

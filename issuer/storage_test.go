@@ -118,6 +118,24 @@ func TestStorageIsTriedAgain(t *testing.T) {
 	})
 }
 
+// A storage that never shows what another handle wrote is late, too, though its trial cannot be
+// brought to an end.
+func TestStorageThatShowsNothing(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p, _ := w.onReplica(1000*day, time.Second)
+		for range 3 {
+			time.Sleep(5 * time.Minute)
+			if _, err := p.attempt(t.Context(), "example.com"); err == nil {
+				t.Error("there is a certificate")
+			} else if _, ok := errors.AsType[*LateStorageError](err); !ok {
+				t.Errorf("error = %v", err)
+			}
+		}
+		w.wantCharges(0)
+	})
+}
+
 // Nothing is at stake at a test service, whose settle is zero.
 func TestStorageOfTestServiceIsNotTried(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
@@ -148,6 +166,9 @@ func TestOpenAgain(t *testing.T) {
 			again, end, err := openAgain(t.Context(), c.storage)
 			if (err != nil) != c.fails || err != nil && !errors.Is(err, errOneHandle) {
 				t.Fatal(err)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error shows what the module says: %v", err)
 			}
 			if err == nil {
 				if again == c.storage {
@@ -203,9 +224,9 @@ func (s *moduleStorage) Provision(ctx caddy.Context) error {
 func (s *moduleStorage) CertMagicStorage() (certmagic.Storage, error) {
 	switch s.Broken {
 	case "no":
-		return nil, errors.New("broken")
+		return nil, errors.New("broken, with the secret in its URL")
 	case "panic":
-		panic("broken")
+		panic("broken, with a secret")
 	}
 	return s, nil
 }
