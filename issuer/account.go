@@ -470,12 +470,12 @@ func (a *account) why(w *want) error {
 	return w.why
 }
 
-// signer returns a private key that somebody wanted a certificate for.
-func (a *account) signer(key string) (crypto.Signer, bool) {
+// signer returns a private key that somebody wanted a certificate for one of the names for.
+func (a *account) signer(names []string, key string) (crypto.Signer, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, w := range a.wants {
-		if w.key == key && w.signer != nil {
+	for _, name := range names {
+		if w := a.wants[name]; w != nil && w.key == key && w.signer != nil {
 			return w.signer, true
 		}
 	}

@@ -73,7 +73,7 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if err := f.withinLimit(); err != nil {
 		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
 	}
-	if !f.account.purchases.admit(name, len(f.group(name)), f.room) {
+	if !f.account.purchases.admit(f.config, name, len(f.group(name)), f.room) {
 		return f.queued(name)
 	}
 	b := new(purchase)
@@ -391,7 +391,7 @@ func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (pai
 
 // alone looks whether another order blocks one of the names, or the spending limit is passed.
 func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
-	if err := f.account.listings.look(ctx, f.ledger.Refresh); err != nil {
+	if err := f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh); err != nil {
 		return fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", e.Names[0], err)
 	}
 	if err := f.storageInTime(ctx, e.Names[0]); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -347,7 +348,7 @@ func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key cryp
 // certificate of another name of the order.
 func (f *flow) keyOf(ctx context.Context, e *ledger.Entry) (crypto.Signer, bool, error) {
 	c := e.Certificate
-	if key, ok := f.account.signer(c.Key); ok {
+	if key, ok := f.account.signer(slices.Concat(e.Names, e.Covered), c.Key); ok {
 		return key, true, nil
 	}
 	pem, err := f.ledger.Key(ctx, c.Reference)

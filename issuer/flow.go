@@ -194,12 +194,12 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	// Of thousands of names that certmagic asks for at a time, each costs little until its
 	// turn has come.
 	plain := w != nil && f.account.listings.lately() && !f.account.ledger.Knows(name) && f.mayBuy(name, w, nil) == nil
-	if plain && f.account.purchases.crowded(name, len(f.group(name))) {
+	if plain && f.account.purchases.crowded(f.config, name, len(f.group(name))) {
 		return f.queued(name)
 	}
 	var unsure error // nothing may be bought if so; what is known is driven
 	if !plain {
-		unsure = f.account.listings.look(ctx, f.ledger.Refresh)
+		unsure = f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh)
 	}
 	about, err := f.ledger.About(ctx, name)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 // that no more of them are let in there than the paid calls can take on in time.
 const (
 	// maxPurchases bounds the purchases of one account that are under way at a time in this
-	// process. They are in memory, and their names are claimed.
-	maxPurchases = 256
+	// process. They are in memory, and their names are claimed. Most of them wait for the
+	// storage, so that they are some hundreds where 100 per second are to be bought.
+	maxPurchases = 512
 
 	// maxPaid bounds the paid calls at a time, and maxChecks the free calls before them.
 	// Vendors advise few calls at once for a credential.
@@ -24,7 +25,7 @@ const (
 	maxChecks = 8
 
 	// largeOrder is from how many names on an order is a large one. Each largeEvery-th
-	// purchase is one of those, if any waits, and the others are not.
+	// purchase of a site is one of those, if any waits, and the others are not.
 	largeOrder = 10
 	largeEvery = 4
 )
@@ -34,9 +35,8 @@ type purchases struct {
 	mu         sync.Mutex
 	underway   int
 	unrecorded int // those that are not in the ledger yet
-	waiters    [2]nameQueue
+	waiters    []*siteQueue    // the site whose turn it is first
 	queued     map[string]bool // the names that wait, and whether they were called
-	turns      int             // calls since the last large order
 
 	checks  places
 	written places // entries that are or will be in the ledger before their paid call ends
@@ -45,20 +45,39 @@ type purchases struct {
 }
 
 // crowded queues the name if as many purchases are under way as may be.
-func (p *purchases) crowded(name string, size int) bool {
+func (p *purchases) crowded(site any, name string, size int) bool {
 	p.mu.Lock()
 	full := p.underway >= maxPurchases
 	p.mu.Unlock()
-	return full && !p.admit(name, size, func() int { return 0 })
+	return full && !p.admit(site, name, size, func() int { return 0 })
 }
 
-// nameQueue are names that wait for a purchase to end.
-type nameQueue []string
+// siteQueue are the names of one configuration that wait for purchases to end.
+type siteQueue struct {
+	site         any
+	small, large []string // names of small and of large orders
+	turns        int      // calls since the last large order
+}
+
+// next takes the name out that waits longest. Most of them are for small orders, which a
+// person waits for more often; but not all, so that no large one waits for ever.
+func (q *siteQueue) next() string {
+	list := &q.small
+	q.turns++
+	if len(q.large) > 0 && (len(q.small) == 0 || q.turns >= largeEvery) {
+		list, q.turns = &q.large, 0
+	}
+	name := (*list)[0]
+	*list = (*list)[1:]
+	return name
+}
+
+func (q *siteQueue) empty() bool { return len(q.small)+len(q.large) == 0 }
 
 // admit lets a purchase of so many names begin, or queues the name. room is how many orders
 // the spending limit allows beside those in the ledger: it is asked when nothing can come in
 // between that moves a purchase there.
-func (p *purchases) admit(name string, size int, room func() int) bool {
+func (p *purchases) admit(site any, name string, size int, room func() int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.underway < maxPurchases && p.unrecorded < room() {
@@ -75,16 +94,28 @@ func (p *purchases) admit(name string, size int, room func() int) bool {
 		p.queued = make(map[string]bool)
 	}
 	p.queued[name] = false
-	q := &p.waiters[0]
+	i := slices.IndexFunc(p.waiters, func(q *siteQueue) bool { return q.site == site })
+	if i < 0 {
+		i = len(p.waiters)
+		p.waiters = append(p.waiters, &siteQueue{site: site})
+	}
+	list := &p.waiters[i].small
 	if size >= largeOrder {
-		q = &p.waiters[1]
+		list = &p.waiters[i].large
 	}
 	if called {
-		*q = slices.Insert(*q, 0, name) // somebody else was faster
+		*list = slices.Insert(*list, 0, name) // somebody else was faster
 	} else {
-		*q = append(*q, name)
+		*list = append(*list, name)
 	}
 	return false
+}
+
+// underWay is how many purchases there are.
+func (p *purchases) underWay() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.underway
 }
 
 // recorded notes that the order of a purchase is in the ledger, and counts there.
@@ -122,29 +153,22 @@ func (p *purchases) pass(name string, wake func(name string)) {
 	}
 }
 
-// next calls the name that waits longest. Most of them are for small orders, which a person
-// waits for more often; but not all, so that no large one waits for ever.
+// next calls a name of the site whose turn it is. A site with a few names does not wait for
+// one that has thousands.
 func (p *purchases) next() string {
-	for {
-		q := &p.waiters[0]
-		large := len(p.waiters[1]) > 0 && (len(*q) == 0 || p.turns >= largeEvery-1)
-		if large {
-			q = &p.waiters[1]
+	for len(p.waiters) > 0 {
+		q := p.waiters[0]
+		name := q.next()
+		p.waiters = p.waiters[1:]
+		if !q.empty() {
+			p.waiters = append(p.waiters, q)
 		}
-		if len(*q) == 0 {
-			return ""
-		}
-		name := (*q)[0]
-		*q = (*q)[1:]
-		if called, waits := p.queued[name]; !waits || called {
-			continue // it has begun meanwhile
-		}
-		p.queued[name] = true
-		if p.turns++; large {
-			p.turns = 0
-		}
-		return name
+		if called, waits := p.queued[name]; waits && !called {
+			p.queued[name] = true
+			return name
+		} // else it has begun meanwhile
 	}
+	return ""
 }
 
 // check waits for one of the places for free calls.
@@ -272,20 +296,21 @@ type listings struct {
 }
 
 const (
-	// listingPause is the pause between two listings, in times of how long one takes, and
-	// maxListingPause bounds it.
-	listingPause    = 10
-	maxListingPause = time.Second
+	// listingPause is the pause between the beginnings of two listings, in times of how long
+	// one takes. It is no longer than listingShare for each purchase that is under way: few do
+	// not wait for others to come.
+	listingPause = 10
+	listingShare = 20 * time.Millisecond
 
 	// listedLately is how old a listing may be by which a purchase begins. What is decided
 	// there costs nothing: what came meanwhile shows in the listing before it is paid.
 	listedLately = 5 * time.Second
 )
 
-// look makes a listing that begins after the call.
-func (l *listings) look(ctx context.Context, refresh func(context.Context) error) error {
+// look makes a listing that begins after the call, for one of so many purchases.
+func (l *listings) look(ctx context.Context, purchases int, refresh func(context.Context) error) error {
 	l.mu.Lock()
-	wait := time.Until(l.began.Add(l.pause))
+	wait := time.Until(l.began.Add(min(l.pause, time.Duration(purchases)*listingShare)))
 	l.mu.Unlock()
 	if wait > 0 {
 		if err := poll.Wait(ctx, wait); err != nil {
@@ -298,7 +323,7 @@ func (l *listings) look(ctx context.Context, refresh func(context.Context) error
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if began.After(l.began) {
-			l.began, l.pause = began, min(listingPause*time.Since(began), maxListingPause)
+			l.began, l.pause = began, listingPause*time.Since(began)
 		}
 	}
 	return err

@@ -271,7 +271,7 @@ func TestSpendLimitIsExactAtOnce(t *testing.T) {
 // came into the ledger in between counts.
 func TestRoomIsAskedInTurn(t *testing.T) {
 	var p purchases
-	if !p.admit("a.example", 1, func() int { return 1 }) {
+	if !p.admit("site", "a.example", 1, func() int { return 1 }) {
 		t.Fatal("the first purchase may not begin")
 	}
 	inLedger := 0
@@ -282,12 +282,12 @@ func TestRoomIsAskedInTurn(t *testing.T) {
 		}
 		return 1 - inLedger
 	}
-	if p.admit("b.example", 1, room) {
+	if p.admit("site", "b.example", 1, room) {
 		t.Error("two purchases within a limit of one")
 	}
 	inLedger++
 	p.recorded()
-	if p.admit("b.example", 1, room) {
+	if p.admit("site", "b.example", 1, room) {
 		t.Error("a purchase beyond the limit")
 	}
 }
@@ -302,7 +302,7 @@ func (s slowToProve) Wait(_ context.Context, p proof.Proof) error {
 
 // Large orders do not hold up small ones, nor the other way round.
 func TestSmallAndLargeOrders(t *testing.T) {
-	const large, names = 300, 20
+	const large, names = maxPurchases + 50, 20
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		v := &counter{takes: func(int) time.Duration { return 100 * time.Millisecond }}
@@ -323,7 +323,7 @@ func TestSmallAndLargeOrders(t *testing.T) {
 		start := time.Now()
 		p.configure(all20...)
 		time.Sleep(10 * time.Millisecond)
-		small := siteNames(700)
+		small := siteNames(2 * maxPurchases)
 		p.configure(small...)
 		w.until(time.Hour, "all is bought", func() bool { return v.bought() == large+len(small) })
 		v.wantOnce(t, slices.Concat(append(groups, small)...))
@@ -353,18 +353,18 @@ func TestWhoIsNext(t *testing.T) {
 	var p purchases
 	full := func() int { return 0 }
 	for i := range 6 {
-		p.admit(fmt.Sprintf("large%d", i), largeOrder, full)
+		p.admit("site", fmt.Sprintf("large%d", i), largeOrder, full)
 	}
 	for i := range 6 {
-		p.admit(fmt.Sprintf("small%d", i), largeOrder-1, full)
-		p.admit(fmt.Sprintf("small%d", i), largeOrder-1, full) // asking again changes nothing
+		p.admit("site", fmt.Sprintf("small%d", i), largeOrder-1, full)
+		p.admit("site", fmt.Sprintf("small%d", i), largeOrder-1, full) // asking again changes nothing
 	}
 	p.underway = 100
 	var called []string
 	wake := func(name string) { called = append(called, name) }
 	p.leave(true, wake)
 	// Somebody else was faster than the one who was called: he stays the first.
-	p.admit("small0", 1, full)
+	p.admit("site", "small0", 1, full)
 	for range 20 {
 		p.leave(true, wake)
 	}
@@ -373,7 +373,7 @@ func TestWhoIsNext(t *testing.T) {
 		t.Errorf("called %q, want %q", got, want)
 	}
 	// Who does not come, having nothing to buy any more, lets the next one go.
-	p.admit("late", 1, full)
+	p.admit("site", "late", 1, full)
 	called = nil
 	p.pass("large5", wake)
 	p.pass("large5", wake)
@@ -381,6 +381,60 @@ func TestWhoIsNext(t *testing.T) {
 	if !slices.Equal(called, []string{"late"}) {
 		t.Errorf("called %q", called)
 	}
+}
+
+// A site with a few names does not wait for one that has thousands.
+func TestSitesTakeTurns(t *testing.T) {
+	p := purchases{underway: maxPurchases}
+	full := func() int { return 0 }
+	for i := range 5 {
+		p.admit("many", fmt.Sprintf("many%d", i), 1, full)
+	}
+	p.admit("large", "large0", largeOrder, full)
+	for i := range 2 {
+		p.admit("few", fmt.Sprintf("few%d", i), 1, full)
+	}
+	var called []string
+	for range 9 {
+		p.leave(true, func(name string) { called = append(called, name) })
+	}
+	if got, want := strings.Join(called, " "), "many0 large0 few0 many1 few1 many2 many3 many4"; got != want {
+		t.Errorf("called %q, want %q", got, want)
+	}
+}
+
+// Purchases that come together share listings of a large ledger, and one that comes alone does
+// not wait for others.
+func TestListingsAreShared(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		var l listings
+		count := 0
+		list := func(context.Context) error {
+			count++
+			time.Sleep(300 * time.Millisecond)
+			return nil
+		}
+		looked := func(purchases int) time.Duration {
+			started := time.Now()
+			if err := l.look(t.Context(), purchases, list); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(started)
+		}
+		for range 5 {
+			if took := looked(1); took > 350*time.Millisecond {
+				t.Errorf("one alone waited for %s", took)
+			}
+		}
+		looked(maxPurchases)
+		started := time.Now()
+		for count = 0; count < 10; {
+			looked(maxPurchases)
+		}
+		if share := 10 * 300 * time.Millisecond * listingPause; time.Since(started) < share {
+			t.Errorf("10 listings in %s, want none before %s", time.Since(started), share)
+		}
+	})
 }
 
 // A place that was waited for in vain goes to the next.
