@@ -34,7 +34,7 @@ const (
 type purchases struct {
 	mu         sync.Mutex
 	underway   int
-	unrecorded int // those that are not in the ledger yet
+	unrecorded int             // those that are not in the ledger yet
 	waiters    []*siteQueue    // the site whose turn it is first
 	queued     map[string]bool // the names that wait, and whether they were called
 
@@ -291,8 +291,17 @@ func (c *callTimes) ahead(within time.Duration) int {
 // that wait for it, so that there is no use in one after the other.
 type listings struct {
 	mu    sync.Mutex
-	began time.Time     // the latest that went well
+	began time.Time     // the latest
 	pause time.Duration // from there on
+	well  time.Time     // when the latest that went well began
+	next  *listing      // the one that has not begun yet; nil if nobody waits
+}
+
+// listing is one that all share who come before it begins.
+type listing struct {
+	done chan struct{}
+	left bool // who was to make it has left
+	err  error
 }
 
 const (
@@ -307,31 +316,56 @@ const (
 	listedLately = 5 * time.Second
 )
 
-// look makes a listing that begins after the call, for one of so many purchases.
+// look waits for a listing that begins after the call, for one of so many purchases.
 func (l *listings) look(ctx context.Context, purchases int, refresh func(context.Context) error) error {
-	l.mu.Lock()
-	wait := time.Until(l.began.Add(min(l.pause, time.Duration(purchases)*listingShare)))
-	l.mu.Unlock()
-	if wait > 0 {
-		if err := poll.Wait(ctx, wait); err != nil {
-			return err
-		}
-	}
-	began := time.Now()
-	err := refresh(ctx)
-	if err == nil {
+	for {
 		l.mu.Lock()
-		defer l.mu.Unlock()
-		if began.After(l.began) {
-			l.began, l.pause = began, listingPause*time.Since(began)
+		it, wait := l.next, time.Until(l.began.Add(min(l.pause, time.Duration(purchases)*listingShare)))
+		if it == nil {
+			it = &listing{done: make(chan struct{})}
+			l.next = it
+			l.mu.Unlock()
+			return l.make(ctx, it, wait, refresh)
+		}
+		l.mu.Unlock()
+		select {
+		case <-it.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if !it.left {
+			return it.err
 		}
 	}
-	return err
+}
+
+// make makes the next listing after a wait.
+func (l *listings) make(ctx context.Context, it *listing, wait time.Duration, refresh func(context.Context) error) error {
+	defer close(it.done)
+	it.left, it.err = true, poll.Wait(ctx, wait)
+	began := time.Now()
+	l.mu.Lock()
+	l.next = nil
+	if it.err == nil {
+		l.began = began
+	}
+	l.mu.Unlock()
+	if it.err != nil {
+		return it.err
+	}
+	it.err = refresh(ctx)
+	it.left = it.err != nil && ctx.Err() != nil
+	if it.err == nil {
+		l.mu.Lock()
+		l.well, l.pause = began, listingPause*time.Since(began)
+		l.mu.Unlock()
+	}
+	return it.err
 }
 
 // lately reports whether there was a listing not long ago.
 func (l *listings) lately() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.began) < listedLately
+	return time.Since(l.well) < listedLately
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -433,6 +434,60 @@ func TestListingsAreShared(t *testing.T) {
 		}
 		if share := 10 * 300 * time.Millisecond * listingPause; time.Since(started) < share {
 			t.Errorf("10 listings in %s, want none before %s", time.Since(started), share)
+		}
+	})
+}
+
+// All that come before a listing begins are served by it, even if the one who was to make it
+// leaves, and who comes later is served by the next one.
+func TestListingServesAllBefore(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		l := listings{began: time.Now(), pause: time.Second}
+		var began []time.Time
+		list := func(ctx context.Context) error {
+			began = append(began, time.Now())
+			return poll.Wait(ctx, 100*time.Millisecond)
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		come := func(ctx context.Context) {
+			came := time.Now()
+			wg.Go(func() {
+				err := l.look(ctx, maxPurchases, list)
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil || !slices.ContainsFunc(began, func(at time.Time) bool { return !at.Before(came) && time.Since(at) >= 100*time.Millisecond }) {
+					t.Errorf("who came at %s had no listing after that, but ones at %s: %v", came, began, err)
+				}
+			})
+			synctest.Wait()
+		}
+		come(leaving) // and leaves before the listing begins
+		come(t.Context())
+		time.Sleep(500 * time.Millisecond)
+		leave()
+		for range 200 {
+			time.Sleep(10 * time.Millisecond)
+			come(t.Context())
+		}
+		wg.Wait()
+		if len(began) > 4 {
+			t.Errorf("%d listings in %s", len(began), time.Since(began[0]))
+		}
+
+		// Who leaves while he makes it takes nobody with him.
+		began = nil
+		leaving, leave = context.WithCancel(t.Context())
+		come(leaving)
+		come(t.Context())
+		for len(began) == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		leave()
+		wg.Wait()
+		if len(began) != 2 {
+			t.Errorf("%d listings, want one that broke off and another", len(began))
 		}
 	})
 }

@@ -176,7 +176,7 @@ func TestServersShareAQueue(t *testing.T) {
 			w := newWorld(t, nil)
 			names := siteNames(100)
 			if i == 0 && !raceEnabled {
-				names = siteNames(3 * maxPurchases) // so that there is a queue
+				names = siteNames(maxPurchases * 3 / 2) // so that there is a queue
 			}
 			var servers []*process
 			for range 3 {
