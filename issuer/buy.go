@@ -71,7 +71,7 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 		return progress{err: err}
 	}
 	if err := f.withinLimit(); err != nil {
-		return progress{err: err, wait: min(time.Until(err.Next), time.Hour)}
+		return progress{err: err, wait: f.limitWait(err)}
 	}
 	if !f.account.purchases.admit(f.config, name, len(f.group(name)), f.room) {
 		return f.queued(name)
@@ -178,6 +178,16 @@ func (f *flow) overLimit(allowed int) *SpendLimitError {
 		return nil
 	}
 	return &SpendLimitError{f.rules.spend, last.Add(per)}
+}
+
+// limitWait is when to look again after the spending limit was reached. What was recorded only
+// a moment ago counts, but may be withdrawn, because two servers ordered for the same name.
+func (f *flow) limitWait(limit *SpendLimitError) time.Duration {
+	now := f.ledger.Time()
+	if _, newest := f.ledger.Memory.Spending(now.Add(-time.Duration(f.rules.spend.Per)), 0); now.Sub(newest) < 2*sendBefore {
+		return 2 * sendBefore
+	}
+	return min(limit.Next.Sub(now), time.Hour)
 }
 
 // namesToBuy returns the names of today's group that no order blocks and that may be

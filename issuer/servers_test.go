@@ -184,7 +184,7 @@ func TestServersShareAQueue(t *testing.T) {
 					quickly(f)
 					f.ledger.Storage = slow{w.storage, 50 * time.Millisecond}
 					f.rules.settle = time.Second
-					f.rules.spend.Orders = 1000
+					f.rules.spend.Orders = 10_000
 				})
 				servers = append(servers, p)
 				p.configure(names...)
@@ -197,6 +197,36 @@ func TestServersShareAQueue(t *testing.T) {
 				t.Errorf("it took %s", took)
 			}
 			w.wantCharges(len(names))
+		})
+	}
+}
+
+// Servers that all record an order for each name are past the spending limit for a moment,
+// though it allows one for each. Those that withdraw theirs do not wait long for the others.
+func TestServersAtTheSpendingLimit(t *testing.T) {
+	const names = 100
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			var servers []*process
+			for range 3 {
+				p := v.start(w, nil, func(f *flow) {
+					quickly(f)
+					f.ledger.Storage = slow{w.storage, 50 * time.Millisecond}
+					f.rules.settle = time.Second
+					f.rules.spend.Orders = names
+				})
+				servers = append(servers, p)
+				p.configure(siteNames(names)...)
+			}
+			begin := time.Now()
+			for _, p := range servers {
+				p.untilServed(day, siteNames(names)...)
+			}
+			if took := time.Since(begin); took > 10*time.Minute {
+				t.Errorf("it took %s", took)
+			}
+			w.wantCharges(names)
 		})
 	}
 }
