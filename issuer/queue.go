@@ -253,7 +253,7 @@ func (s *places) admit() {
 // purchases.
 type callTimes struct {
 	known   time.Duration // a long one of the latest
-	earned  int           // how many orders may wait for calls: one more after each that has ended
+	earned  int           // how many orders may wait for calls: two more after each that has ended
 	running []*time.Time  // when those under way began, the oldest first
 }
 
@@ -274,7 +274,7 @@ func (c *callTimes) end(call *time.Time) {
 	} else {
 		c.known -= (c.known - took) / 8
 	}
-	c.earned = min(c.earned+1, maxPurchases)
+	c.earned = min(c.earned+2, maxPurchases)
 }
 
 // ahead is how many orders may wait for calls, so that all of them begin within the time.

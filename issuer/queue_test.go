@@ -555,11 +555,11 @@ func TestOrdersAhead(t *testing.T) {
 		}
 		wantAhead(0)
 		call(time.Second)
-		wantAhead(1)
+		wantAhead(2)
 		for range 100 {
 			call(time.Second)
 		}
-		wantAhead(101)
+		wantAhead(202)
 		call(10 * time.Second)
 		wantAhead(3 * maxPaid)
 		call(31 * time.Second)
@@ -567,7 +567,7 @@ func TestOrdersAhead(t *testing.T) {
 		for range 100 {
 			call(time.Second)
 		}
-		wantAhead(100)
+		wantAhead(200)
 		running := c.begin()
 		time.Sleep(15 * time.Second)
 		wantAhead(2 * maxPaid) // one that has not ended yet takes at least as long
