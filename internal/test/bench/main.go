@@ -42,6 +42,7 @@ var benches = []bench{
 	{"pending", benchPending}, // not after those that lock files: that leaves goroutines for a while
 	{"issue", benchIssue},
 	{"flood", benchFlood},
+	{"publish", benchPublish},
 	{"many", benchMany},
 }
 
