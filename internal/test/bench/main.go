@@ -3,7 +3,7 @@
 // run and in short alternating rounds, so that whatever else the machine does
 // disturbs both sides alike. Figures are medians over the rounds, if not said otherwise.
 //
-//	go run ./internal/test/bench [-quick] [-only <names>] [-names <n>]
+//	go run ./internal/test/bench [-quick] [-only <names>] [-names <n>] [-entries <n>]
 //
 // It prints one row per claim and ends with exit code 1 if a claim is missed by more
 // than the margin in its row. A quick run judges nothing: it shows that the benchmarks
@@ -43,21 +43,24 @@ var benches = []bench{
 	{"issue", benchIssue},
 	{"flood", benchFlood},
 	{"publish", benchPublish},
+	{"entries", benchEntries},
 	{"many", benchMany},
 }
 
-// The names of the bench "many".
+// The names of the bench "many", and the entries of the bench "entries".
 const (
-	manyNames  = 10_000
-	quickNames = 50
+	manyNames    = 10_000
+	quickNames   = 50
+	manyEntries  = 100_000
+	quickEntries = 2_000
 )
 
 // options are what a bench must know of the command line.
 type options struct {
-	quick bool
-	names int
-	root  string // of the run; empty means the system's for temporary files
-	dir   string // empty, for this bench alone
+	quick          bool
+	names, entries int
+	root           string // of the run; empty means the system's for temporary files
+	dir            string // empty, for this bench alone
 }
 
 // pick returns the first value, or the second one in a quick run.
@@ -91,6 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	flags.SetOutput(stderr)
 	quick := flags.Bool("quick", false, "short rounds, to see that everything works; the figures are rough, and none is judged")
 	names := flags.Int("names", manyNames, "how many names the bench \"many\" has certificates for; a quick run has fewer")
+	entries := flags.Int("entries", manyEntries, "how many entries the ledger of the bench \"entries\" has; a quick run has fewer")
 	only := flags.String("only", "", "measure only these `names`, separated by commas: "+strings.Join(benchNames(), ", "))
 	if err := flags.Parse(args); err != nil {
 		return 0, err
@@ -98,13 +102,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	if flags.NArg() > 0 {
 		return 0, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	if *names < 1 || *entries < 1 {
+		return 0, errors.New("-names and -entries must be above 0")
+	}
 	wanted, err := choose(*only)
 	if err != nil {
 		return 0, err
 	}
-	o := options{quick: *quick, names: *names}
+	o := options{quick: *quick, names: *names, entries: *entries}
 	if o.quick {
-		o.names = quickNames
+		o.names, o.entries = quickNames, quickEntries
 	}
 	if o.root, err = os.MkdirTemp("", "caddy-commercial-bench-"); err != nil {
 		return 0, err
