@@ -22,7 +22,6 @@ import (
 type child struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
-	err   error // how it ended
 
 	mu     sync.Mutex
 	output bytes.Buffer
@@ -37,7 +36,7 @@ func start(ctx context.Context, home string, env []string, binary string, args .
 		return nil, err
 	}
 	go func() {
-		c.err = c.cmd.Wait()
+		_ = c.cmd.Wait() // the state of the process tells
 		close(c.ended)
 	}()
 	return c, nil
@@ -93,7 +92,7 @@ func (c *child) sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-c.ended:
-		return fmt.Errorf("%s has ended: %w\n%s", filepath.Base(c.cmd.Path), errors.Join(c.err), c.tail())
+		return fmt.Errorf("%s has ended by itself (%s)\n%s", filepath.Base(c.cmd.Path), c.cmd.ProcessState, c.tail())
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -94,17 +94,27 @@ func benchMany(ctx context.Context, o options) ([]row, error) {
 // meanwhile are the rows on what others notice. The ratios are those of our side.
 func meanwhile(ours, peer hosted, when string, want bound) []row {
 	compare := func(what string, of func(visited) time.Duration) row {
+		ms := func(d time.Duration) string {
+			if d == 0 {
+				return "no answer"
+			}
+			return number(d.Seconds()*1e3) + " ms"
+		}
 		said := func(h hosted) string {
-			text := fmt.Sprintf("%s ms, at rest %s ms", number(of(h.visited).Seconds()*1e3), number(of(h.idle.visited).Seconds()*1e3))
+			text := ms(of(h.visited)) + ", at rest " + ms(of(h.idle.visited))
 			if h.failed > 0 {
 				text += fmt.Sprintf(" (%d of %d visits failed)", h.failed, 2*h.count)
 			}
 			return text
 		}
+		ratio := 0.0
+		if busy := of(ours.visited); busy > 0 {
+			ratio = float64(of(ours.idle.visited)) / float64(busy)
+		}
 		return row{
 			claim: what + " " + when + ", median: at rest against busy",
 			ours:  said(ours), peer: said(peer),
-			value: float64(of(ours.idle.visited)) / float64(of(ours.visited)), unit: "×", want: want,
+			value: ratio, unit: "×", want: want,
 		}
 	}
 	return []row{
