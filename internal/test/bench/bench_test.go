@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,7 +60,7 @@ func TestMedianRatio(t *testing.T) {
 // judged: the race detector and other tests are in the way.
 func TestQuick(t *testing.T) {
 	for _, b := range benches {
-		if b.name == "site" || b.name == "many" {
+		if slices.Contains([]string{"site", "entries", "many"}, b.name) {
 			continue // build Caddy
 		}
 		t.Run(b.name, func(t *testing.T) {
@@ -84,9 +86,47 @@ func TestRun(t *testing.T) {
 	if got := strings.Count(table.String(), "| ok |"); got != 4 {
 		t.Errorf("the table has %d cells ok, want its head and three claims:\n%s", got, &table)
 	}
-	for _, args := range [][]string{{"-only", "nothing"}, {"file"}, {"-slow"}} {
+	for _, args := range [][]string{{"-only", "nothing"}, {"-only", "flood,nothing"}, {"-only", "flood,"}, {"-names", "0"}, {"file"}, {"-slow"}} {
 		if _, err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+// A bench that fails takes nothing of the table away that came before it.
+func TestFailureKeepsTable(t *testing.T) {
+	saved := benches
+	defer func() { benches = saved }()
+	broken := errors.New("broken")
+	benches = []bench{
+		{"good", func(context.Context, options) ([]row, error) { return []row{{claim: "measured"}}, nil }},
+		{"bad", func(context.Context, options) ([]row, error) { return nil, broken }},
+	}
+	var table bytes.Buffer
+	if _, err := run(t.Context(), nil, &table, io.Discard); !errors.Is(err, broken) || !strings.Contains(table.String(), "measured") {
+		t.Errorf("%v\n%s", err, &table)
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for _, tc := range []struct {
+		only string
+		want []string
+	}{
+		{"", benchNames()},
+		{"flood", []string{"flood"}},
+		{"flood,file,flood", []string{"file", "flood"}},
+	} {
+		chosen, err := choose(tc.only)
+		if err != nil {
+			t.Errorf("%q: %v", tc.only, err)
+		}
+		var got []string
+		for _, b := range chosen {
+			got = append(got, b.name)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%q: got %v, want %v", tc.only, got, tc.want)
 		}
 	}
 }

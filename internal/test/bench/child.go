@@ -22,7 +22,6 @@ import (
 type child struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
-	err   error // how it ended
 
 	mu     sync.Mutex
 	output bytes.Buffer
@@ -37,7 +36,7 @@ func start(ctx context.Context, home string, env []string, binary string, args .
 		return nil, err
 	}
 	go func() {
-		c.err = c.cmd.Wait()
+		_ = c.cmd.Wait() // the state of the process tells
 		close(c.ended)
 	}()
 	return c, nil
@@ -93,7 +92,7 @@ func (c *child) sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-c.ended:
-		return fmt.Errorf("%s has ended: %w\n%s", filepath.Base(c.cmd.Path), errors.Join(c.err), c.tail())
+		return fmt.Errorf("%s has ended by itself (%s)\n%s", filepath.Base(c.cmd.Path), c.cmd.ProcessState, c.tail())
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -109,18 +108,18 @@ const (
 // settle waits until the process has nothing to do.
 func (c *child) settle(ctx context.Context, length time.Duration) error {
 	for range 30 {
-		before, _, err := c.usage()
+		before, err := c.usage()
 		if err != nil {
 			return err
 		}
 		if err := c.sleep(ctx, length); err != nil {
 			return err
 		}
-		after, _, err := c.usage()
+		after, err := c.usage()
 		if err != nil {
 			return err
 		}
-		if after-before <= length/restShare {
+		if after.cpu-before.cpu <= length/restShare {
 			return nil
 		}
 	}
@@ -130,37 +129,51 @@ func (c *child) settle(ctx context.Context, length time.Duration) error {
 // clockTick is the unit of times in /proc, which Linux keeps the same everywhere.
 const clockTick = 10 * time.Millisecond
 
-// usage returns the processor time that the process has used, and the most memory that it
-// has occupied at a time.
-func (c *child) usage() (cpu time.Duration, peak int64, err error) {
+// used is what a process has used.
+type used struct {
+	cpu       time.Duration
+	rss, peak int64 // memory that it occupies, and the most that it has occupied at a time; bytes
+}
+
+// usage tells what the process has used so far.
+func (c *child) usage() (u used, err error) {
 	proc := filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid))
 	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
 	if err != nil {
-		return 0, 0, err
+		return u, err
 	}
 	// The name of the command, in parentheses, may hold anything.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 13 {
-		return 0, 0, fmt.Errorf("%q is no status of a process", stat)
+		return u, fmt.Errorf("%q is no status of a process", stat)
 	}
 	for _, field := range fields[11:13] { // user and system
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return 0, 0, err
+			return u, err
 		}
-		cpu += time.Duration(ticks) * clockTick
+		u.cpu += time.Duration(ticks) * clockTick
 	}
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
-		return 0, 0, err
+		return u, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
-			return cpu, kib * 1024, err
+		name, value, _ := strings.Cut(line, ":")
+		into := map[string]*int64{"VmHWM": &u.peak, "VmRSS": &u.rss}[name]
+		if into == nil {
+			continue
 		}
+		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+		if err != nil {
+			return u, err
+		}
+		*into = kib * 1024
 	}
-	return 0, 0, errors.New("the status of the process does not tell its memory")
+	if u.peak == 0 || u.rss == 0 {
+		return u, errors.New("the status of the process does not tell its memory")
+	}
+	return u, nil
 }
 
 // stop ends the process and waits for it.
@@ -183,46 +196,62 @@ func (c *child) kill() {
 	<-c.ended
 }
 
-// visits are handshakes and plain requests, a few per second, and how long each took.
+// visits are handshakes and plain requests, a few per second, and how long each took. None
+// waits for the one before it: a server that is slow is visited as often.
 type visits struct {
 	cancel               context.CancelFunc
 	done                 sync.WaitGroup
-	handshakes, requests []time.Duration
+	handshakes, requests *visitors
 }
 
-// visitEvery is the pause between two visits.
+// visitEvery is how often there is one of each.
 const visitEvery = 50 * time.Millisecond
 
 func visit(ctx context.Context, tlsPort, plainPort int) *visits {
-	ctx, cancel := context.WithCancel(ctx)
-	v := &visits{cancel: cancel}
-	v.done.Go(func() {
-		for ctx.Err() == nil {
-			started := time.Now()
-			if handshake(ctx, tlsPort) == nil {
-				v.handshakes = append(v.handshakes, time.Since(started))
-			}
-			pause(ctx)
-		}
-	})
-	v.done.Go(func() {
-		for ctx.Err() == nil {
-			started := time.Now()
-			if askPlain(ctx, plainPort) == nil {
-				v.requests = append(v.requests, time.Since(started))
-			}
-			pause(ctx)
-		}
-	})
+	coming, cancel := context.WithCancel(ctx)
+	v := &visits{
+		cancel:     cancel,
+		handshakes: &visitors{visit: func() error { return handshake(ctx, tlsPort) }},
+		requests:   &visitors{visit: func() error { return askPlain(ctx, plainPort) }},
+	}
+	v.done.Go(func() { v.handshakes.come(coming) })
+	v.done.Go(func() { v.requests.come(coming) })
 	return v
 }
 
-func pause(ctx context.Context) {
-	timer := time.NewTimer(visitEvery)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+// visitors do all the same.
+type visitors struct {
+	visit func() error
+
+	mu     sync.Mutex
+	took   []time.Duration
+	failed int // since the server answered for the first time
+}
+
+// come lets one after the other come, until the context ends, and waits for all of them.
+func (v *visitors) come(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for tick := time.NewTicker(visitEvery); ; {
+		all.Go(func() {
+			started := time.Now()
+			err := v.visit()
+			took := time.Since(started)
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			switch {
+			case err == nil:
+				v.took = append(v.took, took)
+			case len(v.took) > 0:
+				v.failed++
+			}
+		})
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		}
 	}
 }
 
@@ -246,11 +275,21 @@ func askPlain(ctx context.Context, port int) error {
 	return c.wantBody(helloHost, "/", hello)
 }
 
-// end returns the medians.
-func (v *visits) end() (handshake, request time.Duration) {
+// visited is what the visits found: medians, and how many there were of each kind, and how
+// many failed in all.
+type visited struct {
+	count, failed      int
+	handshake, request time.Duration
+}
+
+// end returns what the visits found.
+func (v *visits) end() visited {
 	v.cancel()
 	v.done.Wait()
-	return medianOf(v.handshakes), medianOf(v.requests)
+	return visited{
+		count: max(len(v.handshakes.took), len(v.requests.took)), failed: v.handshakes.failed + v.requests.failed,
+		handshake: medianOf(v.handshakes.took), request: medianOf(v.requests.took),
+	}
 }
 
 func medianOf(list []time.Duration) time.Duration {

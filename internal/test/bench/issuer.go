@@ -34,7 +34,7 @@ type server struct {
 // while an order is pending.
 func newServer(storage *countingStorage, cfg *issuer.Issuer) (*server, error) {
 	raw := caddyconfig.JSONModuleObject(cfg, "module", "commercial", nil)
-	config, err := tlsconfig.New("", raw)
+	config, err := tlsconfig.NewLogging(quietLogging(), "", raw)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,7 @@
 // run and in short alternating rounds, so that whatever else the machine does
 // disturbs both sides alike. Figures are medians over the rounds, if not said otherwise.
 //
-//	go run ./internal/test/bench [-quick] [-only <name>] [-names <n>]
+//	go run ./internal/test/bench [-quick] [-only <names>] [-names <n>] [-entries <n>]
 //
 // It prints one row per claim and ends with exit code 1 if a claim is missed by more
 // than the margin in its row. A quick run judges nothing: it shows that the benchmarks
@@ -19,7 +19,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -40,20 +42,25 @@ var benches = []bench{
 	{"pending", benchPending}, // not after those that lock files: that leaves goroutines for a while
 	{"issue", benchIssue},
 	{"flood", benchFlood},
+	{"publish", benchPublish},
+	{"entries", benchEntries},
 	{"many", benchMany},
 }
 
-// The names of the bench "many".
+// The names of the bench "many", and the entries of the bench "entries".
 const (
-	manyNames  = 10_000
-	quickNames = 50
+	manyNames    = 10_000
+	quickNames   = 50
+	manyEntries  = 100_000
+	quickEntries = 2_000
 )
 
 // options are what a bench must know of the command line.
 type options struct {
-	quick bool
-	names int
-	dir   string // empty, for this bench alone
+	quick          bool
+	names, entries int
+	root           string // of the run; empty means the system's for temporary files
+	dir            string // empty, for this bench alone
 }
 
 // pick returns the first value, or the second one in a quick run.
@@ -86,35 +93,47 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	quick := flags.Bool("quick", false, "short rounds, to see that everything works; the figures are rough, and none is judged")
-	many := flags.Int("names", manyNames, "how many names the bench \"many\" has certificates for; a quick run has fewer")
-	only := flags.String("only", "", "measure only `name`: "+strings.Join(names(), ", "))
+	names := flags.Int("names", manyNames, "how many names the bench \"many\" has certificates for; a quick run has fewer")
+	entries := flags.Int("entries", manyEntries, "how many entries the ledger of the bench \"entries\" has; a quick run has fewer")
+	only := flags.String("only", "", "measure only these `names`, separated by commas: "+strings.Join(benchNames(), ", "))
 	if err := flags.Parse(args); err != nil {
 		return 0, err
 	}
 	if flags.NArg() > 0 {
 		return 0, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if *only != "" && !slices.Contains(names(), *only) {
-		return 0, fmt.Errorf("there is no %q; there are %s", *only, strings.Join(names(), ", "))
+	if *names < 1 || *entries < 1 {
+		return 0, errors.New("-names and -entries must be above 0")
 	}
+	wanted, err := choose(*only)
+	if err != nil {
+		return 0, err
+	}
+	o := options{quick: *quick, names: *names, entries: *entries}
+	if o.quick {
+		o.names, o.entries = quickNames, quickEntries
+	}
+	if o.root, err = os.MkdirTemp("", "caddy-commercial-bench-"); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(o.root)) }()
 	// testing.Benchmark takes its settings from the flags of go test.
 	testing.Init()
 
 	fmt.Fprintf(stdout, "%s %s/%s, %d CPUs\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	var rows []row
-	for _, b := range benches {
-		if *only != "" && b.name != *only {
-			continue
-		}
+	var failed error // what was measured before is not lost
+	for _, b := range wanted {
 		started := time.Now()
-		got, err := runOne(ctx, b, options{quick: *quick, names: pick(options{quick: *quick}, *many, quickNames)})
+		got, err := runOne(ctx, b, o)
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", b.name, err)
+			failed = fmt.Errorf("%s: %w", b.name, err)
+			break
 		}
 		fmt.Fprintf(stderr, "%s measured in %s\n", b.name, time.Since(started).Round(100*time.Millisecond))
 		rows = append(rows, got...)
 	}
-	if err := printTable(stdout, rows); err != nil {
+	if err := errors.Join(failed, printTable(stdout, rows)); err != nil {
 		return 0, err
 	}
 	if *quick {
@@ -128,17 +147,47 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	return missed, nil
 }
 
+// choose returns the benches of these names, separated by commas, in the order in which they
+// always run; all of them for none.
+func choose(only string) ([]bench, error) {
+	if only == "" {
+		return benches, nil
+	}
+	list := strings.Split(only, ",")
+	for _, name := range list {
+		if !slices.Contains(benchNames(), name) {
+			return nil, fmt.Errorf("there is no %q; there are %s", name, strings.Join(benchNames(), ", "))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(benches), func(b bench) bool { return !slices.Contains(list, b.name) }), nil
+}
+
 func runOne(ctx context.Context, b bench, o options) (rows []row, err error) {
-	dir, err := os.MkdirTemp("", "caddy-commercial-bench-")
-	if err != nil {
+	if o.dir, err = os.MkdirTemp(o.root, "caddy-commercial-bench-"); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	o.dir = dir
+	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	return b.run(ctx, o)
 }
 
-func names() []string {
+// build builds a program of this module, once in a run, and returns where it is.
+func build(ctx context.Context, o options, pkg string) (string, error) {
+	root := o.root
+	if root == "" {
+		root = o.dir
+	}
+	path := filepath.Join(root, "bin", filepath.Base(pkg))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/caddy-commercial/caddy-commercial/"+pkg) //nolint:gosec // a path of our own
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
+}
+
+func benchNames() []string {
 	list := make([]string, 0, len(benches))
 	for _, b := range benches {
 		list = append(list, b.name)

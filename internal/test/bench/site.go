@@ -80,10 +80,9 @@ const siteIssuer = `commercial racent bench {
 // two of them: what those two differ by is noise, of the machine and of where a
 // process happens to lie in memory.
 func benchSite(ctx context.Context, o options) (rows []row, err error) {
-	binary := filepath.Join(o.dir, "caddy")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/caddy-commercial/caddy-commercial/cmd/caddy") //nolint:gosec // a path of our own
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building caddy: %w\n%s", err, out)
+	binary, err := build(ctx, o, "cmd/caddy")
+	if err != nil {
+		return nil, err
 	}
 	var sides []*site
 	defer func() {

@@ -18,12 +18,20 @@ type countingStorage struct {
 
 	loads, stores, deletes, lists, locks atomic.Int64
 
-	ours atomic.Int64 // those of all on this plugin's own part of the storage
+	// own are those of all on keys with the prefix: the issuer's own part of the storage.
+	own    atomic.Int64
+	prefix string
 }
+
+// Where the issuers have their own keys.
+const (
+	ourKeys     = "commercial/"
+	zeroSSLKeys = "zerossl/"
+)
 
 func newStorage(dir string) *countingStorage {
 	files := &certmagic.FileStorage{Path: dir}
-	return &countingStorage{FileStorage: files, locker: files}
+	return &countingStorage{FileStorage: files, locker: files, prefix: ourKeys}
 }
 
 func (s *countingStorage) all() int64 {
@@ -33,8 +41,8 @@ func (s *countingStorage) all() int64 {
 // count counts an operation on a key.
 func (s *countingStorage) count(kind *atomic.Int64, key string) {
 	kind.Add(1)
-	if strings.HasPrefix(key, "commercial/") {
-		s.ours.Add(1)
+	if strings.HasPrefix(key, s.prefix) {
+		s.own.Add(1)
 	}
 }
 

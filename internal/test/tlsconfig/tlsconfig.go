@@ -37,6 +37,11 @@ type Config struct {
 // New provisions a config whose names have the given issuers, with its storage in the
 // folder, if there is one. Close it.
 func New(folder string, issuers ...json.RawMessage) (*Config, error) {
+	return NewLogging(nil, folder, issuers...)
+}
+
+// NewLogging is New for a config that logs so. With nil it logs as Caddy does by default.
+func NewLogging(logging *caddy.Logging, folder string, issuers ...json.RawMessage) (*Config, error) {
 	provisioning.Lock()
 	defer provisioning.Unlock()
 	tlsApp, err := json.Marshal(&caddytls.TLS{
@@ -50,6 +55,7 @@ func New(folder string, issuers ...json.RawMessage) (*Config, error) {
 	}
 	c := &Config{config: &caddy.Config{
 		Admin:   &caddy.AdminConfig{Disabled: true},
+		Logging: logging,
 		AppsRaw: caddy.ModuleMap{"tls": tlsApp},
 	}}
 	if folder != "" {

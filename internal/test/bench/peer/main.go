@@ -1,25 +1,26 @@
 // Command peer is what the benchmark "many" compares the plugin with: Caddy with its
 // standard modules, whose ZeroSSL issuer speaks to a stand-in of ZeroSSL's API on this
-// machine; and, as "peer authority", that stand-in. The issuer has no option for the
-// address of the API, so that it is the transport that leads there.
+// machine; and, as "peer authority", that stand-in.
 package main
 
 import (
+	"context"
+	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/test/bench/standin"
 )
 
-// apiHost is where the issuer believes the API to be, and apiVariable the environment
-// variable that tells where it is instead.
-const (
-	apiHost     = "api.zerossl.com"
-	apiVariable = "BENCH_ZEROSSL_API"
-)
+// apiVariable is the environment variable that tells where the API is.
+const apiVariable = "BENCH_ZEROSSL_API"
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "authority" {
@@ -34,22 +35,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, "peer:", apiVariable, "must be a URL")
 		os.Exit(2)
 	}
-	http.DefaultTransport = &detour{api: api, next: http.DefaultTransport}
+	http.DefaultTransport = &standin.Detour{API: api, Next: http.DefaultTransport}
 	caddycmd.Main()
 }
 
-// detour sends to the stand-in what is meant for the API, and refuses everything else:
-// nothing is to leave this machine.
-type detour struct {
-	api  *url.URL
-	next http.RoundTripper
-}
-
-func (d *detour) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Host != apiHost {
-		return nil, fmt.Errorf("%s is not for this benchmark", r.URL.Host)
+// serveAuthority serves until the process is ended. It prints its URL once it listens.
+func serveAuthority(args []string) error {
+	flags := flag.NewFlagSet("peer authority", flag.ExitOnError)
+	httpPort := flags.Int("http-port", 0, "port of 127.0.0.1 where validation files are fetched")
+	delay := flags.Duration("delay", 0, "how late each answer comes")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
-	r = r.Clone(r.Context())
-	r.URL.Scheme, r.URL.Host = d.api.Scheme, d.api.Host
-	return d.next.RoundTrip(r)
+	api, err := standin.New(*httpPort, *delay)
+	if err != nil {
+		return err
+	}
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stdout, "http://%s\n", ln.Addr())
+	return (&http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second}).Serve(ln)
 }

@@ -1,4 +1,6 @@
-package main
+// Package standin is a stand-in of ZeroSSL's API for the benchmarks: certmagic's issuer is
+// led to it by a Detour.
+package standin
 
 import (
 	"context"
@@ -11,32 +13,31 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
-// authority is a stand-in of ZeroSSL's API: it fetches the validation file once and
-// signs at once.
+// authority fetches the validation file once and signs at once.
 type authority struct {
 	root    *x509.Certificate
 	rootPEM string
 	key     crypto.Signer
 	fetch   *http.Client
+	delay   time.Duration
 
 	mu     sync.Mutex
 	orders map[string]*order
 }
 
 type order struct {
+	names       []string // the certificate's, as they were asked for beside the CSR
 	csr         *x509.CertificateRequest
 	certificate string // PEM
 }
@@ -44,27 +45,19 @@ type order struct {
 // lifetime is that of the certificates.
 const lifetime = 90 * 24 * time.Hour
 
-// serveAuthority serves until the process is ended. It prints its URL once it listens.
-func serveAuthority(args []string) error {
-	flags := flag.NewFlagSet("peer authority", flag.ExitOnError)
-	httpPort := flags.Int("http-port", 0, "port of 127.0.0.1 where validation files are fetched")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	a, err := newAuthority(*httpPort)
+// New returns the API. Validation files are fetched at the port of 127.0.0.1, and
+// each answer comes late by the delay.
+func New(httpPort int, delay time.Duration) (http.Handler, error) {
+	a, err := newAuthority(httpPort)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
+	a.delay = delay
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /certificates", answering(a.create))
-	mux.HandleFunc("POST /certificates/{id}/challenges", answering(a.verify))
-	mux.HandleFunc("GET /certificates/{id}/download/return", answering(a.download))
-	fmt.Fprintf(os.Stdout, "http://%s\n", ln.Addr())
-	return (&http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}).Serve(ln)
+	mux.HandleFunc("POST /certificates", a.answering(a.create))
+	mux.HandleFunc("POST /certificates/{id}/challenges", a.answering(a.verify))
+	mux.HandleFunc("GET /certificates/{id}/download/return", a.answering(a.download))
+	return mux, nil
 }
 
 func newAuthority(httpPort int) (*authority, error) {
@@ -105,14 +98,32 @@ func encode(kind string, der []byte) string {
 }
 
 // answering writes what a call returns. The API has no status codes for errors.
-func answering(call func(r *http.Request) (any, error)) http.HandlerFunc {
+func (a *authority) answering(call func(r *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer, err := call(r)
 		if err != nil {
 			answer = map[string]any{"success": false, "error": map[string]any{"code": 1, "type": err.Error()}}
 		}
+		if !a.wait(r.Context()) {
+			return // nobody is there to be answered
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer) // the client complains
+	}
+}
+
+// wait lets the delay pass, unless the client goes.
+func (a *authority) wait(ctx context.Context) bool {
+	if a.delay == 0 {
+		return true
+	}
+	timer := time.NewTimer(a.delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -122,7 +133,8 @@ func validationFile(id, name string) (url string, content []string) {
 
 func (a *authority) create(r *http.Request) (any, error) {
 	var request struct {
-		CSR string `json:"certificate_csr"`
+		Domains string `json:"certificate_domains"`
+		CSR     string `json:"certificate_csr"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, err
@@ -142,13 +154,17 @@ func (a *authority) create(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if request.Domains == "" {
+		return nil, errors.New("missing_certificate_domains")
+	}
+	names := strings.Split(request.Domains, ",")
 	methods := make(map[string]any)
-	for _, name := range csr.DNSNames {
+	for _, name := range names {
 		url, content := validationFile(id, name)
 		methods[name] = map[string]any{"file_validation_url_http": url, "file_validation_content": content}
 	}
 	a.mu.Lock()
-	a.orders[id] = &order{csr: csr}
+	a.orders[id] = &order{names: names, csr: csr}
 	a.mu.Unlock()
 	return map[string]any{"id": id, "status": "draft", "validation": map[string]any{"other_methods": methods}}, nil
 }
@@ -177,7 +193,7 @@ func (a *authority) verify(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range o.csr.DNSNames {
+	for _, name := range o.names {
 		url, content := validationFile(id, name)
 		if err := a.check(r.Context(), url, strings.Join(content, "\n")); err != nil {
 			return nil, err
@@ -188,7 +204,7 @@ func (a *authority) verify(r *http.Request) (any, error) {
 		return nil, err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, DNSNames: o.csr.DNSNames, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(lifetime),
+		SerialNumber: serial, DNSNames: o.names, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(lifetime),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, a.root, o.csr.PublicKey, a.key)
 	if err != nil {

@@ -1,0 +1,31 @@
+package standin
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+)
+
+// apiHost is where the issuer believes the API to be.
+const apiHost = "api.zerossl.com"
+
+// Detour sends to a stand-in what is meant for the API, and refuses everything else:
+// nothing is to leave this machine. The issuer has no option for the address of the API, so
+// that it is the transport that leads there.
+type Detour struct {
+	API  *url.URL
+	Next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d *Detour) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != apiHost {
+		return nil, fmt.Errorf("%s is not for this benchmark", r.URL.Host)
+	}
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host = d.API.Scheme, d.API.Host
+	return d.Next.RoundTrip(r)
+}
+
+// Interface guard
+var _ http.RoundTripper = (*Detour)(nil)
