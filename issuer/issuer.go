@@ -418,6 +418,11 @@ func (iss *Issuer) start() {
 			app.TakeStopgaps(ctx, magic, iss.IssuerKey(), iss.app.Written(iss))
 		}
 	})
+	background.Go(func() {
+		f.tellUnserved(ctx,
+			func() []string { return iss.app.Written(iss) },
+			func() bool { return len(iss.config().Issuers) == 1 })
+	})
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.stop = sync.OnceFunc(func() {

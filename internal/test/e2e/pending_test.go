@@ -29,7 +29,7 @@ func TestKilledWhilePending(t *testing.T) {
 	for title, issue := range map[string]func(w *world, restart func() *server) *server{
 		"issued later": func(w *world, restart func() *server) *server {
 			s := restart()
-			w.await("the order to be followed", w.collectedMore(2))
+			w.await("the order to be followed", w.calledMore("collect", 2))
 			w.issueNow()
 			return s
 		},
@@ -44,7 +44,7 @@ func TestKilledWhilePending(t *testing.T) {
 			config := w.simple(w.node, name)
 			s := w.start(config)
 			s.awaitLog("order placed")
-			w.await("the order to be followed", w.collectedMore(1))
+			w.await("the order to be followed", w.calledMore("collect", 1))
 			w.keepsKey()
 			s = issue(w, func() *server {
 				s.kill()
@@ -75,7 +75,7 @@ func TestUnloadedWhilePending(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			s := w.start(config)
 			defer s.stop()
-			w.await("the order to be followed", w.collectedMore(1))
+			w.await("the order to be followed", w.calledMore("collect", 1))
 			const other = "other.localhost"
 			s.load(w.localGlobals(w.node)+fmt.Sprintf("http://%s {\n\trespond other\n}\n", other), false)
 			w.await("the other site", func() error {
@@ -89,7 +89,7 @@ func TestUnloadedWhilePending(t *testing.T) {
 				t.Errorf("orders %+v, keys %q", orders, w.keptKeys())
 			}
 			s.load(config, false)
-			w.await("the order to be followed again", w.collectedMore(2))
+			w.await("the order to be followed again", w.calledMore("collect", 2))
 		})
 	}
 	w.issueNow()

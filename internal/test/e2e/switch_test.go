@@ -13,8 +13,12 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
 // origin is what served a site before it was given to this plugin's issuer.
@@ -115,11 +119,13 @@ func (o origin) trusting(w *world, servers ...*server) *x509.CertPool {
 // server meanwhile. No handshake fails.
 func TestSwitch(t *testing.T) {
 	for _, o := range origins {
-		t.Run(o.title, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, neverIssue)
-			o.switchOver(w, w.start(o.config(w, w.node)))
-		})
+		for _, to := range sellers {
+			t.Run(o.title+" to "+to.name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, neverIssue)
+				o.switchOver(w, w.start(o.config(w, w.node)), to)
+			})
+		}
 	}
 }
 
@@ -142,37 +148,88 @@ func TestSwitchFromACME(t *testing.T) {
 	resolvers %s
 }
 `, w.node.https, filepath.Join(w.storage, "pki", "authorities", "local", "root.crt"), n.module(keySecret), n.addr)), false)
-	o.switchOver(w, s)
+	o.switchOver(w, s, sellers[0])
 }
 
-// switchOver gives the site of a running server to this plugin's issuer.
-func (o origin) switchOver(w *world, s *server) {
+// TestSwitchVendor: the same with a certificate that this plugin bought of another vendor, or
+// in another account. What was paid for there stays in its ledger, and nobody touches it.
+func TestSwitchVendor(t *testing.T) {
+	racent, digicert, howssl := sellers[0], sellers[1], sellers[2]
+	second := racent
+	second.options = "account second"
+	for title, change := range map[string][2]seller{
+		"racent to digicert": {racent, digicert},
+		"digicert to howssl": {digicert, howssl},
+		"howssl to racent":   {howssl, racent},
+		"another account":    {racent, second},
+	} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			s := w.start(w.localGlobals(w.node) + site(switched, w.issuerOf(change[0], "")))
+			s.served(switched)
+			before := w.entries()
+			w.update(neverIssue)
+			o := origin{title: title, name: switched, roots: func(w *world) (*x509.CertPool, error) {
+				pool := x509.NewCertPool()
+				pool.AppendCertsFromPEM(w.ca.RootPEM())
+				return pool, nil
+			}, restarts: true}
+			o.switchOver(w, s, change[1])
+			after := w.entries()
+			if len(before) != 1 || len(after) != 2 {
+				t.Fatalf("the ledgers have %d entries before, and %d after", len(before), len(after))
+			}
+			if !slices.ContainsFunc(after, func(e *ledger.Entry) bool { return reflect.DeepEqual(e, before[0]) }) {
+				t.Errorf("the entry of the old order was changed: %+v", after)
+			}
+		})
+	}
+}
+
+// switchOver gives the site of a running server to this plugin's issuer, for a vendor.
+func (o origin) switchOver(w *world, s *server, to seller) {
 	w.t.Helper()
+	paid := len(w.ca.Charges())
 	roots := o.trusting(w, s)
 	v := w.visit(w.node, o.name, roots)
-	config := w.simple(w.node, o.name, "max_wait 1s")
+	config := w.localGlobals(w.node) + site(o.name, w.issuerOf(to, "max_wait 1s"))
 	s.load(config, false)
 	s.awaitLog("order placed")
 	s.load(config+"# changed\n", true)
 	s.load(config+"http://other.localhost {\n\trespond other\n}\n", false)
-	w.await("a round of the last config", w.collectedMore(2))
+	w.await("a round of the last config", w.calledMore("", 2))
 	if o.restarts {
 		w.welcome("switch", v)
 		s.stop()
 		s = w.start(config)
 		s.awaitLog("serving initial configuration")
 		v = w.visit(w.node, o.name, roots)
-		w.await("a round after the restart", w.collectedMore(2))
+		w.await("a round after the restart", w.calledMore("", 2))
 	}
 	w.issueNow()
-	leaf := s.served(o.name)
+	var leaf *x509.Certificate
+	w.await("the certificate to be served", func() (err error) {
+		if leaf, err = w.handshake(w.node, o.name, roots); err == nil && !w.newest(leaf) {
+			err = errors.New("another one is served")
+		}
+		return err
+	})
 	w.await("the visitor to see it", func() error { return v.sees(leaf) })
 	w.welcome("order", v)
-	w.charges(1)
+	w.charges(paid + 1)
 	w.nothingForgotten()
-	if n := w.ca.Calls("replace"); n != 0 {
-		w.t.Errorf("the order was reissued %d times", n)
+	for _, reissue := range []string{"replace", "reissue", "Reissue/submit"} {
+		if n := w.ca.Calls(reissue); n != 0 {
+			w.t.Errorf("the order was reissued %d times", n)
+		}
 	}
+}
+
+// newest reports whether a certificate is of the order that was placed last.
+func (w *world) newest(leaf *x509.Certificate) bool {
+	newest := slices.MaxFunc(w.entries(), func(a, b *ledger.Entry) int { return a.Paid.Compare(b.Paid) })
+	return newest.Certificate != nil && newest.Certificate.Serial == fmt.Sprintf("%x", leaf.SerialNumber)
 }
 
 // TestSwitchCluster: the same with two servers on one storage, one after the other.
@@ -190,7 +247,7 @@ func TestSwitchCluster(t *testing.T) {
 	first.awaitLog("order placed")
 	second.load(w.simple(b, o.name, "max_wait 1s"), false)
 	second.load(w.simple(b, o.name, "max_wait 1s"), true)
-	w.await("more rounds", w.collectedMore(4))
+	w.await("more rounds", w.calledMore("", 4))
 	w.issueNow()
 	leaf := first.served(o.name)
 	if !second.served(o.name).Equal(leaf) {
@@ -204,11 +261,12 @@ func TestSwitchCluster(t *testing.T) {
 	w.nothingForgotten()
 }
 
-// collectedMore returns a check that the vendor is asked so many times more.
-func (w *world) collectedMore(n int) func() error {
-	before := w.ca.Calls("collect")
+// calledMore returns a check that an endpoint of the vendor is called so many times more;
+// the empty one is any of them.
+func (w *world) calledMore(endpoint string, n int) func() error {
+	before := w.ca.Calls(endpoint)
 	return func() error {
-		if w.ca.Calls("collect") < before+n {
+		if w.ca.Calls(endpoint) < before+n {
 			return errors.New("the vendor is not asked for the order")
 		}
 		return nil

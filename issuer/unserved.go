@@ -1,0 +1,49 @@
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+)
+
+const (
+	// unservedAfter is how long after a start it is told which names have nothing to be
+	// served. Most CAs validate by file within a minute.
+	unservedAfter = time.Minute
+
+	// unservedEvery is how often it is told again, as long as there are such names.
+	unservedEvery = 6 * time.Hour
+
+	// unservedShown bounds the names in the log.
+	unservedShown = 10
+)
+
+// tellUnserved tells until ctx ends which of the names have no certificate of any kind, so
+// that nobody can visit them. alone reports whether nothing but this issuer could give one.
+func (f *flow) tellUnserved(ctx context.Context, names func() []string, alone func() bool) {
+	for wait := unservedAfter; poll.Wait(ctx, wait) == nil; wait = unservedEvery {
+		unserved := f.unserved(names())
+		if len(unserved) == 0 {
+			continue
+		}
+		advice := "the issuers behind this one have not given them one either; the log tells why"
+		if alone() {
+			advice = "a free issuer behind this one in the tls block, such as acme, gives them a certificate meanwhile"
+		}
+		f.logger.Warn("sites have no certificate of any kind; their visitors get a TLS error until an order is done",
+			zap.String("vendor", f.about.Name), zap.Int("sites", len(unserved)),
+			zap.Strings("identifiers", unserved[:min(len(unserved), unservedShown)]), zap.String("advice", advice))
+	}
+}
+
+func (f *flow) unserved(names []string) []string {
+	now := time.Now()
+	return slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(f.site.Served(name), func(leaf *x509.Certificate) bool { return now.Before(leaf.NotAfter) })
+	})
+}

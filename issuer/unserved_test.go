@@ -1,0 +1,78 @@
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// oneServed is a site with a certificate for one name.
+type oneServed struct {
+	site
+	name string
+	ends time.Time
+}
+
+func (s oneServed) Served(name string) []*x509.Certificate {
+	if name != s.name {
+		return nil
+	}
+	return []*x509.Certificate{{NotAfter: s.ends}}
+}
+
+// Names that nobody can visit are told, with what gives them a certificate meanwhile; a few
+// of many, and not again and again.
+func TestUnservedNamesAreTold(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		core, logs := observer.New(zap.WarnLevel)
+		f := &flow{about: vendors.Description{Name: "racent"}, logger: zap.New(core), site: oneServed{name: "site0.example.com", ends: time.Now().Add(12 * time.Hour)}}
+		names := make([]string, 50)
+		for i := range names {
+			names[i] = fmt.Sprintf("site%d.example.com", i)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var told sync.WaitGroup
+		alone := true
+		told.Go(func() {
+			f.tellUnserved(ctx, func() []string { return slices.Clone(names) }, func() bool { return alone })
+		})
+		wantLog := func(sites, shown int, advice string) {
+			t.Helper()
+			all := logs.TakeAll()
+			if len(all) != 1 {
+				t.Fatalf("%d lines in the log, want one", len(all))
+			}
+			got := all[0].ContextMap()
+			if got["sites"] != int64(sites) || len(got["identifiers"].([]any)) != shown || got["advice"] != advice {
+				t.Errorf("the log tells %v, want %d sites of which %d are named, and to %q", got, sites, shown, advice)
+			}
+		}
+		time.Sleep(unservedAfter - time.Second)
+		if logs.Len() > 0 {
+			t.Error("it is told before a CA can be done")
+		}
+		time.Sleep(time.Minute)
+		wantLog(49, unservedShown, "a free issuer behind this one in the tls block, such as acme, gives them a certificate meanwhile")
+		names, alone = names[:2], false
+		time.Sleep(unservedEvery)
+		wantLog(1, 1, "the issuers behind this one have not given them one either; the log tells why")
+		names = names[:1]
+		time.Sleep(unservedEvery - time.Minute)
+		if logs.Len() > 0 {
+			t.Error("a name with a certificate is told")
+		}
+		time.Sleep(unservedEvery)
+		wantLog(1, 1, "the issuers behind this one have not given them one either; the log tells why") // it has expired
+		cancel()
+		told.Wait()
+	})
+}
