@@ -333,15 +333,15 @@ type reissues struct {
 }
 
 // reissuing notes that an entry is reissued now.
-func (a *account) reissuing(id string, schedule func(shortest, longest time.Duration) poll.Schedule) {
+func (a *account) reissuing(id string, random func() float64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.reissues[id]
 	if r == nil {
-		r = &reissues{schedule: schedule(retryMin, retryMax)}
+		r = &reissues{schedule: poll.Schedule{Min: retryMin, Max: retryMax}}
 		a.reissues[id] = r
 	}
-	r.next = time.Now().Add(r.schedule.Next())
+	r.next = time.Now().Add(r.schedule.Next(random))
 }
 
 // reissueWait is how long an entry must not be reissued yet.
