@@ -1,7 +1,7 @@
 package issuer
 
 import (
-	"crypto"
+	"crypto/x509/pkix"
 	"maps"
 	"sync"
 	"time"
@@ -52,10 +52,11 @@ func newAccount() *account {
 // ended, the key is still good for the name.
 type want struct {
 	name   string
-	csr    []byte        // DER
-	key    string        // see keyID
-	signer crypto.Signer // nil if the key is not known
-	config any           // the configuration that asked last
+	key    string           // see keyID
+	pem    []byte           // the private key; nil if it is not known
+	csr    []byte           // DER, if the key is not known: nothing else can be sent
+	extras []pkix.Extension // what the CSR asks for
+	config any              // the configuration that asked last
 
 	used bool        // an attempt has been made with the key
 	why  error       // what it waits for, or what went wrong last
@@ -470,16 +471,17 @@ func (a *account) why(w *want) error {
 	return w.why
 }
 
-// signer returns a private key that somebody wanted a certificate for.
-func (a *account) signer(key string) (crypto.Signer, bool) {
+// wanted returns the PEM of the private key for which certmagic wants a certificate for one of
+// the names; nil if it does not.
+func (a *account) wanted(names []string, key string) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, w := range a.wants {
-		if w.key == key && w.signer != nil {
-			return w.signer, true
+	for _, name := range names {
+		if w := a.wants[name]; w != nil && w.key == key {
+			return w.pem
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // maxChains bounds the certificates that are kept for the names that have yet to get

@@ -205,19 +205,15 @@ func (p *process) attemptWith(ctx context.Context, name string, key *ecdsa.Priva
 // wantFor is the want of a call of Issue for a key.
 func wantFor(tb testing.TB, name string, key crypto.Signer) *want {
 	tb.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	id, err := keyID(key.Public())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &want{name: name, csr: csr.Raw, key: id, signer: key}
+	pem, err := encodeKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &want{name: name, key: id, pem: pem}
 }
 
 // testSite is certmagic's storage and cache, and the names of a configuration.
