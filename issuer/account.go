@@ -28,6 +28,7 @@ type account struct {
 
 	purchases purchases
 	listings  listings
+	takenUp   time.Time // when the latest of the orders that were pending already is looked at first
 
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
@@ -239,6 +240,7 @@ type look struct {
 	stale     int       // answers in a row that had another certificate than the one to come
 	presented []vendors.Challenge
 	config    any           // under which they were presented; nil if they were not yet
+	turn      time.Time     // not before
 	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
 	lookUps   poll.Schedule // of a request whose answer is missing
@@ -265,6 +267,22 @@ func (a *account) look(reference string) *look {
 		a.looks[reference] = l
 	}
 	return l
+}
+
+// takeUpEvery is the time between the first looks at orders that this process has not placed
+// itself: after a restart there may be thousands of them.
+const takeUpEvery = time.Second
+
+// takeUp returns when the next of those orders is looked at first.
+func (a *account) takeUp() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if next, now := a.takenUp.Add(takeUpEvery), time.Now(); next.After(now) {
+		a.takenUp = next
+	} else {
+		a.takenUp = now
+	}
+	return a.takenUp
 }
 
 // presented notes that the proofs of an attempt are presented under a configuration. The

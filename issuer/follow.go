@@ -36,6 +36,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 			// found them by itself.
 			look.nudge.every = 0
 		}
+		if j.since.IsZero() {
+			look.turn = f.account.takeUp()
+		}
 	}
 	if time.Since(e.Attempt.Started) > f.rules.pace.Fresh {
 		look.schedule.Max = f.rules.pace.Slow
@@ -44,6 +47,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return ends(progress{err: f.pending(e, look.by+" waits for it, too"), wait: left + f.rules.pace.Min})
 	}
 	f.present(ctx, j, e)
+	if left := time.Until(look.turn); left > 0 {
+		return ends(progress{err: f.pending(e, "it is looked at in its turn"), wait: left})
+	}
 	order, err := f.vendor.Status(ctx, e.OrderID)
 	switch {
 	case ctx.Err() != nil:
