@@ -268,7 +268,8 @@ func TestRestartWithManyPending(t *testing.T) {
 				t.Errorf("%d looks in the first four seconds", early)
 			}
 			time.Sleep(time.Duration(n) * takeUpEvery)
-			if looks := len(w.traffic.of(v.status)); looks < n {
+			// With waits that begin at five seconds there would be 13 of each in half an hour.
+			if looks := len(w.traffic.of(v.status)); looks < n || looks > 10*n {
 				t.Errorf("%d looks at %d orders", looks, n)
 			}
 			t.Logf("%d orders are taken up with %d reads and %d listings; calls: %s, most in a second %d, in 5 s %d, in 3 min %d", n, loads, lists,
