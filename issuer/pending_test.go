@@ -200,10 +200,11 @@ func (w *world) buyMany(start func(*world, *fuse, func(*flow)) *process, names [
 func TestManyPendingAtDigiCert(t *testing.T) {
 	n := manyPending(100)
 	synctest.Test(t, func(t *testing.T) {
-		w := manyPendingWorld(t, 36*time.Hour)
+		w := manyPendingWorld(t, 40*time.Hour)
 		w.limiter = vendortest.NewLimiter(digicertLimits...)
 		names := siteNames(n)
 		w.buyMany((*world).startDigiCert, names)
+		time.Sleep(2 * time.Hour) // the list of what is new has an end
 		w.traffic.begin()
 		began := time.Now()
 		p := w.startDigiCert(nil, func(f *flow) {
