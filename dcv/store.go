@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +37,7 @@ type Store struct {
 
 // owner is what a challenge ID has presented in this process.
 type owner struct {
-	names  map[string]struct{} // the hosts that its challenges name
+	names  []string // the hosts that its challenges name, few
 	visits *visitLog
 }
 
@@ -111,10 +110,12 @@ func (s *Store) Present(ctx context.Context, storage certmagic.Storage, challeng
 	for _, p := range all {
 		o := s.owners[p.id]
 		if o == nil {
-			o = &owner{names: make(map[string]struct{}), visits: new(visitLog)}
+			o = &owner{visits: new(visitLog)}
 			s.owners[p.id] = o
 		}
-		o.names[p.name] = struct{}{}
+		if !slices.Contains(o.names, p.name) {
+			o.names = append(o.names, p.name)
+		}
 		for _, f := range p.files {
 			f.visits = o.visits
 		}
@@ -196,14 +197,14 @@ func (s *Store) CleanUp(ctx context.Context, storage certmagic.Storage, id strin
 	s.mu.Lock()
 	o := s.owners[id]
 	if o != nil && len(names) == 0 {
-		names = slices.Sorted(maps.Keys(o.names))
+		names = slices.Sorted(slices.Values(o.names))
 	}
 	for _, name := range names {
 		for _, host := range servedOn(name) {
 			s.live.replace(host, id, name, nil)
 		}
 		if o != nil {
-			delete(o.names, name)
+			o.names = slices.DeleteFunc(o.names, func(other string) bool { return other == name })
 		}
 	}
 	if o != nil && len(o.names) == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -89,7 +90,7 @@ func (d *DNS) Await(ctx context.Context, records []Record) error {
 		}
 		d.log().Debug("waiting for a DNS record to be seen everywhere",
 			zap.Stringer("record", problem.Record), zap.Strings("answers", problem.Answers))
-		if err := poll.Wait(ctx, min(schedule.Next(), left)); err != nil {
+		if err := poll.Wait(ctx, min(schedule.Next(rand.Float64), left)); err != nil {
 			return err
 		}
 	}

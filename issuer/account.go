@@ -1,7 +1,7 @@
 package issuer
 
 import (
-	"crypto"
+	"crypto/x509/pkix"
 	"maps"
 	"sync"
 	"time"
@@ -28,6 +28,7 @@ type account struct {
 
 	purchases purchases
 	listings  listings
+	takenUp   time.Time // when the latest of the orders that were pending already is looked at first
 
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
@@ -52,10 +53,11 @@ func newAccount() *account {
 // ended, the key is still good for the name.
 type want struct {
 	name   string
-	csr    []byte        // DER
-	key    string        // see keyID
-	signer crypto.Signer // nil if the key is not known
-	config any           // the configuration that asked last
+	key    string           // see keyID
+	pem    []byte           // the private key; nil if it is not known
+	csr    []byte           // DER, if the key is not known: nothing else can be sent
+	extras []pkix.Extension // what the CSR asks for
+	config any              // the configuration that asked last
 
 	used bool        // an attempt has been made with the key
 	why  error       // what it waits for, or what went wrong last
@@ -238,6 +240,7 @@ type look struct {
 	stale     int       // answers in a row that had another certificate than the one to come
 	presented []vendors.Challenge
 	config    any           // under which they were presented; nil if they were not yet
+	turn      time.Time     // not before
 	schedule  poll.Schedule // of an order that the vendor has
 	slow      poll.Schedule // after answers that look final
 	lookUps   poll.Schedule // of a request whose answer is missing
@@ -264,6 +267,22 @@ func (a *account) look(reference string) *look {
 		a.looks[reference] = l
 	}
 	return l
+}
+
+// takeUpEvery is the time between the first looks at orders that this process has not placed
+// itself: after a restart there may be thousands of them.
+const takeUpEvery = time.Second
+
+// takeUp returns when the next of those orders is looked at first.
+func (a *account) takeUp() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if next, now := a.takenUp.Add(takeUpEvery), time.Now(); next.After(now) {
+		a.takenUp = next
+	} else {
+		a.takenUp = now
+	}
+	return a.takenUp
 }
 
 // presented notes that the proofs of an attempt are presented under a configuration. The
@@ -333,15 +352,15 @@ type reissues struct {
 }
 
 // reissuing notes that an entry is reissued now.
-func (a *account) reissuing(id string, schedule func(shortest, longest time.Duration) poll.Schedule) {
+func (a *account) reissuing(id string, random func() float64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.reissues[id]
 	if r == nil {
-		r = &reissues{schedule: schedule(retryMin, retryMax)}
+		r = &reissues{schedule: poll.Schedule{Min: retryMin, Max: retryMax}}
 		a.reissues[id] = r
 	}
-	r.next = time.Now().Add(r.schedule.Next())
+	r.next = time.Now().Add(r.schedule.Next(random))
 }
 
 // reissueWait is how long an entry must not be reissued yet.
@@ -470,16 +489,17 @@ func (a *account) why(w *want) error {
 	return w.why
 }
 
-// signer returns a private key that somebody wanted a certificate for one of the names for.
-func (a *account) signer(names []string, key string) (crypto.Signer, bool) {
+// wanted returns the PEM of the private key for which certmagic wants a certificate for one of
+// the names; nil if it does not.
+func (a *account) wanted(names []string, key string) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, name := range names {
-		if w := a.wants[name]; w != nil && w.key == key && w.signer != nil {
-			return w.signer, true
+		if w := a.wants[name]; w != nil && w.key == key {
+			return w.pem
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // maxChains bounds the certificates that are kept for the names that have yet to get

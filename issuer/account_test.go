@@ -46,9 +46,9 @@ func TestReissuesAreForgotten(t *testing.T) {
 		a := newAccount()
 		f := &flow{ledger: &ledger.Ledger{Memory: &a.ledger}}
 		for range 30 {
-			a.reissuing("failing", f.schedule)
+			a.reissuing("failing", f.jitter)
 		}
-		a.reissuing("done", f.schedule)
+		a.reissuing("done", f.jitter)
 		time.Sleep(tidyEvery + retryMin + time.Minute)
 		a.tidyReissues()
 		if len(a.reissues) != 1 || a.reissues["failing"] == nil {

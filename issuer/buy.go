@@ -2,7 +2,6 @@ package issuer
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
@@ -44,7 +43,7 @@ const (
 type purchase struct {
 	names    []string
 	csr      []byte
-	key      crypto.Signer // nil if it is not known
+	key      []byte // PEM; nil if it is not known
 	proof    proof.Proof
 	entry    *ledger.Entry
 	noted    bool // there is a draft
@@ -525,27 +524,34 @@ func (f *flow) placed(e *ledger.Entry, order vendors.Order) move {
 }
 
 // requestFor makes the CSR for an order or reissue: for the key that certmagic wants a
-// certificate for, or else for a new one.
-func (f *flow) requestFor(j *errand, names []string) (crypto.Signer, []byte, error) {
+// certificate for, or else for a new one. The key is PEM, or nil if it is not known.
+func (f *flow) requestFor(j *errand, names []string) (key, der []byte, err error) {
 	if f.about.NeedsCommonName && len(names[0]) > maxCommonName {
 		return nil, nil, noRetry(fmt.Errorf("%s has %d bytes, but %s needs it as common name, which holds at most %d (RFC 5280, ub-common-name)",
 			names[0], len(names[0]), f.about.Name, maxCommonName))
 	}
 	if j.want == nil {
-		key, err := f.site.NewKey()
+		signer, err := f.site.NewKey()
 		if err != nil {
 			return nil, nil, fmt.Errorf("making a private key for %s: %w", j.name, err)
 		}
-		der, err := orderCSR(&x509.CertificateRequest{}, names, key)
+		if key, err = encodeKey(signer); err != nil {
+			return nil, nil, err
+		}
+		der, err = orderCSR(names, nil, signer)
 		return key, der, err
+	}
+	if j.want.pem != nil {
+		signer, err := certmagic.PEMDecodePrivateKey(j.want.pem)
+		if err != nil {
+			return nil, nil, fmt.Errorf("decoding the private key for %s: %w", j.name, err)
+		}
+		der, err = orderCSR(names, j.want.extras, signer)
+		return j.want.pem, der, err
 	}
 	csr, err := x509.ParseCertificateRequest(j.want.csr)
 	if err != nil {
 		return nil, nil, err
-	}
-	if j.want.signer != nil {
-		der, err := orderCSR(csr, names, j.want.signer)
-		return j.want.signer, der, err
 	}
 	fits := slices.Equal(names, csr.DNSNames) && (!f.about.NeedsCommonName || csr.Subject.CommonName == names[0])
 	if !fits {
@@ -559,15 +565,11 @@ func (f *flow) requestFor(j *errand, names []string) (crypto.Signer, []byte, err
 const maxCommonName = 64
 
 // keepKey stores the private key of a request before that is sent.
-func (f *flow) keepKey(ctx context.Context, key crypto.Signer, reference string) error {
+func (f *flow) keepKey(ctx context.Context, key []byte, reference string) error {
 	if key == nil {
 		return nil
 	}
-	pem, err := certmagic.PEMEncodePrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("encoding a private key: %w", err)
-	}
-	return f.ledger.KeepKey(ctx, reference, pem)
+	return f.ledger.KeepKey(ctx, reference, key)
 }
 
 // request is what the vendor is sent. What was agreed stands in the entry.

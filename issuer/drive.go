@@ -348,10 +348,11 @@ func (f *flow) deliver(ctx context.Context, j *errand, e *ledger.Entry, key cryp
 // certificate of another name of the order.
 func (f *flow) keyOf(ctx context.Context, e *ledger.Entry) (crypto.Signer, bool, error) {
 	c := e.Certificate
-	if key, ok := f.account.signer(slices.Concat(e.Names, e.Covered), c.Key); ok {
-		return key, true, nil
+	var err error
+	pem := f.account.wanted(slices.Concat(e.Names, e.Covered), c.Key)
+	if pem == nil {
+		pem, err = f.ledger.Key(ctx, c.Reference)
 	}
-	pem, err := f.ledger.Key(ctx, c.Reference)
 	switch {
 	case err == nil:
 		if key, ok := decodeKey(pem, c.Key); ok {

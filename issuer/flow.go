@@ -144,9 +144,9 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	pace := f.account.pace(name)
 	if wait == 0 {
 		if pace.schedule.Min == 0 {
-			pace.schedule = f.schedule(retryMin, retryMax)
+			pace.schedule = poll.Schedule{Min: retryMin, Max: retryMax}
 		}
-		wait = pace.schedule.Next()
+		wait = pace.schedule.Next(f.jitter)
 	}
 	if pace.reported != err.Error() {
 		pace.reported = err.Error()
@@ -155,10 +155,6 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		log.Info("getting a certificate failed as before; trying again", zap.Error(err), zap.Duration("wait", wait))
 	}
 	return wait, true
-}
-
-func (f *flow) schedule(shortest, longest time.Duration) poll.Schedule {
-	return poll.Schedule{Min: shortest, Max: longest, Random: f.jitter}
 }
 
 // handoverPatience is how long certmagic may take to store a certificate that Issue

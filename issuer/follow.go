@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -28,12 +29,17 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 	look := f.account.look(e.Attempt.Reference)
 	fresh := look.schedule.Min == 0
 	if fresh {
-		look.schedule = f.schedule(f.rules.pace.Min, f.rules.pace.Max)
+		look.schedule = poll.Schedule{Min: f.rules.pace.Min, Max: f.rules.pace.Max}
 		look.nudge = nudges{every: nudgeAfter * f.rules.pace.Min, last: time.Now()}
 		if !f.predicts(e) {
 			// The proofs were presented only after the order, so the CA cannot have
 			// found them by itself.
 			look.nudge.every = 0
+		}
+		if j.since.IsZero() {
+			// The more there are before it, the longer are its waits, too.
+			look.turn = f.account.takeUp()
+			look.schedule.Min = min(max(look.schedule.Min, time.Until(look.turn)), look.schedule.Max)
 		}
 	}
 	if time.Since(e.Attempt.Started) > f.rules.pace.Fresh {
@@ -43,6 +49,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return ends(progress{err: f.pending(e, look.by+" waits for it, too"), wait: left + f.rules.pace.Min})
 	}
 	f.present(ctx, j, e)
+	if left := time.Until(look.turn); left > 0 {
+		return ends(progress{err: f.pending(e, "it is looked at in its turn"), wait: left})
+	}
 	order, err := f.vendor.Status(ctx, e.OrderID)
 	switch {
 	case ctx.Err() != nil:
@@ -72,20 +81,20 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return move{change: func(e *ledger.Entry) { e.Attempt.Challenges = asked }}
 	}
 	f.recheck(ctx, j, e, look, order)
-	return ends(progress{err: f.pending(e, f.seen(order.Describe(), e)), wait: look.later(j.name, look.schedule.Next())})
+	return ends(progress{err: f.pending(e, f.seen(order.Describe(), e)), wait: look.later(j.name, look.schedule.Next(f.jitter))})
 }
 
 // wait ends a round with an order that the vendor told nothing useful of.
 func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
-	wait := look.schedule.Next()
+	wait := look.schedule.Next(f.jitter)
 	if v, ok := errors.AsType[*vendors.Error](err); ok {
 		wait = min(max(wait, v.RetryAfter), max(f.rules.pace.Max, retryMin))
 		if v.Verdict == vendors.Permanent && !errors.Is(err, vendors.ErrNotFound) {
 			// It looks final, but may be a moment's fault of an account that is paid.
 			if look.slow.Min == 0 {
-				look.slow = f.schedule(retryMin, retryMax)
+				look.slow = poll.Schedule{Min: retryMin, Max: retryMax}
 			}
-			wait = look.slow.Next()
+			wait = look.slow.Next(f.jitter)
 		}
 	}
 	if time.Since(look.reported) > time.Hour {

@@ -32,6 +32,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
+	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
 
 const testToken = "secret-token-of-the-tests"
@@ -47,6 +48,9 @@ type world struct {
 	logs    *observer.ObservedLogs
 	logger  *zap.Logger
 	ctx     context.Context // ends with the test
+
+	traffic *traffic            // nil unless the calls are counted
+	limiter *vendortest.Limiter // of the vendor's calls; nil for none
 }
 
 func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
@@ -102,7 +106,7 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	}
 	client, err := racent.New(racent.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.ca.Transport()}, Description: about,
+		Transport: fusedTransport{f, w.transport()}, Description: about,
 	}, racent.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
@@ -205,19 +209,15 @@ func (p *process) attemptWith(ctx context.Context, name string, key *ecdsa.Priva
 // wantFor is the want of a call of Issue for a key.
 func wantFor(tb testing.TB, name string, key crypto.Signer) *want {
 	tb.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	id, err := keyID(key.Public())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &want{name: name, csr: csr.Raw, key: id, signer: key}
+	pem, err := encodeKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &want{name: name, key: id, pem: pem}
 }
 
 // testSite is certmagic's storage and cache, and the names of a configuration.

@@ -56,16 +56,19 @@ func (iss *Issuer) newWant(ctx context.Context, csr *x509.CertificateRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	w := &want{name: csr.DNSNames[0], csr: csr.Raw, key: id, config: iss.config()}
-	if key, ok := keys.find(csr.PublicKey); ok {
-		w.signer = key
+	w := &want{name: csr.DNSNames[0], key: id, extras: extrasOf(csr), config: iss.config()}
+	key, known := keys.find(csr.PublicKey)
+	if known {
 		keys.forget(csr.PublicKey)
 	} else if magic := iss.config(); magic != nil {
-		if key, ok := storedKey(ctx, magic.Storage, issuerKeysOf(magic), w.name, id); ok {
-			w.signer = key
-		}
+		key, known = storedKey(ctx, magic.Storage, issuerKeysOf(magic), w.name, id)
 	}
-	return w, nil
+	if !known {
+		w.csr = csr.Raw
+		return w, nil
+	}
+	w.pem, err = encodeKey(key)
+	return w, err
 }
 
 // startPatience is how long Issue waits for its configuration to start. Apps are started in

@@ -149,6 +149,16 @@ func storedKey(ctx context.Context, storage certmagic.Storage, issuerKeys []stri
 	return nil, false
 }
 
+// encodeKey returns a private key as PEM, which is how it is kept: what is derived from it to
+// sign takes several times the memory.
+func encodeKey(key crypto.Signer) ([]byte, error) {
+	pem, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a private key: %w", err)
+	}
+	return pem, nil
+}
+
 // decodeKey reads a private key, if it is the wanted one.
 func decodeKey(pem []byte, want string) (crypto.Signer, bool) {
 	key, err := certmagic.PEMDecodePrivateKey(pem)
@@ -163,17 +173,23 @@ func decodeKey(pem []byte, want string) (crypto.Signer, bool) {
 // beside the names that certmagic puts into a CSR.
 var oidMustStaple = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
-// orderCSR returns the DER of a CSR for names, the first of them as CommonName,
-// signed with the given key and otherwise like the original.
-func orderCSR(original *x509.CertificateRequest, names []string, key crypto.Signer) ([]byte, error) {
-	template := &x509.CertificateRequest{
-		Subject:  pkix.Name{CommonName: names[0]},
-		DNSNames: names,
-	}
-	for _, ext := range original.Extensions {
+// extrasOf returns what a CSR asks for beside the names.
+func extrasOf(csr *x509.CertificateRequest) (extras []pkix.Extension) {
+	for _, ext := range csr.Extensions {
 		if ext.Id.Equal(oidMustStaple) {
-			template.ExtraExtensions = append(template.ExtraExtensions, ext)
+			extras = append(extras, ext)
 		}
+	}
+	return extras
+}
+
+// orderCSR returns the DER of a CSR for names, the first of them as CommonName, that asks for
+// the extras and is signed with the given key.
+func orderCSR(names []string, extras []pkix.Extension, key crypto.Signer) ([]byte, error) {
+	template := &x509.CertificateRequest{
+		Subject:         pkix.Name{CommonName: names[0]},
+		DNSNames:        names,
+		ExtraExtensions: extras,
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	if err != nil {

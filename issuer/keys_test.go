@@ -210,7 +210,7 @@ func TestOrderCSR(t *testing.T) {
 				}
 				original := parseCSR(t, template, key)
 				names := []string{"example.com", "www.example.com"}
-				der, err := orderCSR(original, names, key)
+				der, err := orderCSR(names, extrasOf(original), key)
 				if err != nil {
 					t.Fatal(err)
 				}

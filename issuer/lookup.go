@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -94,9 +95,9 @@ func (f *flow) unknownYet(e *ledger.Entry, look *look, why error) move {
 		return f.flag(e, why.Error())
 	}
 	if look.lookUps.Min == 0 {
-		look.lookUps = f.schedule(f.rules.pace.Min, max(f.rules.pace.Max, lookUpWait))
+		look.lookUps = poll.Schedule{Min: f.rules.pace.Min, Max: max(f.rules.pace.Max, lookUpWait)}
 	}
-	wait := look.lookUps.Next()
+	wait := look.lookUps.Next(f.jitter)
 	if left := f.about.AbsenceAge - time.Since(look.first); left > 0 {
 		wait = max(min(wait, left), f.rules.pace.Min)
 	} else if look.absences == 1 {

@@ -144,19 +144,15 @@ func (s *modelSystem) Issue(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
-	if err != nil {
-		return err
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return err
-	}
 	id, err := keyID(key.Public())
 	if err != nil {
 		return err
 	}
-	got, _, err := f.issue(ctx, &want{name: name, csr: csr.Raw, key: id, signer: key})
+	pem, err := encodeKey(key)
+	if err != nil {
+		return err
+	}
+	got, _, err := f.issue(ctx, &want{name: name, key: id, pem: pem})
 	if err != nil {
 		return noRetry(err)
 	}

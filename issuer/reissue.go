@@ -71,7 +71,7 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		}
 	}
 	log := j.log.With(zap.String("order_id", e.OrderID), zap.String("reference", e.Attempt.Reference))
-	f.account.reissuing(e.ID, f.schedule)
+	f.account.reissuing(e.ID, f.jitter)
 	log.Info("reissuing certificate, free of charge", zap.Time("term_ends", e.Ends))
 	order, err := f.vendor.(vendors.Reissuer).Reissue(ctx, e.OrderID, f.request(e))
 	switch {

@@ -47,7 +47,7 @@ func (w *world) startDigiCert(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
 	client, err := digicert.New(digicert.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.ca.Transport()},
+		Transport: fusedTransport{f, w.transport()}, Limiter: w.limiter,
 		Description: vendors.Description{
 			Name: "digicert", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute, RenewWindow: 90 * day,
 		},

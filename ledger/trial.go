@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"time"
@@ -86,7 +87,7 @@ func untilShown(ctx context.Context, storage certmagic.Storage, key string, cont
 		if begun > trialPatience {
 			return fmt.Errorf("%s was changed %s ago, and another handle of the storage does not show it", key, begun.Round(time.Second))
 		}
-		if err := poll.Wait(ctx, pause.Next()); err != nil {
+		if err := poll.Wait(ctx, pause.Next(rand.Float64)); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ package poll
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 )
 
@@ -15,9 +14,6 @@ type Schedule struct {
 	// Min and Max bound every wait, jitter included.
 	Min, Max time.Duration
 
-	// Random returns a number from 0 to below 1, for the jitter. Nil means math/rand.
-	Random func() float64
-
 	next time.Duration
 }
 
@@ -26,14 +22,11 @@ type Schedule struct {
 const growth = 1.5
 
 // Next returns the next wait: up to a tenth shorter or longer than planned, so
-// that many orders do not ask in step.
-func (s *Schedule) Next() time.Duration {
+// that many orders do not ask in step. Random returns a number from 0 to below 1. It is
+// not remembered: there may be as many schedules as orders.
+func (s *Schedule) Next(random func() float64) time.Duration {
 	planned := max(s.next, s.Min)
 	s.next = min(time.Duration(float64(planned)*growth), s.Max)
-	random := s.Random
-	if random == nil {
-		random = rand.Float64
-	}
 	jittered := planned + time.Duration((random()-0.5)*0.2*float64(planned))
 	return min(max(jittered, s.Min), s.Max)
 }

@@ -3,6 +3,7 @@ package poll
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,16 +11,16 @@ import (
 
 func TestSchedule(t *testing.T) {
 	middle := func() float64 { return 0.5 } // no jitter
-	s := Schedule{Min: 4 * time.Second, Max: 10 * time.Second, Random: middle}
+	s := Schedule{Min: 4 * time.Second, Max: 10 * time.Second}
 	for i, want := range []time.Duration{4 * time.Second, 6 * time.Second, 9 * time.Second, 10 * time.Second, 10 * time.Second} {
-		if got := s.Next(); got != want {
+		if got := s.Next(middle); got != want {
 			t.Errorf("wait %d: %s, want %s", i, got, want)
 		}
 	}
 	s = Schedule{Min: 4 * time.Second, Max: 10 * time.Second}
 	seen := make(map[time.Duration]bool)
 	for range 100 {
-		d := s.Next()
+		d := s.Next(rand.Float64)
 		if d < s.Min || d > s.Max {
 			t.Errorf("a wait of %s", d)
 		}

@@ -20,7 +20,8 @@ import (
 type watch struct {
 	turn   chan struct{}     // of whoever uses the list: one call at a time
 	listed map[string]string // the latest list: status by ID of the order; nil if it was of no use
-	until  time.Time         // when another one is asked for
+	began  time.Time         // when it was asked for
+	until  time.Time         // when another one is
 
 	mu     sync.Mutex
 	orders map[string]*pendingOrder // by ID
@@ -30,6 +31,7 @@ type pendingOrder struct {
 	order vendors.Order
 	first time.Time // when it was seen pending first
 	at    time.Time // when the last look at it began
+	until time.Time // up to when lists told that nothing has changed since
 	stale bool      // something was done to it since
 }
 
@@ -37,8 +39,8 @@ const (
 	// fewOrders are looked at one by one: that costs little more, and takes nothing on trust.
 	fewOrders = 4
 
-	// A list serves for listKept. It reaches back beyond the longest time between two
-	// looks, by as much as a change may take to be listed (assumed).
+	// A list serves for listKept. It reaches back beyond the list or the look before, which
+	// must be no older than maxLook, by as much as a change may take to be listed (assumed).
 	listKept    = 10 * time.Second
 	listMinutes = int((maxLook + 5*time.Minute) / time.Minute)
 
@@ -51,11 +53,17 @@ const (
 	// on, within these bounds.
 	minLook = time.Minute
 	maxLook = time.Hour
+
+	// Of many orders, there is one look in lookEvery, however many they are: it takes three
+	// calls, and of what only reads there may be five in a second.
+	lookEvery = 2 * time.Second
 )
 
-// known reports whether the last look will do if nothing has changed since.
-func (p *pendingOrder) known() bool {
-	return p != nil && !p.stale && time.Since(p.at) <= min(max(time.Since(p.first)/2, minLook), maxLook)
+// known reports whether the last look will do if nothing has changed since, where so many
+// orders are pending.
+func (p *pendingOrder) known(orders int) bool {
+	return p != nil && !p.stale && time.Since(p.until) <= maxLook &&
+		time.Since(p.at) <= max(min(max(time.Since(p.first)/2, minLook), maxLook), time.Duration(orders)*lookEvery)
 }
 
 // unchanged returns a pending order as it was at the last look, if that is how it stands.
@@ -63,43 +71,51 @@ func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool)
 	w := &o.watch
 	w.mu.Lock()
 	p := w.orders[id]
-	worthwhile := len(w.orders) > fewOrders && p.known()
+	worthwhile := len(w.orders) > fewOrders && p.known(len(w.orders))
 	w.mu.Unlock()
 	if !worthwhile {
 		return vendors.Order{}, false
 	}
-	list := o.changes(ctx)
+	list, began := o.changes(ctx)
 	status, listed := list[id]
-	return p.order, list != nil && (!listed || status == p.order.RawStatus)
+	if list == nil || listed && status != p.order.RawStatus {
+		return vendors.Order{}, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if began.After(p.until) {
+		p.until = began
+	}
+	return p.order, true
 }
 
-// changes is the list, asked for unless there is one; nil if there is none.
-func (o *Orders) changes(ctx context.Context) map[string]string {
+// changes is the list, asked for unless there is one, and when it was; nil if there is none.
+func (o *Orders) changes(ctx context.Context) (list map[string]string, began time.Time) {
 	w := &o.watch
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
 	case <-ctx.Done():
-		return nil
+		return nil, time.Time{}
 	}
 	if time.Now().Before(w.until) {
-		return w.listed
+		return w.listed, w.began
 	}
-	began := time.Now()
-	w.listed, w.until = nil, began.Add(listPause)
+	w.began = time.Now()
+	w.listed, w.until = nil, w.began.Add(listPause)
 	rows, err := do[orderList](ctx, o, callChanges, nil, listMinutes)
 	if err != nil || len(rows) >= listMost {
 		o.Logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
-		return nil
+		return nil, w.began
 	}
-	w.listed, w.until = make(map[string]string, len(rows)), began.Add(listKept)
+	w.listed, w.until = make(map[string]string, len(rows)), w.began.Add(listKept)
 	for _, row := range rows {
 		w.listed[row.id()] = row.word()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	maps.DeleteFunc(w.orders, func(_ string, p *pendingOrder) bool { return time.Since(p.at) > 2*maxLook })
-	return w.listed
+	maps.DeleteFunc(w.orders, func(_ string, p *pendingOrder) bool { return time.Since(p.until) > 2*maxLook })
+	return w.listed, w.began
 }
 
 // saw notes what a look at an order found that began at the given time.
@@ -110,7 +126,7 @@ func (w *watch) saw(began time.Time, order vendors.Order) {
 		delete(w.orders, order.ID)
 		return
 	}
-	p := &pendingOrder{order: order, first: began, at: began}
+	p := &pendingOrder{order: order, first: began, at: began, until: began}
 	if before := w.orders[order.ID]; before != nil {
 		p.first = before.first
 	}

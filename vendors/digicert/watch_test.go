@@ -127,18 +127,26 @@ func TestManyPendingOrdersCostOneCall(t *testing.T) {
 
 // Orders that are new are looked at each minute, later ones less often.
 func TestLooksAtPendingOrders(t *testing.T) {
-	for _, tt := range []struct{ pending, bound time.Duration }{
-		{time.Second, minLook}, {2 * time.Minute, minLook}, {10 * time.Minute, 5 * time.Minute}, {time.Hour, 30 * time.Minute}, {9 * time.Hour, maxLook},
+	for _, tt := range []struct {
+		orders         int
+		pending, bound time.Duration
+	}{
+		{10, time.Second, minLook}, {10, 2 * time.Minute, minLook}, {10, 10 * time.Minute, 5 * time.Minute}, {10, time.Hour, 30 * time.Minute}, {10, 9 * time.Hour, maxLook},
+		{30, time.Second, minLook}, {1800, 9 * time.Hour, maxLook}, {3600, 9 * time.Hour, 2 * maxLook}, {3600, time.Second, 2 * maxLook},
 	} {
 		now := time.Now()
 		for last, known := range map[time.Duration]bool{tt.bound - 10*time.Second: true, tt.bound + 10*time.Second: false} {
-			if p := (&pendingOrder{first: now.Add(-tt.pending), at: now.Add(-last)}); p.known() != known {
+			if p := (&pendingOrder{first: now.Add(-tt.pending), at: now.Add(-last), until: now}); p.known(tt.orders) != known {
 				t.Errorf("pending for %s, looked at %s ago: %v", tt.pending, last, !known)
 			}
 		}
 	}
-	if (*pendingOrder)(nil).known() {
+	if (*pendingOrder)(nil).known(10) {
 		t.Error("what was never seen is known")
+	}
+	now := time.Now()
+	if p := (&pendingOrder{first: now.Add(-24 * time.Hour), at: now.Add(-2 * maxLook), until: now.Add(-maxLook - time.Minute)}); p.known(10_000) {
+		t.Error("no list reaches back to the last one")
 	}
 }
 
@@ -339,4 +347,26 @@ func TestChangesInTheSandbox(t *testing.T) {
 		t.Error("the others are forgotten")
 	}
 	s.charged(fewOrders + 1)
+}
+
+// Ten thousand pending orders are looked at no more often than the limits of calls allow, and
+// one that changes is seen all the same.
+func TestTenThousandPendingOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, o, ids := watched(t, 10_000)
+		looks, lists := 0, 0
+		const span = 12 * time.Hour
+		for range span / (15 * time.Minute) {
+			time.Sleep(15 * time.Minute)
+			round(t, o, ids, vendors.StatusPending)
+			looks, lists = looks+b.took("info"), lists+b.took("list")
+		}
+		if most := int(span / lookEvery); looks > most || looks < most/2 || lists > int(span/(15*time.Minute)) {
+			t.Errorf("%d looks and %d lists in %s", looks, lists, span)
+		}
+		b.change(ids[7], "issued")
+		time.Sleep(15 * time.Minute)
+		round(t, o, ids[7:8], vendors.StatusIssued)
+		round(t, o, ids[8:9], vendors.StatusPending)
+	})
 }

@@ -60,7 +60,7 @@ func benchPending(ctx context.Context, o options) ([]row, error) {
 	return []row{
 		{
 			claim: fmt.Sprintf("heap of a pending order, at %d of them", orders),
-			ours:  fmt.Sprintf("%s KiB, and %s KiB of stack", number(heap/1024), number(stack/1024)), peer: "-", value: heap / 1024, unit: " KiB",
+			ours:  fmt.Sprintf("%s KiB, and %s KiB of stack", number(heap/1024), number(stack/1024)), peer: "-", value: heap / 1024, unit: " KiB", want: bound{atMost, 4, 0.1},
 		},
 		{
 			claim: "goroutines of a pending order",
