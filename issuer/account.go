@@ -28,7 +28,8 @@ type account struct {
 
 	purchases purchases
 	listings  listings
-	takenUp   time.Time // when the latest of the orders that were pending already is looked at first
+	began     time.Time // by the wall clock
+	takenUp   time.Time // when the latest of the orders that were pending then is looked at first
 
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
@@ -45,7 +46,7 @@ func newAccount() *account {
 	return &account{
 		wants: make(map[string]*want), handed: make(map[string]*handover), looks: make(map[string]*look), paces: make(map[string]*pace),
 		reissues: make(map[string]*reissues), driven: make(map[string]struct{}), storing: make(map[string]struct{}), noRenew: make(map[string]struct{}),
-		chains: make(map[string]chain),
+		chains: make(map[string]chain), began: time.Now().Round(0),
 	}
 }
 
@@ -269,12 +270,16 @@ func (a *account) look(reference string) *look {
 	return l
 }
 
-// takeUpEvery is the time between the first looks at orders that this process has not placed
-// itself: after a restart there may be thousands of them.
-const takeUpEvery = time.Second
+// takeUpEvery is the time between the first looks at orders that were pending already when
+// this process began to work for the account: there may be thousands of them. Vendors take
+// some calls per second.
+const takeUpEvery = 250 * time.Millisecond
 
-// takeUp returns when the next of those orders is looked at first.
-func (a *account) takeUp() time.Time {
+// takeUp returns when an order that was placed at a time is looked at first.
+func (a *account) takeUp(placed time.Time) time.Time {
+	if placed.After(a.began) {
+		return time.Time{} // by this process, or by another server, whose certificate is waited for here, too
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if next, now := a.takenUp.Add(takeUpEvery), time.Now(); next.After(now) {

@@ -36,11 +36,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 			// found them by itself.
 			look.nudge.every = 0
 		}
-		if j.since.IsZero() {
-			// The more there are before it, the longer are its waits, too.
-			look.turn = f.account.takeUp()
-			look.schedule.Min = min(max(look.schedule.Min, time.Until(look.turn)), look.schedule.Max)
-		}
+		// The more there are before it, the longer are its waits, too.
+		look.turn = f.account.takeUp(e.Attempt.Started)
+		look.schedule.Min = min(max(look.schedule.Min, time.Until(look.turn)), look.schedule.Max)
 	}
 	if time.Since(e.Attempt.Started) > f.rules.pace.Fresh {
 		look.schedule.Max = f.rules.pace.Slow
