@@ -97,6 +97,9 @@ func limits(share int) []kit.Limit {
 // "Automatic domain control validation (DCV) check"). One call tells of all orders.
 const slowPace = 15 * time.Minute
 
+// watchPace takes a fifth of what a key may do for looks at issued orders.
+const watchPace = time.Second
+
 // CaddyModule returns the Caddy module information.
 func (*DigiCert) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -116,7 +119,7 @@ func (v *DigiCert) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("rate_share: must be 1 to %d, got %d", maxShare, v.RateShare)
 	}
 	cfg, err := v.Config(ctx, "api_key", v.APIKey, defaultEndpoint, vendors.Description{
-		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: vendors.Pace{Slow: slowPace},
+		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: vendors.Pace{Slow: slowPace, Watch: watchPace * time.Duration(max(v.RateShare, 1))},
 	}, limits(v.RateShare)...)
 	if err != nil {
 		return err
@@ -166,4 +169,6 @@ var (
 	_ vendors.Revoker       = (*DigiCert)(nil)
 	_ vendors.ProductLister = (*DigiCert)(nil)
 	_ vendors.CAAIdentifier = (*DigiCert)(nil)
+	_ vendors.Watcher       = (*DigiCert)(nil)
+	_ vendors.ChangeLister  = (*DigiCert)(nil)
 )
