@@ -29,6 +29,10 @@ type account struct {
 	purchases purchases
 	listings  listings
 
+	watching     sync.Mutex // held by the one that looks at issued orders
+	suspects     suspects
+	replacements replacements
+
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
 
@@ -245,6 +249,9 @@ type look struct {
 	next      time.Time     // when that name asks again
 	nudge     nudges
 	reported  time.Time // when a problem was logged last
+
+	ended      vendors.Status // that the vendor has told without interruption; unknown if it lives
+	endedFirst time.Time      // since when; monotonic
 }
 
 // later notes that the name asks the vendor again after the wait. The other names of the order

@@ -56,6 +56,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return f.wait(j, e, look, fmt.Errorf("asking for the status of order %s: %w", e.OrderID, err))
 	}
 	look.unknown = 0
+	if !order.Status.Ended() {
+		look.ended = vendors.StatusUnknown
+	}
 	switch {
 	case order.Status == vendors.StatusIssued:
 		return f.certified(ctx, j, e, look, order)
@@ -110,7 +113,9 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 	case order.CertificateRevoked && (err == nil || e.Attempt.Kind != ledger.KindReissue):
 		return f.certificateRevoked(ctx, j, e, order)
 	case err == nil:
-		f.account.reissued(e.ID)
+		if !e.LostCertificate() { // else the CA may revoke that one, too
+			f.account.reissued(e.ID)
+		}
 		return f.recordCertificate(j, e, order, got)
 	}
 	if f.settled(e) {
@@ -277,13 +282,65 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 		}
 	}
 	m := f.flagEnded(e, reason)
-	if change := m.change; change != nil {
+	dead := e.Certificate != nil && (order.Status == vendors.StatusRevoked || order.Status == vendors.StatusCancelled)
+	if dead {
+		if replaced, ok := f.giveUp(ctx, j, e, order); ok {
+			return replaced
+		}
+		if f.rules.replaceEnded && e.Flag == nil {
+			m.done.wait = replaceAfter
+		}
+	}
+	if change := m.change; change != nil || dead && !e.Certificate.Lost {
 		m.change = func(e *ledger.Entry) {
-			change(e)
+			if change != nil {
+				change(e)
+			}
+			if dead {
+				e.Certificate.Lost = true
+			}
 			e.Attempt.Challenges = nil // nobody comes for them any more
 		}
 	}
 	return m
+}
+
+// replaceAfter is how long the vendor must have said that an order has ended, before another one
+// may be paid for in its place.
+const replaceAfter = time.Hour
+
+// giveUp gives up an order that had given a certificate before the vendor ended it, if the
+// configuration allows to buy another one. The vendor must have told this process so for a
+// while, by its own monotonic clock, and nothing else in between. It is done once for each name
+// within a term: if what took its place ends, too, a person is asked.
+func (f *flow) giveUp(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) (m move, ok bool) {
+	look := f.account.look(e.Attempt.Reference)
+	if look.ended != order.Status {
+		look.ended, look.endedFirst = order.Status, time.Now()
+	}
+	if !f.rules.replaceEnded || e.Adopted || e.Flag == nil || !e.Flag.Ended || e.State != ledger.Open || time.Since(look.endedFirst) < replaceAfter {
+		return move{}, false
+	}
+	about, err := f.ledger.About(ctx, e.Names...)
+	if err != nil {
+		return move{}, false
+	}
+	now := f.ledger.Time()
+	for _, other := range about {
+		if other.ID != e.ID && other.GivenUp && !other.Over(now) {
+			return move{}, false
+		}
+	}
+	j.log.Warn("giving up a paid order that the vendor has ended; another one is placed, as replace_ended_orders allows",
+		zap.String("order_id", e.OrderID), zap.String("status", order.Describe()), zap.Time("term_ends", e.Ends))
+	reason := order.Describe()
+	return move{
+		change: func(e *ledger.Entry) {
+			e.State, e.GivenUp, e.Flag, e.Problem = ledger.Gone, true, nil, reason
+			e.Certificate.Lost = true
+		},
+		done: &progress{err: f.pending(e, "it was ended, and another one is placed"), wait: time.Second},
+	}, true
 }
 
 // presentable returns the proofs that the vendor asks for if they differ from those that

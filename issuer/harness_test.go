@@ -143,6 +143,7 @@ func (p *process) attach() {
 	sweeping.Go(func() {
 		f.sweep(ctx, p.site.names, func(string) bool { return true })
 	})
+	sweeping.Go(func() { f.watch(ctx, func(string) bool { return true }) })
 	p.stop = sync.OnceFunc(func() {
 		cancel()
 		detach()
