@@ -251,7 +251,9 @@ func (s *testSite) Allows(name string) (configured, onDemand bool) {
 	return !s.deny[name], s.strange[name]
 }
 
-func (s *testSite) Manages(name string) bool { return !s.deny[name] && !s.strange[name] }
+func (s *testSite) Manages(name string) bool {
+	return !s.deny[name] && !s.strange[name] && slices.Contains(s.names(), name)
+}
 
 func pairKey(name string) string { return "certificates/test/" + name }
 

@@ -182,14 +182,12 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 			return f.reissued(e, order)
 		}
 		if errors.Is(cause, errNeverReissued) && e.Certificate != nil {
-			problem := cause.Error()
-			f.forgetKey(ctx, e.Attempt.Reference)
-			return move{
-				change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
-				done:   &progress{err: f.pending(e, problem), wait: time.Second},
-			}
+			return f.neverReissued(ctx, e, cause)
 		}
 		return f.reissueFailed(ctx, e, cause)
+	case order.Status == vendors.StatusRevoked && e.LostCertificate() && vendors.VerdictOf(cause) != vendors.Permanent:
+		// Whether the order was revoked or its certificate, only the answer to a reissue tells.
+		return f.neverReissued(ctx, e, cause)
 	case order.Status == vendors.StatusReplaced:
 		return f.flagEnded(e, fmt.Sprintf("order %s was reissued under another ID, which is not known here", e.Attempt.PreviousID))
 	case order.Status.Ended():
@@ -197,4 +195,15 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 		return f.reissued(e, order) // the next look says what it came to
 	}
 	return f.reissued(e, order)
+}
+
+// neverReissued goes back to the paid order after a reissue that the vendor knows nothing of, to
+// ask for it again.
+func (f *flow) neverReissued(ctx context.Context, e *ledger.Entry, cause error) move {
+	problem := cause.Error()
+	f.forgetKey(ctx, e.Attempt.Reference)
+	return move{
+		change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
+		done:   &progress{err: f.pending(e, problem), wait: time.Second},
+	}
 }

@@ -43,6 +43,10 @@ const (
 	// of that: vendors were seen to say so for a moment.
 	confirmAfter = 10 * time.Minute
 
+	// confirmTermAfter is the same for an earlier end of a term, which lets another order be
+	// placed sooner. There is no hurry.
+	confirmTermAfter = 24 * time.Hour
+
 	// clockSkew is how far the clocks of servers may be apart.
 	clockSkew = time.Hour
 )
@@ -55,12 +59,16 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 	part := f.rules.watch / watchParts
 	for wait := time.Duration((0.5 + f.jitter()) * float64(part)); poll.Wait(ctx, wait) == nil; {
 		began := time.Now()
-		more := f.watchPart(ctx, part, isFirst)
-		if wait = part - time.Since(began); more || wait < 0 {
-			wait = 0
+		took := part
+		if f.watchPart(ctx, part, isFirst) {
+			took = spread(part) // another one is waiting
 		}
+		wait = max(took-time.Since(began), 0)
 	}
 }
+
+// spread is the time over which the looks of a part are spread. It leaves some for what is late.
+func spread(part time.Duration) time.Duration { return part * 4 / 5 }
 
 // watchPart reads the entries whose turn it is, and looks at the orders of the part that is due,
 // if any. More is whether another one is.
@@ -117,7 +125,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		})
 		return false, err
 	}
-	if err := f.lookAt(ctx, f.account.suspects.due(min(confirmAfter, f.rules.watch)), 0); err != nil {
+	if err := f.lookAt(ctx, f.account.suspects.due(), 0); err != nil {
 		return false, err
 	}
 	if err := f.lookAtChanges(ctx, turns, part); err != nil {
@@ -125,8 +133,9 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	}
 	var due []int
 	for i, at := range turns.Parts {
-		// A later time than there can be is that of a server whose clock is ahead.
-		if (!now.Before(at) || at.Sub(now) > f.rules.watch) && len(f.account.ledger.Certified(now, i, watchParts)) > 0 {
+		// A later time than there can be is that of a server whose clock is ahead. However wrong
+		// clocks are, no server looks more often than it would alone.
+		if (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-2*part) && len(f.account.ledger.Certified(now, i, watchParts)) > 0 {
 			due = append(due, i)
 		}
 	}
@@ -146,7 +155,8 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	if err := set(now.Add(2 * max(part, time.Duration(len(ids))*f.watchPace()))); err != nil {
 		return false, err
 	}
-	if err := f.lookAt(ctx, ids, part*4/5/time.Duration(len(ids))); err != nil {
+	f.account.suspects.looks(due[0])
+	if err := f.lookAt(ctx, ids, spread(part)/time.Duration(len(ids))); err != nil {
 		return false, err
 	}
 	return len(due) > 1, set(now.Add(f.rules.watch - part))
@@ -277,7 +287,7 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 		return nil
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Names, next.Covered)))) {
-		if configured, _ := f.site.Allows(name); configured {
+		if f.site.Manages(name) || len(f.site.Served(name)) > 0 {
 			f.wake(name)
 		}
 	}
@@ -331,7 +341,7 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 }
 
 // judgeTerm follows the vendor's word about the end of the term. An earlier end must be told
-// twice, because it lets another order be placed sooner, and cannot be past while the order
+// for a day, because it lets another order be placed sooner, and cannot be past while the order
 // lives.
 func (f *flow) judgeTerm(e *ledger.Entry, order vendors.Order) (change func(*ledger.Entry), tell func(*zap.Logger)) {
 	ends := order.TermEnds.UTC()
@@ -340,7 +350,7 @@ func (f *flow) judgeTerm(e *ledger.Entry, order vendors.Order) (change func(*led
 		return nil, nil
 	}
 	if ends.Before(e.Ends) {
-		if !ends.After(f.ledger.Time()) || !f.account.suspects.confirmed(e.ID, ends.String(), min(confirmAfter, f.rules.watch)) {
+		if !ends.After(f.ledger.Time()) || !f.account.suspects.confirmed(e.ID, ends.String(), confirmTermAfter) {
 			return nil, nil
 		}
 	}
@@ -355,14 +365,16 @@ func (f *flow) judgeTerm(e *ledger.Entry, order vendors.Order) (change func(*led
 // be believed. The zero value is ready for use.
 type suspects struct {
 	mu       sync.Mutex
-	seen     map[string]suspect // by the ID of an entry
-	rushing  time.Time          // until when
+	seen     map[string]suspect    // by the ID of an entry
+	rushing  time.Time             // until when
+	parts    [watchParts]time.Time // when this process looked at each last; monotonic
 	reported time.Time
 }
 
 type suspect struct {
 	what  string
 	first time.Time // monotonic
+	after time.Duration
 }
 
 // confirmed notes what was told of an entry, and reports whether the same was told so long ago.
@@ -375,7 +387,7 @@ func (s *suspects) confirmed(id, what string, after time.Duration) bool {
 	if s.seen == nil {
 		s.seen = make(map[string]suspect)
 	}
-	s.seen[id] = suspect{what, time.Now()}
+	s.seen[id] = suspect{what, time.Now(), after}
 	return false
 }
 
@@ -386,11 +398,11 @@ func (s *suspects) clear(id string) {
 }
 
 // due returns those that are to be looked at again.
-func (s *suspects) due(after time.Duration) (ids []string) {
+func (s *suspects) due() (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, have := range s.seen {
-		if time.Since(have.first) >= after {
+		if time.Since(have.first) >= have.after {
 			ids = append(ids, id)
 		}
 	}
@@ -398,10 +410,25 @@ func (s *suspects) due(after time.Duration) (ids []string) {
 	return ids
 }
 
+// looks notes that this process looks at a part.
+func (s *suspects) looks(part int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts[part] = time.Now()
+}
+
+// lately reports whether it did within the given time.
+func (s *suspects) lately(part int, within time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.parts[part]) < within
+}
+
 // rush has orders looked at faster for a while.
 func (s *suspects) rush(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	clear(s.parts[:])
 	s.rushing = time.Now().Add(d)
 }
 
