@@ -47,6 +47,17 @@ type world struct {
 	logs    *observer.ObservedLogs
 	logger  *zap.Logger
 	ctx     context.Context // ends with the test
+
+	through func(http.RoundTripper) http.RoundTripper // what calls to the CA go through; nil: nothing
+	share   int                                       // of DigiCert's limits that a server keeps to; 0: it keeps to none
+}
+
+// transport leads to the CA.
+func (w *world) transport() http.RoundTripper {
+	if w.through == nil {
+		return w.ca.Transport()
+	}
+	return w.through(w.ca.Transport())
 }
 
 func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
@@ -102,7 +113,7 @@ func (w *world) start(f *fuse, change func(*flow)) *process {
 	}
 	client, err := racent.New(racent.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1/ssl", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.ca.Transport()}, Description: about,
+		Transport: fusedTransport{f, w.transport()}, Description: about,
 	}, racent.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
