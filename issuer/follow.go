@@ -311,6 +311,7 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 		}
 		if soon {
 			m.done.wait = replaceAfter / 4
+			m.done.err = noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends, true})
 		}
 	}
 	if change := m.change; change != nil || dead && !e.Certificate.Lost {

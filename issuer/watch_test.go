@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"fmt"
 	"strings"
 	"testing"
@@ -116,6 +117,12 @@ func TestEndedOrderAsksAPerson(t *testing.T) {
 					t.Errorf("%d reissues, %d entries", w.reissued(), len(w.entries("example.com")))
 				}
 				w.wantCharges(1)
+				// Who gives the order up gets another one, though the old certificate is not due.
+				if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
+					t.Fatal(err)
+				}
+				w.until(2*day, "another one is bought", func() bool { return p.good("example.com") })
+				w.wantCharges(2)
 				w.noSecrets()
 			})
 		}
@@ -211,9 +218,14 @@ type moody struct {
 	vendors.Finder
 	until *time.Time
 	says  vendors.Status
+
+	flickers bool // it says so half of the time only, and nothing in between
 }
 
 func (v moody) Status(ctx context.Context, id string) (vendors.Order, error) {
+	if v.flickers && time.Now().Before(*v.until) && time.Now().Minute()%20 < 10 {
+		return vendors.Order{ID: id, RawStatus: "busy"}, nil
+	}
 	if time.Now().Before(*v.until) {
 		return vendors.Order{ID: id, Status: v.says, RawStatus: string(v.says)}, nil
 	}
@@ -221,8 +233,8 @@ func (v moody) Status(ctx context.Context, id string) (vendors.Order, error) {
 }
 
 // moodyOf makes any of the kinds of vendors moody.
-func moodyOf(v vendors.Vendor, until *time.Time, says vendors.Status) vendors.Vendor {
-	m := moody{v, v.(vendors.Reissuer), v.(vendors.Finder), until, says}
+func moodyOf(v vendors.Vendor, until *time.Time, says vendors.Status, flickers bool) vendors.Vendor {
+	m := moody{v, v.(vendors.Reissuer), v.(vendors.Finder), until, says, flickers}
 	if p, ok := v.(vendors.Preparer); ok {
 		return struct {
 			moody
@@ -233,23 +245,32 @@ func moodyOf(v vendors.Vendor, until *time.Time, says vendors.Status) vendors.Ve
 	return m
 }
 
-// What a vendor says for less than an hour costs nothing, and if it is told to be asked again, it
-// is a person's matter at most for a day.
+// What a vendor says for less than an hour, or with interruptions, or what is no clear end of an order that
+// was good, costs nothing, and when it says otherwise, the order is used on.
 func TestVendorThatSaysSoForAMoment(t *testing.T) {
-	for i, v := range vendorKinds {
-		for _, says := range []vendors.Status{vendors.StatusCancelled, vendors.StatusRevoked, vendors.StatusRejected, vendors.StatusExpired, vendors.StatusReplaced} {
-			for _, lasting := range []time.Duration{time.Minute, 55 * time.Minute} {
-				inBubble(t, fmt.Sprintf("%s %s for %s", v.name, says, lasting), func(t *testing.T) {
+	revoked, cancelled := vendors.StatusRevoked, vendors.StatusCancelled
+	rejected, expired, replaced := vendors.StatusRejected, vendors.StatusExpired, vendors.StatusReplaced
+	for _, v := range vendorKinds {
+		for _, c := range []struct {
+			says     []vendors.Status
+			lasting  time.Duration
+			flickers bool
+		}{
+			{[]vendors.Status{revoked, cancelled, rejected, expired, replaced}, time.Minute, false},
+			{[]vendors.Status{revoked, cancelled}, 55 * time.Minute, false},
+			{[]vendors.Status{revoked, cancelled}, 2 * day, true},
+			{[]vendors.Status{rejected, expired, replaced}, 5 * day, false},
+		} {
+			for _, says := range c.says {
+				inBubble(t, fmt.Sprintf("%s %s for %s", v.name, says, c.lasting), func(t *testing.T) {
 					w := newWorld(t, nil)
 					until := time.Time{}
-					p := vendorKinds[i].start(w, nil, all(quickly, watching, replacing, func(f *flow) {
-						f.vendor = moodyOf(f.vendor, &until, says)
-					}))
+					p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) { f.vendor = moodyOf(f.vendor, &until, says, c.flickers) }))
 					p.configure("example.com")
 					p.untilServed(day, "example.com")
 					time.Sleep(2 * day)
-					until = time.Now().Add(lasting)
-					time.Sleep(10 * day)
+					until = time.Now().Add(c.lasting)
+					time.Sleep(c.lasting + 10*day)
 					if e := w.entry("example.com"); e.Flag != nil || e.State != ledger.Issued || !p.good("example.com") {
 						t.Errorf("%s, %+v, %s", e.State, e.Flag, e.Problem)
 					}
@@ -257,6 +278,34 @@ func TestVendorThatSaysSoForAMoment(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// certmagic asks for a certificate for the key of one that was revoked. It gets none: the name
+// has one for a new key.
+func TestRevokedKeyIsNotCertifiedAgain(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 10 * time.Minute })
+			p := v.start(w, nil, quickly)
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			_, key, err := p.site.load(t.Context(), "example.com")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.revoke("example.com")
+			if err := p.inspect(t.Context(), w.entry("example.com").ID); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.attemptWith(t.Context(), "example.com", key.(*ecdsa.PrivateKey)); err == nil {
+				t.Error("it got a certificate")
+			}
+			w.until(day, "it is replaced", func() bool { return p.good("example.com") })
+			if got := p.site.serving("example.com").leaf(); key.(*ecdsa.PrivateKey).PublicKey.Equal(got.PublicKey) || w.reissued() != 1 {
+				t.Errorf("the same key, or %d reissues", w.reissued())
+			}
+		})
 	}
 }
 
