@@ -157,7 +157,7 @@ func (l *Ledger) Turns(ctx context.Context) (t Turns, err error) {
 		return Turns{}, fmt.Errorf("reading whose turn it is to look at orders: %w", err)
 	}
 	if json.Unmarshal(data, &t) != nil {
-		return Turns{}, nil
+		t = Turns{} // as if it were lost
 	}
 	return t, nil
 }

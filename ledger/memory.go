@@ -300,7 +300,7 @@ func (m *Memory) recall(every time.Duration) (ids []string, undo func()) {
 	until := min(now, from+recallMost)
 	m.recalled[every] = until
 	for _, b := range m.entries {
-		turn := time.Duration(fingerprint(b.ID) % uint64(every))
+		turn := time.Duration(fingerprint(b.ID) % uint64(every)) //nolint:gosec // it is positive
 		if after := ((turn-from)%every + every) % every; after < until-from {
 			ids = append(ids, b.ID)
 		}
