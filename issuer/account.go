@@ -31,6 +31,10 @@ type account struct {
 	began     time.Time // by the wall clock
 	takenUp   time.Time // when the latest of the orders that were pending then is looked at first
 
+	watching     sync.Mutex // held by the one that looks at issued orders
+	suspects     suspects
+	replacements replacements
+
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
 
@@ -249,6 +253,9 @@ type look struct {
 	next      time.Time     // when that name asks again
 	nudge     nudges
 	reported  time.Time // when a problem was logged last
+
+	ended      vendors.Status // that the vendor has told without interruption; unknown if it lives
+	endedFirst time.Time      // since when; monotonic
 }
 
 // later notes that the name asks the vendor again after the wait. The other names of the order

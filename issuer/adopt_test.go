@@ -124,6 +124,8 @@ func TestGroupSharesOneOrder(t *testing.T) {
 			f.order.Product = "comodo-positive-multi-domain"
 			f.rules.groups = [][]string{{"example.com", "shop.example.com", "example.net"}}
 		})
+		p.site.manage("example.com")
+		p.site.manage("example.net")
 		p.mustObtain("shop.example.com")
 		time.Sleep(time.Hour)
 		for _, name := range []string{"shop.example.com", "example.com", "example.net"} {

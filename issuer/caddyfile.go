@@ -45,6 +45,8 @@ import (
 //		settle <duration>
 //		spend_limit <n> per <duration>
 //		allow_on_demand
+//		watch <interval>|off
+//		replace_ended_orders
 //		order <vendor order id> <name...>     # repeatable
 //		one_order <name> <name...>            # repeatable
 //		probe strict|warn|off
@@ -94,11 +96,14 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"settle":          options.Value(iss.setSettle),
 		"spend_limit":     options.Func(iss.unmarshalSpendLimit),
 		"allow_on_demand": options.Flag(&iss.AllowOnDemand),
+		"watch":           options.Value(iss.setWatch),
 		"order":           options.Func(iss.unmarshalOrder).Repeatable(),
 		"one_order":       options.Func(iss.unmarshalOneOrder).Repeatable(),
 		"probe":           options.Value(iss.setProbe),
 		"http_port":       options.Port(&iss.HTTPPort),
 		"bind":            options.Args(&iss.Bind, 1, 0),
+
+		"replace_ended_orders": options.Flag(&iss.ReplaceEndedOrders),
 
 		"propagation_delay":   options.Duration(&control.PropagationDelay),
 		"propagation_timeout": options.Value(control.setPropagationTimeout),
@@ -138,6 +143,19 @@ func (iss *Issuer) setSettle(arg string) error {
 		return fmt.Errorf("must be a duration such as 1s, got '%s'", arg)
 	}
 	iss.Settle = (*caddy.Duration)(&d)
+	return nil
+}
+
+func (iss *Issuer) setWatch(arg string) error {
+	if arg == "off" {
+		iss.Watch = -1
+		return nil
+	}
+	d, err := caddy.ParseDuration(arg)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("must be a duration such as 1h, or off, got '%s'", arg)
+	}
+	iss.Watch = caddy.Duration(d)
 	return nil
 }
 

@@ -45,6 +45,8 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		settle 2s
 		spend_limit 3 per 7d
 		allow_on_demand
+		watch 2h
+		replace_ended_orders
 		order 1 a.example.com b.example.com
 		order 2 c.example.com
 		one_order d.example.com e.example.com
@@ -72,11 +74,15 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		Settle:         new(caddy.Duration(2 * time.Second)),
 		SpendLimit:     &SpendLimit{Orders: 3, Per: caddy.Duration(7 * 24 * time.Hour)},
 		AllowOnDemand:  true,
-		Orders:         []AdoptedOrder{{"1", []string{"a.example.com", "b.example.com"}}, {"2", []string{"c.example.com"}}},
-		OneOrder:       [][]string{{"d.example.com", "e.example.com"}, {"f.example.com", "g.example.com"}},
-		Probe:          "off",
-		HTTPPort:       8080,
-		Bind:           []string{"127.0.0.1", "::1"},
+		Watch:          caddy.Duration(2 * time.Hour),
+
+		ReplaceEndedOrders: true,
+
+		Orders:   []AdoptedOrder{{"1", []string{"a.example.com", "b.example.com"}}, {"2", []string{"c.example.com"}}},
+		OneOrder: [][]string{{"d.example.com", "e.example.com"}, {"f.example.com", "g.example.com"}},
+		Probe:    "off",
+		HTTPPort: 8080,
+		Bind:     []string{"127.0.0.1", "::1"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("parsed %+v, want %+v", got, want)
@@ -87,6 +93,13 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		if field := v.Type().Field(i); field.IsExported() && v.Field(i).IsZero() {
 			t.Errorf("no option of this test sets %s", field.Name)
 		}
+	}
+}
+
+func TestWatchOff(t *testing.T) {
+	got, err := parseIssuer(t, "commercial {\n\twatch off\n}")
+	if err != nil || got.Watch != -1 {
+		t.Errorf("%v, %v", got.Watch, err)
 	}
 }
 

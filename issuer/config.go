@@ -31,6 +31,11 @@ const (
 	// defaultSettle is how late a storage may show a write. That of a file system or of
 	// Redis shows it at once.
 	defaultSettle = time.Second
+
+	// defaultWatch is how often issued orders are looked at. A shorter interval than minWatch
+	// is for test services.
+	defaultWatch = time.Hour
+	minWatch     = time.Minute
 )
 
 // provisionOrder resolves the part of the configuration that goes into orders.
@@ -74,6 +79,8 @@ func (iss *Issuer) provisionRules() error {
 		settle:        defaultSettle,
 		spend:         SpendLimit{defaultSpendOrders, caddy.Duration(defaultSpendPer)},
 		allowOnDemand: iss.AllowOnDemand,
+		watch:         orDefault(iss.Watch, defaultWatch),
+		replaceEnded:  iss.ReplaceEndedOrders,
 		probe:         proof.Mode(iss.Probe),
 	}
 	switch {
@@ -125,6 +132,14 @@ func (iss *Issuer) checkMargin() error {
 	if term := ledger.EndOfTerm(now, iss.order.Term).Sub(now); iss.rules.renewMargin >= term {
 		return fmt.Errorf("renew_margin: %s is not shorter than the paid term, %s; each certificate would be bought anew",
 			iss.rules.renewMargin, cmp.Or(iss.Term, defaultTerm))
+	}
+	return nil
+}
+
+// checkWatch refuses an interval that no vendor would like.
+func (iss *Issuer) checkWatch() error {
+	if w := iss.rules.watch; w > 0 && w < minWatch && !iss.about.AnyName {
+		return fmt.Errorf("watch: %s is too short, the shortest interval is %s", w, minWatch)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@
 // # Files of the package
 //
 //	issuer.go config.go caddyfile.go     the module, its defaults, its syntax
-//	issue.go sweep.go                    certmagic's calls, and what certmagic does not ask for
+//	issue.go sweep.go watch.go           certmagic's calls, and what certmagic does not ask for
 //	flow.go drive.go                     rounds and steps
 //	buy.go lookup.go follow.go reissue.go adopt.go   what is done with orders
 //	account.go                           what a process remembers between rounds

@@ -78,6 +78,9 @@ func (f *flow) steps(ctx context.Context, j *errand, e *ledger.Entry) progress {
 			return progress{err: err}
 		case next != e:
 			f.cleanUpAfter(ctx, e, next)
+			if next == nil || next.Flag != nil || next.State == ledger.Issued || next.State == ledger.Gone {
+				f.account.replacements.leave(e.ID, f.wake)
+			}
 			if m.wakes {
 				f.wakeOthers(j.name, next)
 			}
@@ -255,7 +258,7 @@ func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) mov
 			return f.deliver(ctx, j, e, key)
 		}
 	}
-	if j.have != nil && !f.site.Due(j.have) && (f.overtaken(j, e) || j.want == nil && !fresh) {
+	if j.have != nil && !f.site.Due(j.have) && !f.lost(j.name, j.have) && (f.overtaken(j, e) || j.want == nil && !fresh) {
 		// Another server has renewed it, or nobody needs another one.
 		if err := f.site.Reload(ctx, j.name); err != nil {
 			return ends(progress{err: fmt.Errorf("serving the stored certificate of %s: %w", j.name, err)})

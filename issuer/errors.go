@@ -41,9 +41,15 @@ type DeadOrderError struct {
 	OrderID  string
 	Reason   string
 	TermEnds time.Time
+	Replaced bool // another one is bought if the vendor goes on saying so
 }
 
 func (e *DeadOrderError) Error() string {
+	if e.Replaced {
+		return fmt.Sprintf("the paid order %s at %s for %s was ended by the vendor (%s), though its term runs until %s; "+
+			"if the vendor says the same for %s, another one is placed, as replace_ended_orders allows. See %s",
+			e.OrderID, e.Vendor, strings.Join(e.Names, ", "), e.Reason, e.TermEnds.UTC().Format(time.DateOnly), replaceAfter, e.Portal)
+	}
 	return fmt.Sprintf("the paid order %s at %s for %s is dead (%s), and its term runs until %s, so no other is bought for it. "+
 		"See %s. To order anew: caddy commercial resolve %s --none. To use another order: caddy commercial resolve %s --order <its ID>",
 		e.OrderID, e.Vendor, strings.Join(e.Names, ", "), e.Reason, e.TermEnds.UTC().Format(time.DateOnly),

@@ -81,7 +81,9 @@ type rules struct {
 	settle        time.Duration // how late the storage may show a write
 	spend         SpendLimit
 	allowOnDemand bool
-	groups        [][]string // names that share one order
+	watch         time.Duration // how often issued orders are looked at; negative or zero: never
+	replaceEnded  bool          // whether orders that the vendor ended may be bought again
+	groups        [][]string    // names that share one order
 	adopted       []AdoptedOrder
 	probe         proof.Mode
 }
@@ -102,6 +104,7 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 	w := f.account.want(name)
 	p := f.pursue(ctx, name, w)
 	f.account.purchases.pass(name, f.wake)
+	f.account.replacements.pass(name, f.wake)
 	log := f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))
 	switch {
 	case p.got != nil && f.account.give(w, answer{got: p.got, entry: p.entry}):
@@ -209,7 +212,7 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	if err != nil {
 		return progress{err: err}
 	}
-	due := w != nil || have == nil || f.site.Due(have)
+	due := w != nil || have == nil || f.site.Due(have) || f.lost(name, have)
 	if !due {
 		return f.keep(ctx, name, have, speak)
 	}
@@ -304,7 +307,7 @@ func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool
 	if e.State != ledger.Issued || c == nil || c.Lost || !time.Now().Before(c.NotAfter) {
 		return false
 	}
-	if have == nil {
+	if have == nil || f.lost(name, have) {
 		return true
 	}
 	if f.due(c) && c.NotAfter.Before(have.NotAfter) {
@@ -314,6 +317,12 @@ func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool
 	return c.Serial != serial && !slices.ContainsFunc(f.account.ledger.About(name), func(other *ledger.Brief) bool {
 		return other.ID != e.ID && other.Gave(serial) && other.PaidAfter(e.Paid)
 	})
+}
+
+// lost reports whether a certificate is of no use any more, though its time is not over. It is
+// served until there is another one.
+func (f *flow) lost(name string, have *x509.Certificate) bool {
+	return have != nil && f.account.ledger.HasLost(name, serialOf(have))
 }
 
 func (f *flow) blocked(about []*ledger.Entry, name string, now time.Time) bool {

@@ -63,6 +63,9 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return f.wait(j, e, look, fmt.Errorf("asking for the status of order %s: %w", e.OrderID, err))
 	}
 	look.unknown = 0
+	if !order.Status.Ended() {
+		look.ended = vendors.StatusUnknown
+	}
 	switch {
 	case order.Status == vendors.StatusIssued:
 		return f.certified(ctx, j, e, look, order)
@@ -117,7 +120,9 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 	case order.CertificateRevoked && (err == nil || e.Attempt.Kind != ledger.KindReissue):
 		return f.certificateRevoked(ctx, j, e, order)
 	case err == nil:
-		f.account.reissued(e.ID)
+		if !e.LostCertificate() { // else the CA may revoke that one, too
+			f.account.reissued(e.ID)
+		}
 		return f.recordCertificate(j, e, order, got)
 	}
 	if f.settled(e) {
@@ -199,6 +204,7 @@ func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order
 		j.log.Warn("the certificate's first name is another one than was ordered", zap.String("order_id", e.OrderID),
 			zap.String("first_name", firstName(leaf)), zap.String("ordered", e.Names[0]))
 	}
+	f.tellLostUse(j, e, leaf)
 	return move{change: func(e *ledger.Entry) {
 		e.State, e.Flag, e.Problem = ledger.Issued, nil, ""
 		e.Covered = lowered(leaf.DNSNames)
@@ -213,6 +219,26 @@ func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order
 			e.CAOrderID = order.CAOrderID
 		}
 	}, wakes: true}
+}
+
+// tellLostUse warns of a certificate that is not for clients any more, in place of one that was,
+// which CAs give no more from 2027 on.
+func (f *flow) tellLostUse(j *errand, e *ledger.Entry, leaf *x509.Certificate) {
+	before := f.site.Served(j.name)
+	if j.have != nil {
+		before = append(before, j.have)
+	}
+	if forClients(leaf) || !slices.ContainsFunc(before, func(old *x509.Certificate) bool {
+		return forClients(old) && f.account.ledger.HasSerial(j.name, serialOf(old))
+	}) {
+		return
+	}
+	j.log.Warn("the certificate is for servers only, and the one before was for clients, too: whatever presents it to other servers as a client (mTLS) is refused there from now on",
+		zap.Strings("identifiers", e.Names), zap.String("order_id", e.OrderID), zap.String("serial", serialOf(leaf)))
+}
+
+func forClients(leaf *x509.Certificate) bool {
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 // chainOf picks and judges the certificate of an issued order.
@@ -284,13 +310,72 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 		}
 	}
 	m := f.flagEnded(e, reason)
-	if change := m.change; change != nil {
+	dead := e.Certificate != nil && (order.Status == vendors.StatusRevoked || order.Status == vendors.StatusCancelled)
+	if dead {
+		now, soon := f.mayGiveUp(ctx, e, order)
+		if now {
+			return f.giveUp(j, e, order)
+		}
+		if soon {
+			m.done.wait = replaceAfter / 4
+			m.done.err = noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends, true})
+		}
+	}
+	if change := m.change; change != nil || dead && !e.Certificate.Lost {
 		m.change = func(e *ledger.Entry) {
-			change(e)
+			if change != nil {
+				change(e)
+			}
+			if dead {
+				e.Certificate.Lost = true
+			}
 			e.Attempt.Challenges = nil // nobody comes for them any more
 		}
 	}
 	return m
+}
+
+// replaceAfter is how long the vendor must have said that an order has ended, before another one
+// may be paid for in its place. It is asked a few times meanwhile.
+const replaceAfter = time.Hour
+
+// mayGiveUp reports whether an order that had given a certificate before the vendor ended it is
+// to be given up, so that another one can be bought: now, or soon. The configuration must allow
+// it, and the vendor must have told this process so for a while, by its own monotonic clock, and
+// nothing else in between. It is done once for each name within a term: if what took its place
+// ends, too, a person is asked.
+func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, order vendors.Order) (now, soon bool) {
+	look := f.account.look(e.Attempt.Reference)
+	if look.ended != order.Status {
+		look.ended, look.endedFirst = order.Status, time.Now()
+	}
+	if !f.rules.replaceEnded || e.Adopted {
+		return false, false
+	}
+	about, err := f.ledger.About(ctx, e.Names...)
+	if err != nil {
+		return false, true
+	}
+	for _, other := range about {
+		if other.ID != e.ID && other.GivenUp && !other.Over(f.ledger.Time()) {
+			return false, false
+		}
+	}
+	return e.Flag != nil && e.Flag.Ended && time.Since(look.endedFirst) >= replaceAfter, true
+}
+
+// giveUp gives up an order that the vendor has ended.
+func (f *flow) giveUp(j *errand, e *ledger.Entry, order vendors.Order) move {
+	j.log.Warn("giving up a paid order that the vendor has ended; another one is placed, as replace_ended_orders allows",
+		zap.String("order_id", e.OrderID), zap.String("status", order.Describe()), zap.Time("term_ends", e.Ends))
+	reason := order.Describe()
+	return move{
+		change: func(e *ledger.Entry) {
+			e.State, e.GivenUp, e.Flag, e.Problem = ledger.Gone, true, nil, reason
+			e.Certificate.Lost = true
+		},
+		done: &progress{err: f.pending(e, "it was ended, and another one is placed"), wait: time.Second},
+	}
 }
 
 // presentable returns the proofs that the vendor asks for if they differ from those that

@@ -32,7 +32,6 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
-	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
 
 const testToken = "secret-token-of-the-tests"
@@ -49,8 +48,17 @@ type world struct {
 	logger  *zap.Logger
 	ctx     context.Context // ends with the test
 
-	traffic *traffic            // nil unless the calls are counted
-	limiter *vendortest.Limiter // of the vendor's calls; nil for none
+	traffic *traffic                                  // nil unless the calls are counted
+	through func(http.RoundTripper) http.RoundTripper // what calls to the CA go through; nil: nothing
+	share   int                                       // of DigiCert's limits that a server keeps to; 0: it keeps to none
+}
+
+// transport leads to the CA.
+func (w *world) transport() http.RoundTripper {
+	if w.through == nil {
+		return w.ca.Transport()
+	}
+	return w.through(w.ca.Transport())
 }
 
 func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
@@ -147,6 +155,7 @@ func (p *process) attach() {
 	sweeping.Go(func() {
 		f.sweep(ctx, p.site.names, func(string) bool { return true })
 	})
+	sweeping.Go(func() { f.watch(ctx, func(string) bool { return true }) })
 	p.stop = sync.OnceFunc(func() {
 		cancel()
 		detach()
@@ -250,7 +259,9 @@ func (s *testSite) Allows(name string) (configured, onDemand bool) {
 	return !s.deny[name], s.strange[name]
 }
 
-func (s *testSite) Manages(name string) bool { return !s.deny[name] && !s.strange[name] }
+func (s *testSite) Manages(name string) bool {
+	return !s.deny[name] && !s.strange[name] && slices.Contains(s.names(), name)
+}
 
 func pairKey(name string) string { return "certificates/test/" + name }
 

@@ -97,6 +97,17 @@ type Issuer struct {
 	// stranger's handshake then spends money. Default: false
 	AllowOnDemand bool `json:"allow_on_demand,omitempty"`
 
+	// How often orders that have given their certificate are looked at. One whose
+	// certificate was revoked is reissued, free of charge, for a new key. -1 means not to
+	// look. Default: `1h`
+	Watch caddy.Duration `json:"watch,omitempty"`
+
+	// Whether another order may be placed, and paid for, in place of one that the
+	// vendor has revoked or cancelled after it gave a certificate: once for each name
+	// within the term that was paid for, and within the spending limit. Default: false,
+	// a person is asked
+	ReplaceEndedOrders bool `json:"replace_ended_orders,omitempty"`
+
 	// Orders that were bought elsewhere, to be used for the given names. No
 	// order is ever placed for these names.
 	Orders []AdoptedOrder `json:"orders,omitempty"`
@@ -233,6 +244,9 @@ func (iss *Issuer) Validate() error {
 		return err
 	}
 	if err := iss.checkMargin(); err != nil {
+		return err
+	}
+	if err := iss.checkWatch(); err != nil {
 		return err
 	}
 	if err := iss.checkPeers(); err != nil {
@@ -412,6 +426,7 @@ func (iss *Issuer) start() {
 			func() []string { return iss.app.NamesOf(iss) },
 			func(name string) bool { return iss.app.First(iss, name) })
 	})
+	background.Go(func() { f.watch(ctx, func(name string) bool { return iss.app.First(iss, name) }) })
 	background.Go(func() { f.tryStorage(ctx, openAgain) })
 	background.Go(func() {
 		for poll.Wait(ctx, stopgapEvery) == nil {

@@ -146,5 +146,5 @@ func (f *flow) flagged(e *ledger.Entry, reason string) error {
 			Reference: e.Attempt.Reference, Sent: e.Attempt.Started, Reason: reason,
 		})
 	}
-	return noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends})
+	return noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends, false})
 }

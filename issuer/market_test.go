@@ -350,6 +350,24 @@ func (m *market) Kill() {
 	}
 }
 
+// Revoke implements model.Market. HowSSL does not tell an order whose certificate was revoked
+// before it was fetched from one that has ended.
+func (m *market) Revoke() {
+	for _, p := range m.places {
+		if m.vendors[p.number].name == "howssl" {
+			continue
+		}
+		for _, o := range p.ca.Orders() {
+			if o.Status == hostile.StatusComplete && !o.Revoked && o.Serial != "" {
+				if err := p.ca.RevokeCertificate(o.ID); err != nil {
+					panic(err)
+				}
+				return
+			}
+		}
+	}
+}
+
 // Calm implements model.Market.
 func (m *market) Calm() {
 	m.quiet = true

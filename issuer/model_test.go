@@ -97,7 +97,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 			pace:    vendors.Pace{Min: time.Minute, Max: 20 * time.Minute, Fresh: 2 * time.Hour, Slow: 20 * time.Minute},
 			maxWait: s.p.Params.MaxWait, renewMargin: cfg.Margin, settle: s.p.Params.Settle,
 			spend:         SpendLimit{s.p.Params.Limit, caddy.Duration(24 * time.Hour)},
-			allowOnDemand: cfg.OnDemand, groups: cfg.Groups,
+			allowOnDemand: cfg.OnDemand, groups: cfg.Groups, watch: day,
 		},
 	}
 	byOrder := make(map[string][]string)
@@ -113,6 +113,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 	sweeping.Go(func() {
 		f.sweep(ctx, func() []string { return cfg.Names }, func(string) bool { return true })
 	})
+	sweeping.Go(func() { f.watch(ctx, func(string) bool { return true }) })
 	s.mu.Lock()
 	before := s.stop
 	s.config, s.flow = cfg, f

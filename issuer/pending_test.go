@@ -16,7 +16,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
-	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
 
 var flagPending = flag.Int("pending.n", 0, "how many orders are pending in the tests of many of them; 0 is each test's own number")
@@ -102,26 +101,23 @@ func most(at []time.Time, span time.Duration) (most int) {
 }
 
 // within fails if there were more calls than a vendor takes.
-func (t *traffic) within(tb testing.TB, limits ...vendortest.Limit) {
+func (t *traffic) within(tb testing.TB, limits ...callLimit) {
 	tb.Helper()
 	for _, limit := range limits {
-		if got := most(t.of(""), limit.Per); got > limit.Requests {
-			tb.Errorf("%d calls within %s, and the vendor takes %d", got, limit.Per, limit.Requests)
+		if got := most(t.of(""), limit.per); got > limit.calls {
+			tb.Errorf("%d calls within %s, and the vendor takes %d", got, limit.per, limit.calls)
 		}
 	}
 }
 
-// transport leads to the CA.
-func (w *world) transport() http.RoundTripper {
-	if w.traffic == nil {
-		return w.ca.Transport()
-	}
-	w.traffic.next = w.ca.Transport()
-	return w.traffic
+// callLimit is what a vendor takes.
+type callLimit struct {
+	calls int
+	per   time.Duration
 }
 
 // digicertLimits are those of vendors/digicert.
-var digicertLimits = []vendortest.Limit{{Requests: 100, Per: 5 * time.Second}, {Requests: 1000, Per: 3 * time.Minute}}
+var digicertLimits = []callLimit{{100, 5 * time.Second}, {1000, 3 * time.Minute}}
 
 // TestManyPending has many orders pending for a day. No call of Issue lasts, and the vendor
 // is asked no more often than the longest poll allows.
@@ -175,6 +171,10 @@ func manyPendingWorld(tb testing.TB, issueDelay time.Duration) *world {
 	tb.Helper()
 	w := newWorld(tb, func(c *hostile.Config) { c.IssueDelay, c.Accounts[0].Balance = issueDelay, 1e9 })
 	w.logger, w.traffic = zap.NewNop(), new(traffic)
+	w.through = func(next http.RoundTripper) http.RoundTripper {
+		w.traffic.next = next
+		return w.traffic
+	}
 	return w
 }
 
@@ -182,8 +182,8 @@ func manyPendingWorld(tb testing.TB, issueDelay time.Duration) *world {
 // bounds, and ends it.
 func (w *world) buyMany(start func(*world, *fuse, func(*flow)) *process, names []string) {
 	w.tb.Helper()
-	limiter := w.limiter
-	w.limiter = nil
+	share := w.share
+	w.share = 0
 	p := start(w, nil, func(f *flow) {
 		quickly(f)
 		f.rules.spend.Orders = 2 * len(names)
@@ -192,7 +192,7 @@ func (w *world) buyMany(start func(*world, *fuse, func(*flow)) *process, names [
 	w.until(12*time.Hour, "all is ordered", func() bool { return w.charges() == len(names) })
 	time.Sleep(time.Minute)
 	p.stop()
-	w.limiter = limiter
+	w.share = share
 }
 
 // At DigiCert, one list tells for all pending orders, and the looks at each of them stay within
@@ -201,7 +201,7 @@ func TestManyPendingAtDigiCert(t *testing.T) {
 	n := manyPending(100)
 	synctest.Test(t, func(t *testing.T) {
 		w := manyPendingWorld(t, 40*time.Hour)
-		w.limiter = vendortest.NewLimiter(digicertLimits...)
+		w.share = 1
 		names := siteNames(n)
 		w.buyMany((*world).startDigiCert, names)
 		time.Sleep(2 * time.Hour) // the list of what is new has an end
@@ -240,7 +240,7 @@ func TestRestartWithManyPending(t *testing.T) {
 			w := manyPendingWorld(t, 12*time.Hour)
 			limits := digicertLimits
 			if v.name == "digicert" {
-				w.limiter = vendortest.NewLimiter(limits...)
+				w.share = 1
 			} else {
 				limits = limits[:1] // nothing but the pace of the orders bounds the calls
 			}

@@ -23,7 +23,16 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if wait := f.account.reissueWait(e.ID); wait > 0 {
 		return ends(progress{err: reissueError(e, errors.New(cmp.Or(e.Problem, "it was reissued a short while ago"))), wait: wait})
 	}
-	key, csr, err := f.requestFor(j, e.Names)
+	if e.LostCertificate() && !f.account.replacements.enter(e.ID, j.name) {
+		return ends(progress{err: f.pending(e, "others whose certificates were revoked go first"), wait: replaceLater})
+	}
+	asked := j
+	if j.want != nil && e.LostCertificate() && e.Certificate.Key == j.want.key {
+		unasked := *j
+		unasked.want = nil
+		asked = &unasked // a key that was revoked is not certified again
+	}
+	key, csr, err := f.requestFor(asked, e.Names)
 	if err != nil {
 		return ends(progress{err: err})
 	}
@@ -47,7 +56,7 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 		}
 		return ends(progress{err: err})
 	}
-	f.account.use(j.want)
+	f.account.use(asked.want)
 	a.Challenges = p.Challenges
 	a.Started = f.ledger.Time()
 	return move{presented: &p, armed: a.Reference, change: func(e *ledger.Entry) {
@@ -58,6 +67,13 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 // sendReissue sends the reissue that was just stored, if it still stands: another server
 // may have stored one of its own, and the later of two makes the earlier one useless.
 func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move {
+	if e.LostCertificate() {
+		leave, err := f.account.replacements.send(ctx)
+		if err != nil {
+			return ends(progress{err: err})
+		}
+		defer leave()
+	}
 	if f.rules.settle > 0 {
 		if poll.Wait(ctx, f.rules.settle) != nil {
 			return ends(progress{err: context.Cause(ctx)})
@@ -85,8 +101,12 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		// The order is not what the ledger says. Look, then decide.
 		return f.reconcileReissue(ctx, j, e, err)
 	case vendors.VerdictOf(err) == vendors.Permanent:
-		if _, unknown := f.vendor.Status(ctx, e.OrderID); errors.Is(unknown, vendors.ErrNotFound) {
+		order, unknown := f.vendor.Status(ctx, e.OrderID)
+		switch {
+		case errors.Is(unknown, vendors.ErrNotFound):
 			return f.reissueUnknown(ctx, e, err)
+		case unknown == nil && order.Status.Ended():
+			return f.reconcileReissue(ctx, j, e, err)
 		}
 	}
 	return f.reissueFailed(ctx, e, err)
@@ -162,14 +182,12 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 			return f.reissued(e, order)
 		}
 		if errors.Is(cause, errNeverReissued) && e.Certificate != nil {
-			problem := cause.Error()
-			f.forgetKey(ctx, e.Attempt.Reference)
-			return move{
-				change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
-				done:   &progress{err: f.pending(e, problem), wait: time.Second},
-			}
+			return f.neverReissued(ctx, e, cause)
 		}
 		return f.reissueFailed(ctx, e, cause)
+	case order.Status == vendors.StatusRevoked && e.LostCertificate() && vendors.VerdictOf(cause) != vendors.Permanent:
+		// Whether the order was revoked or its certificate, only the answer to a reissue tells.
+		return f.neverReissued(ctx, e, cause)
 	case order.Status == vendors.StatusReplaced:
 		return f.flagEnded(e, fmt.Sprintf("order %s was reissued under another ID, which is not known here", e.Attempt.PreviousID))
 	case order.Status.Ended():
@@ -177,4 +195,15 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 		return f.reissued(e, order) // the next look says what it came to
 	}
 	return f.reissued(e, order)
+}
+
+// neverReissued goes back to the paid order after a reissue that the vendor knows nothing of, to
+// ask for it again.
+func (f *flow) neverReissued(ctx context.Context, e *ledger.Entry, cause error) move {
+	problem := cause.Error()
+	f.forgetKey(ctx, e.Attempt.Reference)
+	return move{
+		change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
+		done:   &progress{err: f.pending(e, problem), wait: time.Second},
+	}
 }

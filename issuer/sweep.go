@@ -109,6 +109,9 @@ func (f *flow) needy(names []string, first func(string) bool) []string {
 func (f *flow) needs(name string, served []*x509.Certificate, serve []*ledger.Brief, first func(string) bool) bool {
 	var ours []*x509.Certificate
 	for _, leaf := range served {
+		if f.lost(name, leaf) {
+			return true
+		}
 		if f.account.ledger.HasSerial(name, serialOf(leaf)) {
 			ours = append(ours, leaf)
 		}

@@ -45,13 +45,17 @@ var vendorKinds = []struct {
 
 func (w *world) startDigiCert(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
-	client, err := digicert.New(digicert.Config{
+	cfg := digicert.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1/services/v2", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.transport()}, Limiter: w.limiter,
+		Transport: fusedTransport{f, w.transport()},
 		Description: vendors.Description{
 			Name: "digicert", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute, RenewWindow: 90 * day,
 		},
-	}, digicert.Options{})
+	}
+	if w.share > 0 {
+		cfg.Limiter, cfg.Description.Pace = digicert.NewLimiter(w.share), digicert.Pace(w.share)
+	}
+	client, err := digicert.New(cfg, digicert.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
@@ -67,7 +71,7 @@ func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
 	w.tb.Helper()
 	client, err := howssl.New(howssl.Config{
 		Secret: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
-		Transport: fusedTransport{f, w.ca.Transport()},
+		Transport: fusedTransport{f, w.transport()},
 		Description: vendors.Description{
 			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
 		},

@@ -26,7 +26,8 @@
 //
 // A [Flag] on an entry asks a person: what became of it cannot be told, or it ended
 // without what was paid for. The vendor is still asked once a day, and [Resolve] takes
-// the person's answer. When an entry's term has ended, it is over, whatever its state.
+// the person's answer. What the vendor has ended may be given up without a person, if the
+// configuration allows to pay for another order. When an entry's term has ended, it is over, whatever its state.
 //
 // # Paying once
 //

@@ -64,6 +64,10 @@ type Entry struct {
 	RootID    string `json:"root_id,omitempty"`
 	CAOrderID string `json:"ca_order_id,omitempty"`
 
+	// GivenUp is whether the plugin gave the order up, because the vendor had ended it and
+	// the configuration allows to place another one. It is then gone.
+	GivenUp bool `json:"given_up,omitempty"`
+
 	// Adopted is whether the order was bought elsewhere.
 	Adopted bool `json:"adopted,omitempty"`
 
@@ -135,8 +139,8 @@ type Certificate struct {
 	Key       string `json:"key"`
 	Reference string `json:"reference,omitempty"`
 
-	// Lost is whether it is of no use though the order lives on: it was revoked, or the
-	// vendor has another one in its place.
+	// Lost is whether it is of no use: it was revoked, with the order or while that lives
+	// on, or the vendor has another one in its place.
 	Lost bool `json:"lost,omitempty"`
 }
 
@@ -167,6 +171,9 @@ func (e *Entry) Speaks(name string) bool {
 
 // Over reports whether the paid term has ended.
 func (e *Entry) Over(now time.Time) bool { return !now.Before(e.Ends) }
+
+// LostCertificate reports whether the latest certificate is of no use.
+func (e *Entry) LostCertificate() bool { return e.Certificate != nil && e.Certificate.Lost }
 
 // Unissued reports whether the first certificate is still to come.
 func (e *Entry) Unissued() bool { return e.Issued == 0 && e.State != Gone }

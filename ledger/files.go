@@ -13,7 +13,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Beside the entries there are two kinds of files that live for a short time.
+// Beside the entries there are two kinds of files that live for a short time, and one that
+// tells servers apart what they look at.
 //
 // The private key of a request is kept from before it is sent until its certificate is
 // stored with it. certmagic makes a new key for each attempt and forgets it when the
@@ -132,4 +133,50 @@ func (l *Ledger) LeftBehind(ctx context.Context) ([]Draft, error) {
 		}
 	}
 	return left, nil
+}
+
+// Turns are when servers look next, by their clocks, at the orders that have their
+// certificates, so that each is looked at by one of them. They may be lost: then it is looked at
+// more often.
+type Turns struct {
+	// Parts are those of all orders, see [Memory.Certified].
+	Parts []time.Time `json:"parts"`
+
+	// Changes is when the vendor is asked which orders have changed, and Since since when.
+	Changes time.Time `json:"changes,omitzero"`
+	Since   time.Time `json:"since,omitzero"`
+}
+
+// Turns reads them. Those that are not there, or cannot be read, are zero.
+func (l *Ledger) Turns(ctx context.Context) (t Turns, err error) {
+	data, err := l.Storage.Load(ctx, path.Join(l.Prefix, turns))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Turns{}, nil
+	}
+	if err != nil {
+		return Turns{}, fmt.Errorf("reading whose turn it is to look at orders: %w", err)
+	}
+	if json.Unmarshal(data, &t) != nil {
+		t = Turns{} // as if it were lost
+	}
+	return t, nil
+}
+
+// SetTurns changes them.
+func (l *Ledger) SetTurns(ctx context.Context, change func(*Turns)) error {
+	t, err := l.Turns(ctx)
+	if err != nil {
+		return err
+	}
+	change(&t)
+	data, err := json.Marshal(t)
+	if err == nil {
+		ctx, cancel := storageContext(ctx)
+		defer cancel()
+		err = l.Storage.Store(ctx, path.Join(l.Prefix, turns), data)
+	}
+	if err != nil {
+		return fmt.Errorf("noting whose turn it is to look at orders: %w", err)
+	}
+	return nil
 }

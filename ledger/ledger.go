@@ -192,15 +192,22 @@ func (l *Ledger) list(ctx context.Context) error {
 // changed about them is noticed. Each has its turn twice a day, however often and by how
 // many it is called.
 func (l *Ledger) Recall(ctx context.Context) error {
-	ids, undo := l.Memory.recall()
+	_, err := l.RecallWithin(ctx, recallEvery)
+	return err
+}
+
+// RecallWithin does the same where each entry has its turn once in the given time, and returns
+// their IDs.
+func (l *Ledger) RecallWithin(ctx context.Context, every time.Duration) ([]string, error) {
+	ids, undo := l.Memory.recall(every)
 	for _, id := range ids {
 		_, err := l.Load(ctx, id)
 		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBehind) {
 			undo()
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return ids, nil
 }
 
 // errBehind is a storage that shows less of an entry than it did before.
@@ -424,7 +431,8 @@ func (l *Ledger) Sweep(ctx context.Context, spend time.Duration) error {
 		if err != nil {
 			continue
 		}
-		old := e.Ends.Before(before) || e.State == Gone && e.Updated.Before(before)
+		// A certificate that is of no use may still be served, and then it is to be known.
+		old := e.Ends.Before(before) || e.State == Gone && e.Updated.Before(before) && !e.LostCertificate()
 		if !old || e.Paid.After(now.Add(-spend)) {
 			continue
 		}

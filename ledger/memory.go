@@ -27,10 +27,12 @@ type Memory struct {
 	claims  map[string]struct{}  // names that this process is about to buy for
 
 	listing  *listing
-	known    bool          // one has succeeded
-	listings uint32        // begun so far
-	first    time.Time     // when the first one began; monotonic
-	recalled time.Duration // since then, up to where copies were read again
+	known    bool      // one has succeeded
+	listings uint32    // begun so far
+	first    time.Time // when the first one began; monotonic
+
+	// recalled is since then, up to where copies were read again, by how often each is.
+	recalled map[time.Duration]time.Duration
 }
 
 // Brief is what is remembered of each entry. It is little, because there may be very many:
@@ -48,6 +50,7 @@ type Brief struct {
 	listed     uint32 // the latest listing that it was in, or written in; protected by Memory.mu
 	revision   int64
 	paid, ends moment
+	order      uint64 // fingerprint of its ID
 	serial     uint64 // fingerprint of that of the latest certificate
 	reference  uint64 // fingerprint of that of the request that gave it
 }
@@ -74,7 +77,7 @@ func fingerprint(text string) uint64 {
 }
 
 // done reports whether there is nothing to do for an entry but to use it.
-func (e *Entry) done() bool { return e.State == Issued && e.Flag == nil }
+func (e *Entry) done() bool { return e.State == Issued && e.Flag == nil && !e.LostCertificate() }
 
 // brief is what is remembered of an entry.
 func (e *Entry) brief() *Brief {
@@ -94,6 +97,9 @@ func (e *Entry) brief() *Brief {
 		if speaks {
 			b.speaks = uint16(len(b.names)) //nolint:gosec // a certificate has hundreds of names at most
 		}
+	}
+	if e.OrderID != "" {
+		b.order = fingerprint(e.OrderID)
 	}
 	if c := e.Certificate; c != nil {
 		b.serial, b.reference = fingerprint(c.Serial), fingerprint(c.Reference)
@@ -273,25 +279,29 @@ func (m *Memory) end() {
 }
 
 const (
-	// recallEvery is how often each entry is read again. Each has its own moment for that,
-	// so that the storage is never asked for all of them at once.
+	// recallEvery is how often each entry is read again at least. Each has its own moment for
+	// that, so that the storage is never asked for all of them at once.
 	recallEvery = 12 * time.Hour
 
 	// recallMost is how much of that is made up for at a time.
 	recallMost = time.Hour
 )
 
-// recall returns the IDs of the entries whose moment has come since the last call. Undo makes
-// the next call return them again.
-func (m *Memory) recall() (ids []string, undo func()) {
+// recall returns the IDs of the entries whose moment has come since the last call that was for
+// as often. Undo makes the next call return them again.
+func (m *Memory) recall(every time.Duration) (ids []string, undo func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	from, now := m.recalled, time.Since(m.first)
-	from = max(from, now-recallEvery)
-	m.recalled = min(now, from+recallMost)
+	if m.recalled == nil {
+		m.recalled = make(map[time.Duration]time.Duration)
+	}
+	from, now := m.recalled[every], time.Since(m.first)
+	from = max(from, now-every)
+	until := min(now, from+recallMost)
+	m.recalled[every] = until
 	for _, b := range m.entries {
-		turn := time.Duration(fingerprint(b.ID) % uint64(recallEvery))
-		if after := ((turn-from)%recallEvery + recallEvery) % recallEvery; after < m.recalled-from {
+		turn := time.Duration(fingerprint(b.ID) % uint64(every)) //nolint:gosec // it is positive
+		if after := ((turn-from)%every + every) % every; after < until-from {
 			ids = append(ids, b.ID)
 		}
 	}
@@ -299,8 +309,70 @@ func (m *Memory) recall() (ids []string, undo func()) {
 	return ids, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.recalled = min(m.recalled, from)
+		m.recalled[every] = min(m.recalled[every], from)
 	}
+}
+
+// Certified returns the IDs of the entries that have their certificate, ask nobody and are not
+// over, or of one of so many equal parts of them, which are numbered from 0.
+func (m *Memory) Certified(now time.Time, part, parts int) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ids []string
+	for id, b := range m.entries {
+		if b.certified(now) && fingerprint(id)%uint64(parts) == uint64(part) { //nolint:gosec // both are small and not negative
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (b *Brief) certified(now time.Time) bool {
+	return (b.Entry == nil || b.Entry.done()) && momentOf(now) < b.ends
+}
+
+// Ordered returns the IDs of those of them that have one of the vendor's order IDs. It may
+// return others.
+func (m *Memory) Ordered(now time.Time, orders []string) []string {
+	wanted := make(map[uint64]struct{}, len(orders))
+	for _, order := range orders {
+		wanted[fingerprint(order)] = struct{}{}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ids []string
+	for id, b := range m.entries {
+		if _, is := wanted[b.order]; is && b.certified(now) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// HasLost reports whether the certificate of that serial number, which an order for the name
+// gave as its latest, is of no use, as far as is known.
+func (m *Memory) HasLost(name, serial string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.of(name), func(b *Brief) bool {
+		return b.Entry != nil && b.Entry.LostCertificate() && b.Entry.Certificate.Serial == serial
+	})
+}
+
+// NamesOf returns the names that the entries with the IDs may speak for.
+func (m *Memory) NamesOf(ids []string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for _, id := range ids {
+		if b := m.entries[id]; b != nil {
+			names = append(names, b.names...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // about returns the entries that may speak for one of the names, newest first.

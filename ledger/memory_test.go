@@ -349,3 +349,96 @@ func TestRequested(t *testing.T) {
 		t.Errorf("no error although the storage cannot be read: %v", got)
 	}
 }
+
+// What is remembered of an order tells whether it is among those that are looked at, in which
+// part, and by which ID the vendor knows it.
+func TestCertified(t *testing.T) {
+	l := &Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(Memory)}
+	now := stored(0).Paid.Add(time.Hour)
+	lost, flagged, open, over := stored(100), stored(101), stored(102), stored(103)
+	lost.Certificate.Lost = true
+	flagged.Flag = &Flag{Reason: "x"}
+	open.State = Open
+	over.Ends = now.Add(-time.Minute)
+	for _, e := range []*Entry{lost, flagged, open, over} {
+		if err := l.Create(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const n, parts = 64, 4
+	for i := range n {
+		if err := l.Create(t.Context(), stored(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Memory = new(Memory)
+	if err := l.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for part := range parts {
+		ids := l.Memory.Certified(now, part, parts)
+		if len(ids) < n/parts/4 {
+			t.Errorf("%d of %d are in part %d", len(ids), n, part)
+		}
+		for _, id := range ids {
+			seen[id] = true
+		}
+	}
+	if len(seen) != n || seen[lost.ID] || seen[flagged.ID] || seen[open.ID] || seen[over.ID] {
+		t.Errorf("%d are looked at", len(seen))
+	}
+	got := l.Memory.Ordered(now, []string{stored(7).OrderID, lost.OrderID, "none"})
+	if !slices.Equal(got, []string{stored(7).ID}) {
+		t.Errorf("%q", got)
+	}
+	if !l.Memory.HasLost(lost.Names[0], lost.Certificate.Serial) || l.Memory.HasLost(lost.Names[0], "x") || l.Memory.HasLost(stored(7).Names[0], stored(7).Certificate.Serial) {
+		t.Error("the wrong certificate is lost")
+	}
+	if pending := l.Memory.Pending(); !slices.ContainsFunc(pending, func(e *Entry) bool { return e.ID == lost.ID }) {
+		t.Error("there is nothing to do for an entry without its certificate")
+	}
+}
+
+// Turns that are lost or damaged are none.
+func TestTurns(t *testing.T) {
+	l := &Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(Memory)}
+	at := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	set := func(turns *Turns) { turns.Parts, turns.Since = append(turns.Parts, at), at }
+	for want := range 3 {
+		if turns, err := l.Turns(t.Context()); err != nil || len(turns.Parts) != want || want > 0 && !turns.Since.Equal(at) {
+			t.Errorf("%+v, %v", turns, err)
+		}
+		if err := l.SetTurns(t.Context(), set); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Storage.Store(t.Context(), "commercial/a/b/watch.json", []byte(`{"parts":["x"]}`)); err != nil {
+		t.Fatal(err)
+	}
+	if turns, err := l.Turns(t.Context()); err != nil || len(turns.Parts) != 0 {
+		t.Errorf("%+v, %v", turns, err)
+	}
+}
+
+// A certificate that is of no use may be served long after its order was given up.
+func TestSweepKeepsLostCertificates(t *testing.T) {
+	now := stored(0).Paid.Add(time.Hour)
+	l := &Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(Memory), Now: func() time.Time { return now }}
+	for i := range 2 {
+		e := stored(i)
+		e.State, e.Certificate.Lost = Gone, i == 0
+		if err := l.Create(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for after, want := range []int{2, 1, 0} {
+		now = []time.Time{now, now.Add(10 * 24 * time.Hour), stored(0).Ends.Add(10 * 24 * time.Hour)}[after]
+		if err := l.Sweep(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(l.Memory.All()); got != want {
+			t.Errorf("%d entries after %s, want %d", got, now, want)
+		}
+	}
+}

@@ -36,6 +36,7 @@ const (
 	past    = "past"
 	keys    = "keys"
 	drafts  = "drafts"
+	turns   = "watch.json"
 )
 
 // StorageIdentity tells storages apart across reloads of the configuration, which make a

@@ -58,7 +58,8 @@ var (
 
 	// ErrUndecidable matches errors of Find that say that the vendor's answers prove
 	// neither that there is an order nor that there is none. Only a person can tell
-	// once time has not resolved it.
+	// once time has not resolved it. An error of Changed that matches it says that more
+	// has changed than is told.
 	ErrUndecidable = errors.New("the vendor's answers do not tell whether there is an order")
 )
 

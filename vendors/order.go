@@ -111,6 +111,10 @@ type Order struct {
 	// the order lives on, so that a reissue gives another one.
 	CertificateRevoked bool
 
+	// Serial is the serial number of the latest certificate in hexadecimal, where the
+	// certificate itself is left out. Empty if it is not told.
+	Serial string
+
 	// CAOrderID is the number of the order at the CA behind the vendor.
 	CAOrderID string
 

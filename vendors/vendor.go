@@ -132,6 +132,21 @@ type Rechecker interface {
 	Recheck(ctx context.Context, orderID string, names []string, method Method) error
 }
 
+// Watcher is a vendor with a cheaper look at an order that has given its certificate.
+type Watcher interface {
+	// Look reads such an order as Status does. It may leave out the certificates, and then
+	// tells the serial number of the latest if that costs little.
+	Look(ctx context.Context, orderID string) (Order, error)
+}
+
+// ChangeLister is a vendor that tells with one call which of all orders have changed, so
+// that those can be looked at.
+type ChangeLister interface {
+	// Changed returns the IDs of the orders whose status has changed since then. It may
+	// return others. ErrUndecidable means that there are too many to tell.
+	Changed(ctx context.Context, since time.Time) ([]string, error)
+}
+
 // Canceler is a vendor where an order can be cancelled. The issuer never calls
 // it by itself.
 type Canceler interface {
@@ -223,6 +238,10 @@ type Pace struct {
 	// Fresh is how long after the request that is. Slow is the longest wait from then on:
 	// people look at the order, or at why it is not validated.
 	Fresh, Slow time.Duration
+
+	// Watch is the shortest time between looks at two orders that have their certificates,
+	// whichever they are: a small part of what the vendor allows.
+	Watch time.Duration
 }
 
 // Supports reports whether the method is one of the vendor's.

@@ -3,7 +3,9 @@ package sandboxca
 import (
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"math/big"
+	"slices"
 )
 
 // What a test may see and do that a customer may not.
@@ -135,6 +137,57 @@ func (c *CA) RevokeAll() (int, error) {
 		}
 	}
 	return len(revoked), c.saved(change{Progress: progressOf(revoked)}).Err()
+}
+
+// EndOrder ends a paid order and its reissues behind the client's back, as a person at the
+// seller does: StatusRevoked revokes its certificates, StatusCancelled refunds it besides.
+func (c *CA) EndOrder(orderID, status string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.st.byID[orderID]
+	if o == nil {
+		return fmt.Errorf("no order %q", orderID)
+	}
+	return c.end([]*Order{c.st.byID[o.Paid]}, status)
+}
+
+// EndAll does the same to all orders that live, at once, and returns how many there were.
+func (c *CA) EndAll(status string) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advanceAll()
+	living := make(map[*Order]bool)
+	for _, o := range c.st.orders {
+		if o.Status == StatusPending || o.Status == StatusComplete {
+			living[c.st.byID[o.Paid]] = true
+		}
+	}
+	return len(living), c.end(slices.Collect(maps.Keys(living)), status)
+}
+
+// end ends paid orders. The lock is held.
+func (c *CA) end(paid []*Order, status string) error {
+	if status != StatusCancelled && status != StatusRevoked {
+		return fmt.Errorf("an order ends as %s or %s, not as %q", StatusCancelled, StatusRevoked, status)
+	}
+	ch := change{Balances: make(map[string]int64)}
+	var changed []*Order
+	for _, root := range paid {
+		for _, o := range c.st.byPaid[root.ID] {
+			if o.Status != StatusReissued {
+				o.Status = status
+			}
+			o.Revoke(c.cfg.Now())
+			changed = append(changed, o)
+		}
+		if status == StatusCancelled && !root.Refunded {
+			root.Refunded = true
+			c.st.balances[root.Account] += root.Cents
+			ch.Balances[root.Account] = c.st.balances[root.Account]
+		}
+	}
+	ch.Progress = progressOf(changed)
+	return c.saved(ch).Err()
 }
 
 // Approve proves one name of a pending order, as a click on the link in a

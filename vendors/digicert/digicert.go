@@ -93,9 +93,21 @@ func limits(share int) []kit.Limit {
 	return []kit.Limit{{Requests: 100 / share, Per: 5 * time.Second}, {Requests: 1000 / share, Per: 3 * time.Minute}}
 }
 
+// NewLimiter returns a limiter that keeps to one of so many shares of what a key may do, for those
+// who use Orders without Caddy.
+func NewLimiter(share int) *kit.Limiter { return kit.NewLimiter(limits(share)...) }
+
+// Pace is how often orders are looked at by one of so many servers that share a key.
+func Pace(share int) vendors.Pace {
+	return vendors.Pace{Slow: slowPace, Watch: watchPace * time.Duration(max(share, 1))}
+}
+
 // slowPace is how often DigiCert looks for the proofs itself on the first day (documented,
 // "Automatic domain control validation (DCV) check"). One call tells of all orders.
 const slowPace = 15 * time.Minute
+
+// watchPace takes a fifth of what a key may do for looks at issued orders.
+const watchPace = time.Second
 
 // CaddyModule returns the Caddy module information.
 func (*DigiCert) CaddyModule() caddy.ModuleInfo {
@@ -116,7 +128,7 @@ func (v *DigiCert) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("rate_share: must be 1 to %d, got %d", maxShare, v.RateShare)
 	}
 	cfg, err := v.Config(ctx, "api_key", v.APIKey, defaultEndpoint, vendors.Description{
-		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: vendors.Pace{Slow: slowPace},
+		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: Pace(v.RateShare),
 	}, limits(v.RateShare)...)
 	if err != nil {
 		return err
@@ -166,4 +178,6 @@ var (
 	_ vendors.Revoker       = (*DigiCert)(nil)
 	_ vendors.ProductLister = (*DigiCert)(nil)
 	_ vendors.CAAIdentifier = (*DigiCert)(nil)
+	_ vendors.Watcher       = (*DigiCert)(nil)
+	_ vendors.ChangeLister  = (*DigiCert)(nil)
 )

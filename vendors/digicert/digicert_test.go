@@ -92,7 +92,7 @@ func TestProvision(t *testing.T) {
 		want := vendors.Description{
 			Name: "digicert", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
-			RecordType: "TXT", AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute},
+			RecordType: "TXT", AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute, Watch: time.Second},
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 10*time.Second, true

@@ -78,6 +78,7 @@ type orderInfo struct {
 		CSR        string   `json:"csr"`
 		DNSNames   []string `json:"dns_names"`
 		Status     string   `json:"status"` // revoked after a revocation (observed)
+		Serial     string   `json:"serial_number"`
 	} `json:"certificate"`
 	DateCreated    string    `json:"date_created"`
 	OrderValidTill string    `json:"order_valid_till"`

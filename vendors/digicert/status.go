@@ -62,9 +62,27 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 		return order, nil
 	}
 	if order.Status == vendors.StatusIssued {
-		// The order lives on when its only certificate is revoked (documented).
-		order.CertificateRevoked = strings.EqualFold(info.Certificate.Status, statusRevoked)
+		order.CertificateRevoked = info.revoked()
 		return o.collect(ctx, order, info.Certificate.ID)
+	}
+	return order, nil
+}
+
+// revoked reports whether the latest certificate was revoked. The order lives on when its only
+// one is (documented).
+func (i orderInfo) revoked() bool { return strings.EqualFold(i.Certificate.Status, statusRevoked) }
+
+// Look implements vendors.Watcher, without the download and what a pending order waits for.
+func (o *Orders) Look(ctx context.Context, orderID string) (vendors.Order, error) {
+	info, err := o.info(ctx, orderID)
+	if err != nil {
+		return vendors.Order{}, err
+	}
+	order := vendors.Order{
+		ID: orderID, Status: statuses[info.word()], RawStatus: o.Text(info.word()), TermEnds: kit.Time(info.OrderValidTill),
+	}
+	if order.Status == vendors.StatusIssued {
+		order.CertificateRevoked, order.Serial = info.revoked(), kit.Serial(info.Certificate.Serial)
 	}
 	return order, nil
 }

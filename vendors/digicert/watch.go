@@ -2,7 +2,9 @@ package digicert
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -154,3 +156,37 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 	}
 	return order, err
 }
+
+// longestList is how far back a list may reach (documented). changedLate is how late a change
+// may be listed (assumed).
+const (
+	longestList = 10_080 * time.Minute
+	changedLate = 15 * time.Minute
+)
+
+// Changed implements vendors.ChangeLister. That an order is listed whose certificate was
+// revoked while it lives on is not documented.
+func (o *Orders) Changed(ctx context.Context, since time.Time) ([]string, error) {
+	back := time.Since(since) + changedLate
+	if back > longestList {
+		return nil, o.Refuse(callChanges, fmt.Errorf("%w: the list reaches back %s, not %s", vendors.ErrUndecidable, longestList, back.Round(time.Minute)))
+	}
+	rows, err := do[orderList](ctx, o, callChanges, nil, max(1, int(math.Ceil(back.Minutes()))))
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) >= listMost {
+		return nil, o.Refuse(callChanges, fmt.Errorf("%w: there are %d or more", vendors.ErrUndecidable, listMost))
+	}
+	ids := make([]string, 0, len(rows))
+	for _, row := range rows {
+		ids = append(ids, row.id())
+	}
+	return ids, nil
+}
+
+// Interface guards
+var (
+	_ vendors.Watcher      = (*Orders)(nil)
+	_ vendors.ChangeLister = (*Orders)(nil)
+)

@@ -2,6 +2,7 @@ package digicert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -368,5 +369,44 @@ func TestTenThousandPendingOrders(t *testing.T) {
 		time.Sleep(15 * time.Minute)
 		round(t, o, ids[7:8], vendors.StatusIssued)
 		round(t, o, ids[8:9], vendors.StatusPending)
+	})
+}
+
+// A certificate that was revoked shows in the look at its order, and which orders changed in a list,
+// unless that reaches too far back or is too long.
+func TestChanged(t *testing.T) {
+	s, v := life(t, nil)
+	order := s.must(v.Place(t.Context(), s.request("example.com")))
+	s.issue(v, order)
+	if err := s.CA.RevokeCertificate(order.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.must(v.Look(t.Context(), order.ID)); got.Status != vendors.StatusIssued || !got.CertificateRevoked || got.Serial != s.CA.Orders()[0].Serial {
+		t.Errorf("%+v", got)
+	}
+	for since, want := range map[time.Duration]int{0: 1, time.Hour: 1, -time.Hour: 1, 167 * time.Hour: 1, 169 * time.Hour: -1} {
+		ids, err := v.Changed(t.Context(), time.Now().Add(-since))
+		if want < 0 {
+			if !errors.Is(err, vendors.ErrUndecidable) {
+				t.Errorf("since %s ago: %v", since, err)
+			}
+		} else if err != nil || !slices.Equal(ids, []string{order.ID}) {
+			t.Errorf("since %s ago: %v, %v", since, ids, err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b, o, _ := watched(t, 1)
+		for n, want := range map[int]error{listMost - 1: nil, listMost: vendors.ErrUndecidable} {
+			b.list = func() (int, string) {
+				return 200, `{"orders":[` + strings.Repeat(`{"order_id":9,"status":"issued"},`, n-1) + `{"order_id":9,"status":"issued"}]}`
+			}
+			if ids, err := o.Changed(t.Context(), time.Now()); !errors.Is(err, want) || want == nil && len(ids) != n {
+				t.Errorf("%d changes: %d, %v", n, len(ids), err)
+			}
+		}
+		b.list = func() (int, string) { return 500, `{}` }
+		if _, err := o.Changed(t.Context(), time.Now()); err == nil || errors.Is(err, vendors.ErrUndecidable) {
+			t.Errorf("a list that fails: %v", err)
+		}
 	})
 }

@@ -38,6 +38,23 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 	return order, nil
 }
 
+// Look implements vendors.Watcher: the list of reissues is left out.
+func (o *Orders) Look(ctx context.Context, orderID string) (vendors.Order, error) {
+	info, err := o.known(ctx, orderID)
+	if err != nil {
+		return vendors.Order{}, err
+	}
+	order := info.order()
+	if order.Status == vendors.StatusIssued {
+		var data certificateData
+		o.try(ctx, getCertificate, &data, orderID)
+		if certs, err := kit.Certificates(data.Certificate.Cert); err == nil {
+			order.Certificates = certs
+		}
+	}
+	return order, nil
+}
+
 // try makes a call about an order that only costs freshness if it fails.
 func (o *Orders) try(ctx context.Context, call kit.Call, v any, orderID string) {
 	if err := o.get(ctx, call, v, field("order_id", orderID)); err != nil {
@@ -112,7 +129,9 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	if info.order().Status != vendors.StatusIssued {
+	// Whether an order that is revoked lives on without its certificate, no page tells. The
+	// service decides, and there is nothing to lose.
+	if status := info.order().Status; status != vendors.StatusIssued && status != vendors.StatusRevoked {
 		return vendors.Order{}, o.wrongState(reissueSubmit, info)
 	}
 	if order, err := o.submitted(ctx, oldOrderID, req.CSR); order.ID != "" || err != nil {

@@ -192,3 +192,19 @@ func TestReissueOfOrdersThatAreNotCompleted(t *testing.T) {
 		}
 	}
 }
+
+// Whether an order that is revoked can be reissued, the service decides.
+func TestReissueOfRevokedOrders(t *testing.T) {
+	for _, status := range []string{"7", "8"} {
+		for answer, want := range map[string]error{ok: nil, refusal: errRefused} {
+			f := newFake(t)
+			f.expect("Order/getOrderInfo", nil, infoOf(status))
+			f.expect("Reissue/orderReissue", nil, noReissues)
+			f.expect("Reissue/submit", nil, answer)
+			_, err := f.orders.Reissue(t.Context(), "id", workedReissue())
+			if !errors.Is(err, want) || want != nil && vendors.VerdictOf(err) != vendors.Permanent || f.calls["Reissue/submit"] != 1 {
+				t.Errorf("order_status %s: %v", status, err)
+			}
+		}
+	}
+}

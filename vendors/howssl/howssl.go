@@ -160,4 +160,5 @@ var (
 	_ vendors.Canceler      = (*HowSSL)(nil)
 	_ vendors.ProductLister = (*HowSSL)(nil)
 	_ vendors.CAAIdentifier = (*HowSSL)(nil)
+	_ vendors.Watcher       = (*HowSSL)(nil)
 )

@@ -86,7 +86,13 @@ func (o *Orders) collected(id string, a answer) vendors.Order {
 		order.Status = vendors.StatusPending
 	}
 	if order.Status == vendors.StatusIssued {
+		// Assumed: certStatus repeats the status (observed), but for a certificate that was
+		// revoked while its order lives on.
+		order.CertificateRevoked = statuses[strings.ToLower(a.CertStatus)] == vendors.StatusRevoked
 		kit.Deliver(&order, d.Certificate, d.CACertificate)
+		if order.CertificateRevoked {
+			order.Status = vendors.StatusIssued // it may not be shown any more
+		}
 	}
 	return order
 }

@@ -162,3 +162,22 @@ func TestMethodsOfNames(t *testing.T) {
 		t.Errorf("got  %+v, %v\nwant %+v", got.Challenges, err, want)
 	}
 }
+
+// A certificate that was revoked while its order lives on, shown or not, is told apart from an
+// order that ended.
+func TestStatusOfRevokedCertificates(t *testing.T) {
+	issued := fmt.Sprintf(`{"certificate":%q}`, testPEM("leaf"))
+	for _, data := range []string{issued, "{}"} {
+		for _, word := range []string{"REVOKED", "revoked"} {
+			got, err := status(t, fmt.Sprintf(`{"code":1,"status":"COMPLETE","certStatus":%q,"data":%s}`, word, data))
+			if err != nil || got.Status != vendors.StatusIssued || !got.CertificateRevoked {
+				t.Errorf("%s, %s: %+v, %v", word, data, got, err)
+			}
+		}
+	}
+	for _, words := range []string{`"COMPLETE","certStatus":"COMPLETE"`, `"REVOKED","certStatus":"REVOKED"`, `"COMPLETE"`} {
+		if got, err := status(t, fmt.Sprintf(`{"code":1,"status":%s,"data":%s}`, words, issued)); err != nil || got.CertificateRevoked {
+			t.Errorf("%s: %+v, %v", words, got, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package vendortest
 
 import (
+	"crypto/x509"
 	"errors"
 	"reflect"
 	"sync"
@@ -33,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) *Harness) {
 		"validates for free":                 validates,
 		"predicts its challenges":            predicts,
 		"cancels and revokes":                cancelsAndRevokes,
+		"looks at issued orders":             looks,
 		"lists products":                     listsProducts,
 		"works concurrently":                 concurrent,
 	} {
@@ -328,4 +330,40 @@ func concurrent(s suite) {
 		seen[id] = true
 	}
 	s.charged(orders)
+}
+
+// looks compares the cheaper look with the other one.
+func looks(s suite) {
+	w, ok := s.Vendor.(vendors.Watcher)
+	if !ok {
+		return
+	}
+	req := s.request()
+	order := s.place(req)
+	issued := s.issue(order, req)
+	serial := func(o vendors.Order) string {
+		if len(o.Certificates) == 0 {
+			return o.Serial
+		}
+		leaf, err := x509.ParseCertificate(o.Certificates[0])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return leaf.SerialNumber.Text(16)
+	}
+	got, err := w.Look(s.ctx(), order.ID)
+	if err != nil || got.ID != order.ID || got.Status != vendors.StatusIssued || got.CertificateRevoked || !got.TermEnds.Equal(issued.TermEnds) || serial(got) != serial(issued) {
+		s.t.Errorf("looked at: %+v, %v", got, err)
+	}
+	if _, err := w.Look(s.ctx(), "999999unknown"); !errors.Is(err, vendors.ErrNotFound) {
+		s.t.Errorf("looked at an unknown order: %v", err)
+	}
+	if r, ok := s.Vendor.(vendors.Revoker); ok {
+		if err := r.Revoke(s.ctx(), order.ID, "key compromise"); err != nil {
+			s.t.Fatal(err)
+		}
+		if got, err := w.Look(s.ctx(), order.ID); err != nil || !got.Status.Ended() {
+			s.t.Errorf("revoked order is %q, %v", got.Status, err)
+		}
+	}
 }

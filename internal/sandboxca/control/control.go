@@ -51,7 +51,9 @@ func New(ca *hostile.CA, clock *Clock, seed uint64) *API {
 		"POST /orders/{id}/status":             a.setStatus,
 		"POST /orders/{id}/approve":            a.approve,
 		"POST /orders/{id}/revoke-certificate": a.revokeCertificate,
+		"POST /orders/{id}/end":                a.end,
 		"POST /revoke-all":                     a.revokeAll,
+		"POST /end-all":                        a.endAll,
 		"POST /balance":                        a.setBalance,
 		"GET /clock":                           a.now,
 		"POST /clock":                          a.advance,
@@ -169,6 +171,35 @@ func (a *API) revokeCertificate(r *http.Request) (any, error) {
 func (a *API) revokeAll(*http.Request) (any, error) {
 	n, err := a.ca.RevokeAll()
 	return map[string]int{"revoked": n}, err
+}
+
+// ending is how orders end.
+type ending struct {
+	Status string `json:"status"`
+}
+
+func (a *API) end(r *http.Request) (any, error) {
+	var body ending
+	id, err := a.known(r)
+	if err == nil {
+		err = read(r, &body)
+	}
+	if err == nil {
+		err = a.ca.EndOrder(id, body.Status)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return done()
+}
+
+func (a *API) endAll(r *http.Request) (any, error) {
+	var body ending
+	if err := read(r, &body); err != nil {
+		return nil, err
+	}
+	n, err := a.ca.EndAll(body.Status)
+	return map[string]int{"ended": n}, err
 }
 
 func (a *API) setBalance(r *http.Request) (any, error) {

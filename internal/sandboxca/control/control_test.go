@@ -83,12 +83,21 @@ func TestOrders(t *testing.T) {
 	d.want("GET", "/orders", "", 200, `"status":"CANCELLED"`)
 	d.want("POST", path+"/status", `{}`, 400, "status is missing")
 	d.want("POST", path+"/status", `{"state":"x"}`, 400, "unknown field")
-	for _, call := range []string{"status", "approve", "revoke-certificate"} {
+	for _, call := range []string{"status", "approve", "revoke-certificate", "end"} {
 		d.want("POST", "/orders/none/"+call, `{}`, 404, `order \"none\"`)
 	}
 	second := d.order()
 	d.want("POST", "/orders/"+second+"/approve", `{"name":"a.example.com"}`, 200, "ok")
 	d.want("POST", "/revoke-all", "", 200, `{"revoked":1}`)
+	d.want("POST", "/orders/"+second+"/end", `{"status":"COMPLETE"}`, 400, "an order ends as CANCELLED or REVOKED")
+	d.want("POST", "/orders/"+second+"/end", `{"status":"REVOKED"}`, 200, "ok")
+	d.want("GET", "/orders", "", 200, `"status":"REVOKED"`)
+	d.want("POST", "/end-all", `{"status":"REVOKED"}`, 200, `{"ended":0}`)
+	third := d.order()
+	d.want("POST", "/end-all", `{"status":"CANCELLED"}`, 200, `{"ended":1}`)
+	if o, _ := d.ca.Order(third); o.Status != "CANCELLED" || !o.Refunded {
+		t.Errorf("%+v", o)
+	}
 	d.want("POST", "/balance", `{"token":"t","cents":5}`, 200, "ok")
 	d.want("POST", "/balance", `{"token":"nobody","cents":5}`, 400, "no such account")
 	if got := d.ca.Balance("t"); got != 5 {

@@ -30,7 +30,7 @@ func (d *Dialect) changes(c *call) sandboxca.Answer {
 	defer books.Close()
 	rows := []any{}
 	for _, f := range d.families(books, c) {
-		if f.changedWithin(books, time.Duration(minutes)*time.Minute) {
+		if f.changedWithin(c, books, time.Duration(minutes)*time.Minute) {
 			rows = append(rows, map[string]any{
 				"order_id": c.id(f.root.ID), "certificate_id": c.id(f.active().CACert), "status": f.status(books.Now()),
 			})
@@ -42,9 +42,9 @@ func (d *Dialect) changes(c *call) sandboxca.Answer {
 	return sandboxca.JSON(http.StatusOK, map[string]any{"orders": rows})
 }
 
-// changedWithin reports whether an order that lives has been taken or issued lately. One
-// that has ended always counts.
-func (f *family) changedWithin(books sandboxca.Books, span time.Duration) bool {
+// changedWithin reports whether an order that lives has been taken or issued lately, or its
+// certificate revoked, which no page tells to be listed. One that has ended always counts.
+func (f *family) changedWithin(c *call, books sandboxca.Books, span time.Duration) bool {
 	switch f.status(books.Now()) {
 	case "pending", "needs_approval", "issued", "reissue_pending":
 	default:
@@ -54,6 +54,9 @@ func (f *family) changedWithin(books sandboxca.Books, span time.Duration) bool {
 	changed := last.Created
 	if last.Cert != nil {
 		changed = last.Issued
+	}
+	if at := f.active().RevokedAt; at.After(changed) && !c.quirks.UnlistedRevocations {
+		changed = at
 	}
 	return books.Now().Sub(changed) <= span
 }

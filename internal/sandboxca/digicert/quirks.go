@@ -36,6 +36,10 @@ type Quirks struct {
 	// ErrorsObject sends a single error as an object instead of a list.
 	ErrorsObject bool
 
+	// UnlistedRevocations leaves orders that live out of the list of changes when their
+	// certificate is revoked.
+	UnlistedRevocations bool
+
 	// OldDNSCheck refuses check-dcv with invalid_dns_txt or invalid_dns_cname where
 	// a record is missing. Newer revisions answer 200.
 	OldDNSCheck bool

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
 // What sellers and their CA were seen to do from one day to the next.
@@ -127,8 +129,8 @@ func TestRevokedWhileTheOrderLives(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r := b.want(b.call("collect", map[string]string{"certId": id}), 1); r.Status != StatusComplete || !b.info(id).Revoked {
-		t.Errorf("order %s, revoked %v", r.Status, b.info(id).Revoked)
+	if r := b.want(b.call("collect", map[string]string{"certId": id}), 1); r.Status != StatusComplete || r.CertStatus != StatusRevoked || !b.info(id).Revoked {
+		t.Errorf("order %s, certificate %s, revoked %v", r.Status, r.CertStatus, b.info(id).Revoked)
 	}
 	next := b.want(b.call("reissue", map[string]string{"certId": id, "reason": "x", "uniqueValue": "n"}), 1).field("certId")
 	b.prove(next)
@@ -231,4 +233,68 @@ func TestBogusZone(t *testing.T) {
 	}
 	b.change(func(q *Quirks) { q.BogusZones = nil })
 	b.prove(id)
+}
+
+// What becomes of an order behind its client's back shows in each seller's own words, and what
+// lives can be reissued.
+func TestRevocationsOfAllSellers(t *testing.T) {
+	b := newBench(t, nil)
+	racent := b.issued("comodo-positivessl", "", "a.example.com")
+	digicert := b.ordered("b.example.com")
+	b.expectStatus(b.proven(digicert, "b.example.com"), 200, "")
+	_, howssl := b.committed("c.example.com")
+	b.completed(howssl)
+	words := func() string {
+		collected := b.want(b.call("collect", map[string]string{"certId": racent}), 1)
+		info := b.ask("GET", "order/certificate/"+digicert, "")
+		changes := b.ask("GET", "order/certificate/status-changes?minutes=5", "")
+		return fmt.Sprint(collected.Status, " ", collected.CertStatus, ", ", info.text("status"), " ", info.fields["certificate"].(map[string]any)["status"], " ",
+			strings.Contains(changes.raw, digicert), ", ", b.orderStatus(howssl))
+	}
+	later := func() { b.clock.add(time.Hour) }
+	later()
+	if got, want := words(), "COMPLETE COMPLETE, issued <nil> false, 3"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if n, err := b.RevokeAll(); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	if got, want := words(), "COMPLETE REVOKED, issued revoked true, 8"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	later()
+	b.change(func(q *Quirks) { q.DigiCert.UnlistedRevocations = true })
+	reissue := b.howssl("Reissue/submit", map[string]string{
+		"order_id": howssl, "reissue_type": "1", "csr_type": "2", "csr_content": csrtest.PEM(t, nil, "c.example.com", "c.example.com"), "check_type": "2",
+	})
+	b.completed(howssl)
+	if got, want := words(), "COMPLETE REVOKED, issued revoked false, 3"; got != want {
+		t.Errorf("%s, want %s, after %s", got, want, reissue.raw)
+	}
+	if n, err := b.EndAll(StatusRevoked); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	if got, want := words(), "REVOKED REVOKED, revoked revoked true, 8"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if n, err := b.EndAll(StatusCancelled); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	orders := b.Orders()
+	for _, id := range []string{racent, digicert, orders[len(orders)-1].ID} {
+		if err := b.EndOrder(id, StatusCancelled); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := words(), "CANCELLED CANCELLED, canceled revoked true, 5"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if o := b.info(racent); !o.Refunded {
+		t.Errorf("%+v", o)
+	}
+	for id, status := range map[string]string{"none": StatusRevoked, racent: StatusComplete} {
+		if err := b.EndOrder(id, status); err == nil {
+			t.Errorf("order %s ended as %s", id, status)
+		}
+	}
 }

@@ -144,11 +144,12 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 
 // reply is an answer of the Racent dialect.
 type reply struct {
-	Code   int             `json:"code"`
-	Status string          `json:"status"`
-	Errors json.RawMessage `json:"errors"`
-	Data   json.RawMessage `json:"data"`
-	raw    string
+	Code       int             `json:"code"`
+	Status     string          `json:"status"`
+	CertStatus string          `json:"certStatus"`
+	Errors     json.RawMessage `json:"errors"`
+	Data       json.RawMessage `json:"data"`
+	raw        string
 }
 
 // field reads a string from data.

@@ -93,7 +93,7 @@ func (d *Dialect) reissueSubmit(c *call) sandboxca.Answer {
 // newReissue checks a reissue.
 func newReissue(books sandboxca.Books, c *call, o fullOrder) (*sandboxca.Order, string) {
 	switch {
-	case status(books, o) != 3:
+	case status(books, o) != 3 && !o.living():
 		return nil, "the order is not completed"
 	case o.reissuing():
 		return nil, "a reissue is in progress"

@@ -58,7 +58,15 @@ func (o fullOrder) issued() *sandboxca.Order {
 
 func (o fullOrder) reissuing() bool { return len(o.chain) > 1 && o.head().Pending() }
 
-// status is the order_status of appendix 1 (page 2252024).
+// living reports whether the order can give another certificate, whatever became of those
+// that it gave.
+func (o fullOrder) living() bool {
+	head := o.head()
+	return head != nil && (head.Status == sandboxca.StatusComplete || head.Status == sandboxca.StatusFailed && len(o.chain) > 1)
+}
+
+// status is the order_status of appendix 1 (page 2252024). What it is of an order that lives
+// when its certificate was revoked is assumed to be 8.
 func status(books sandboxca.Books, o fullOrder) int {
 	if len(o.chain) == 0 {
 		return 0
@@ -70,19 +78,23 @@ func status(books sandboxca.Books, o fullOrder) int {
 	case head.Pending():
 		return 11
 	}
+	living := 3
+	if o.issued().Revoked {
+		living = 8
+	}
 	switch head.Status {
 	case sandboxca.StatusComplete:
 		if !books.Now().Before(head.TermEnd) {
 			return 9
 		}
-		return 3
+		return living
 	case sandboxca.StatusCancelled:
 		return 5
 	case sandboxca.StatusRevoked:
 		return 8
 	case sandboxca.StatusFailed:
 		if len(o.chain) > 1 {
-			return 3
+			return living
 		}
 		return 13
 	}

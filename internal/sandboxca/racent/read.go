@@ -24,8 +24,17 @@ func (d *Dialect) collect(c *call) sandboxca.Answer {
 		return d.refuse(sandboxca.Unknown())
 	}
 	return sandboxca.JSON(0, map[string]any{
-		"code": codeOK, "status": o.Status, "certStatus": o.Status, "data": collectData(books, o),
+		"code": codeOK, "status": o.Status, "certStatus": certStatus(o), "data": collectData(books, o),
 	})
+}
+
+// certStatus is the status again (observed). That of a certificate that was revoked while its
+// order lives is assumed: no page tells how that is shown.
+func certStatus(o *sandboxca.Order) string {
+	if o.Status == sandboxca.StatusComplete && o.Revoked {
+		return sandboxca.StatusRevoked
+	}
+	return o.Status
 }
 
 // collectData is the state of an order. The lock is held.

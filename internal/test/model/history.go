@@ -101,6 +101,11 @@ func (w *World) step() {
 		w.market.Kill()
 		return
 	}
+	if what == 8 && w.market != nil {
+		w.say("a CA revokes a certificate")
+		w.market.Revoke()
+		return
+	}
 	switch what {
 	case 5, 6, 7:
 		if w.p.FixedConfig {

@@ -32,6 +32,9 @@ type Market interface {
 	// Kill lets an order die that is pending, if there is one.
 	Kill()
 
+	// Revoke revokes the certificate of an order that lives, if there is one.
+	Revoke()
+
 	// Calm ends all faults.
 	Calm()
 

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"regexp"
 	"strings"
 
@@ -78,4 +79,14 @@ func Deliver(order *vendors.Order, leaf, above string) {
 		return
 	}
 	order.Status = vendors.StatusPending
+}
+
+// Serial is a serial number as vendors write it, in hexadecimal without leading zeros and
+// separators. Empty if it is none.
+func Serial(text string) string {
+	n, ok := new(big.Int).SetString(strings.NewReplacer(":", "", " ", "").Replace(text), 16)
+	if !ok {
+		return ""
+	}
+	return n.Text(16)
 }

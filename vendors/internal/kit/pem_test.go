@@ -65,3 +65,13 @@ func TestRequest(t *testing.T) {
 		}
 	}
 }
+
+func TestSerial(t *testing.T) {
+	for text, want := range map[string]string{
+		"0AE71279E5213729026AFE4BB58DE1AB": "ae71279e5213729026afe4bb58de1ab", "00:0a:FF": "aff", "": "", "none": "", "12 34": "1234",
+	} {
+		if got := Serial(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

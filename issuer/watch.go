@@ -1,0 +1,550 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/app"
+	"github.com/caddy-commercial/caddy-commercial/internal/poll"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// What becomes of an order after it has given its certificate, nobody tells: the CA may revoke
+// the certificate, and the vendor the order. So all of those are looked at once per interval,
+// part by part. Servers share the parts by a file in the storage, so that one of them makes the
+// calls; each reads the entries for itself once per interval, because another server may have
+// replaced what it serves.
+
+const (
+	// watchParts is in how many parts the orders are looked at. Within its part of the
+	// interval, the looks are spread.
+	watchParts = 16
+
+	// watchPace is the shortest time between two looks, unless the vendor tells another one.
+	// While something is bought, they are watchYield times as far apart; when too much has
+	// changed for the vendor to tell, so many that watchRush times as many are made.
+	watchPace  = 250 * time.Millisecond
+	watchYield = 4
+	watchRush  = 3
+
+	// watchFailures is how many looks in a row may fail before the others of a part wait, too.
+	watchFailures = 5
+
+	// confirmAfter is after which time an order must still have ended before anything is made
+	// of that: vendors were seen to say so for a moment.
+	confirmAfter = 10 * time.Minute
+
+	// confirmTermAfter is the same for an earlier end of a term, which lets another order be
+	// placed sooner. There is no hurry.
+	confirmTermAfter = 24 * time.Hour
+
+	// clockSkew is how far the clocks of servers may be apart.
+	clockSkew = time.Hour
+)
+
+// watch looks at the orders that have their certificates until ctx ends.
+func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
+	if f.rules.watch <= 0 {
+		return
+	}
+	part := f.rules.watch / watchParts
+	for wait := time.Duration((0.5 + f.jitter()) * float64(part)); poll.Wait(ctx, wait) == nil; {
+		began := time.Now()
+		took := part
+		if f.watchPart(ctx, part, isFirst) {
+			took = spread(part) // another one is waiting
+		}
+		wait = max(took-time.Since(began), 0)
+	}
+}
+
+// spread is the time over which the looks of a part are spread. It leaves some for what is late.
+func spread(part time.Duration) time.Duration { return part * 4 / 5 }
+
+// watchPart reads the entries whose turn it is, and looks at the orders of the part that is due,
+// if any. More is whether another one is.
+func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(string) bool) (more bool) {
+	if !f.account.ledger.Listed() || !f.account.watching.TryLock() {
+		return false // the first listing is under way, or another configuration looks
+	}
+	defer f.account.watching.Unlock()
+	err := f.notice(ctx, isFirst)
+	if err == nil {
+		more, err = f.takeTurn(ctx, part)
+	}
+	if err != nil && ctx.Err() == nil && f.account.suspects.report() {
+		f.logger.Warn("looking at orders that have their certificates failed; trying again", zap.String("vendor", f.about.Name), zap.Error(err))
+	}
+	return more && err == nil
+}
+
+// notice reads the entries whose turn it is, and wakes the names that another server has got a
+// certificate for, or that one was revoked of.
+func (f *flow) notice(ctx context.Context, isFirst func(string) bool) error {
+	ids, err := f.ledger.RecallWithin(ctx, f.rules.watch)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, name := range f.account.ledger.NamesOf(ids) {
+		if f.site.Manages(name) {
+			names = append(names, name)
+		}
+	}
+	for _, name := range f.needy(names, isFirst) {
+		if !f.busy(name) {
+			f.wake(name)
+		}
+	}
+	return nil
+}
+
+// takeTurn looks at what is due: orders that may have ended, those that have changed, and the
+// part of all that waits longest.
+func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err error) {
+	now := f.ledger.Time()
+	turns, err := f.ledger.Turns(ctx)
+	if err != nil {
+		return false, err
+	}
+	if len(turns.Parts) != watchParts {
+		err := f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
+			t.Parts = make([]time.Time, watchParts)
+			for i := range t.Parts {
+				t.Parts[i] = now.Add(time.Duration(i) * part)
+			}
+		})
+		return false, err
+	}
+	if err := f.lookAt(ctx, f.account.suspects.due(), 0); err != nil {
+		return false, err
+	}
+	if err := f.lookAtChanges(ctx, turns, part); err != nil {
+		return false, err
+	}
+	var due []int
+	for i, at := range turns.Parts {
+		// A later time than there can be is that of a server whose clock is ahead. However wrong
+		// clocks are, no server looks more often than it would alone.
+		if (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-2*part) && len(f.account.ledger.Certified(now, i, watchParts)) > 0 {
+			due = append(due, i)
+		}
+	}
+	if len(due) == 0 {
+		return false, nil
+	}
+	slices.SortStableFunc(due, func(a, b int) int { return turns.Parts[a].Compare(turns.Parts[b]) })
+	ids := f.account.ledger.Certified(now, due[0], watchParts)
+	set := func(at time.Time) error {
+		return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
+			if len(t.Parts) == watchParts {
+				t.Parts[due[0]] = at
+			}
+		})
+	}
+	// If this server dies, another one takes the part over.
+	if err := set(now.Add(2 * max(part, time.Duration(len(ids))*f.watchPace()))); err != nil {
+		return false, err
+	}
+	f.account.suspects.looks(due[0])
+	if err := f.lookAt(ctx, ids, spread(part)/time.Duration(len(ids))); err != nil {
+		return false, err
+	}
+	return len(due) > 1, set(now.Add(f.rules.watch - part))
+}
+
+// lookAtChanges asks the vendor which orders have changed, where it tells, and looks at those.
+func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.Duration) error {
+	lister, ok := f.vendor.(vendors.ChangeLister)
+	now := f.ledger.Time()
+	if !ok || now.Before(turns.Changes) && turns.Changes.Sub(now) <= f.rules.watch {
+		return nil
+	}
+	if len(f.account.ledger.Certified(now, 0, 1)) == 0 {
+		return nil
+	}
+	// If it fails, or this server dies, it is asked for again.
+	if err := f.ledger.SetTurns(ctx, func(t *ledger.Turns) { t.Changes = now.Add(2 * part) }); err != nil {
+		return err
+	}
+	since := turns.Since
+	if since.IsZero() || since.After(now) {
+		since = now.Add(-f.rules.watch)
+	}
+	changed, err := lister.Changed(ctx, since.Add(-clockSkew))
+	switch {
+	case errors.Is(err, vendors.ErrUndecidable):
+		f.logger.Warn("more orders have changed than the vendor tells; looking at each", zap.String("vendor", f.about.Name), zap.Error(err))
+		f.account.suspects.rush(f.rules.watch)
+	case err != nil:
+		return err
+	default:
+		if err := f.lookAt(ctx, f.account.ledger.Ordered(now, changed), 0); err != nil {
+			return err
+		}
+	}
+	rush := err != nil
+	return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
+		t.Since, t.Changes = now, now.Add(f.rules.watch-part)
+		for i := range t.Parts {
+			if at := now.Add(time.Duration(i) * part); rush && at.Before(t.Parts[i]) {
+				t.Parts[i] = at
+			}
+		}
+	})
+}
+
+// watchPace is the time between two looks now.
+func (f *flow) watchPace() time.Duration {
+	pace := f.about.Pace.Watch
+	if pace <= 0 {
+		pace = watchPace
+	}
+	switch {
+	case f.account.purchases.underWay() > 0:
+		pace *= watchYield
+	case f.account.suspects.rushes():
+		pace /= watchRush
+	}
+	return pace
+}
+
+// lookAt looks at the orders of the entries, not faster than the vendor likes, and with at least
+// the given time between two of them.
+func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) error {
+	failed := 0
+	for i, id := range ids {
+		if i > 0 {
+			if err := poll.Wait(ctx, max(apart, f.watchPace())); err != nil {
+				return err
+			}
+		}
+		err := f.inspect(ctx, id)
+		switch {
+		case err == nil:
+			failed = 0
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		default:
+			if failed++; failed == watchFailures || failed == len(ids) {
+				return err
+			}
+			f.logger.Debug("looking at an order failed", zap.String("entry", id), zap.Error(err))
+		}
+	}
+	return nil
+}
+
+// inspect looks at one order, and writes down what has become of it. Names that have something
+// to do with it are woken.
+func (f *flow) inspect(ctx context.Context, id string) error {
+	release, ok := f.account.drive(id)
+	if !ok {
+		return nil // a round is at it
+	}
+	defer release()
+	e, err := f.ledger.Load(ctx, id) // another server may have gone on with it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if e.State != ledger.Issued || e.Flag != nil || e.LostCertificate() || e.Over(f.ledger.Time()) {
+		f.account.suspects.clear(id)
+		return nil
+	}
+	look := f.vendor.Status
+	if w, ok := f.vendor.(vendors.Watcher); ok {
+		look = w.Look
+	}
+	order, err := look(ctx, e.OrderID)
+	if err != nil {
+		return fmt.Errorf("looking at order %s: %w", e.OrderID, err)
+	}
+	change, tell := f.judge(e, order)
+	if change == nil {
+		return nil
+	}
+	next, err := f.ledger.Write(ctx, e, change)
+	if errors.Is(err, ledger.ErrConflict) {
+		return nil // whoever was faster goes on
+	}
+	if err != nil {
+		return err
+	}
+	tell(f.logger.With(zap.Strings("identifiers", e.Names), zap.String("vendor", f.about.Name), zap.String("order_id", e.OrderID)))
+	if next.State == ledger.Issued && !next.LostCertificate() {
+		return nil
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Names, next.Covered)))) {
+		if f.site.Manages(name) || len(f.site.Served(name)) > 0 {
+			f.wake(name)
+		}
+	}
+	return nil
+}
+
+// judge tells what is to be changed about an entry that has its certificate, after a look at its
+// order; nil if it stands.
+func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.Entry), tell func(*zap.Logger)) {
+	serial := order.Serial
+	if got, err := buildChain(order.Certificates, nil); err == nil || got != nil {
+		serial = serialOf(got.leaf())
+	}
+	ours := serial == "" || serial == e.Certificate.Serial
+	switch {
+	case order.Status == vendors.StatusRevoked, order.Status == vendors.StatusIssued && order.CertificateRevoked && ours:
+		// Where the word is about the order, the reissue is refused, and then a person is asked.
+		f.account.suspects.clear(e.ID)
+		reason := fmt.Sprintf("its certificate was revoked (%s)", order.Describe())
+		return func(e *ledger.Entry) { e.Certificate.Lost, e.Problem = true, reason }, func(log *zap.Logger) {
+			log.Error("the certificate of a paid order was revoked, so that clients that check revocation refuse it; "+
+				"it is served until it is replaced, free of charge, by one for a new key",
+				zap.String("serial", e.Certificate.Serial), zap.String("status", order.Describe()))
+		}
+	case order.Status == vendors.StatusReplaced, order.Status == vendors.StatusIssued && !ours:
+		f.account.suspects.clear(e.ID)
+		problem := "the vendor has another certificate in place of ours"
+		if serial != "" && !ours {
+			problem += ", serial " + serial
+		}
+		if e.Problem == problem {
+			return nil, nil
+		}
+		return func(e *ledger.Entry) { e.Problem = problem }, func(log *zap.Logger) {
+			log.Warn("somebody has had a paid order reissued elsewhere; its earlier certificate is served on, and the CA may revoke it soon",
+				zap.String("serial", e.Certificate.Serial), zap.String("serial_elsewhere", serial), zap.String("status", order.Describe()))
+		}
+	case order.Status.Ended():
+		if order.Status == vendors.StatusExpired && e.Ends.Sub(f.ledger.Time()) <= e.Margin(f.margin(e)) {
+			return nil, nil // it was about to end, and its successor has been seen to
+		}
+		if !f.account.suspects.confirmed(e.ID, string(order.Status), min(confirmAfter, f.rules.watch)) {
+			return nil, nil
+		}
+		problem := "the order has ended: " + order.Describe()
+		return func(e *ledger.Entry) { e.State, e.Problem, e.Attempt.Challenges = ledger.Open, problem, nil }, func(log *zap.Logger) {
+			log.Error("a paid order that had given its certificate was ended; a person is asked", zap.String("status", order.Describe()))
+		}
+	}
+	return f.judgeTerm(e, order)
+}
+
+// judgeTerm follows the vendor's word about the end of the term. An earlier end must be told
+// for a day, because it lets another order be placed sooner, and cannot be past while the order
+// lives.
+func (f *flow) judgeTerm(e *ledger.Entry, order vendors.Order) (change func(*ledger.Entry), tell func(*zap.Logger)) {
+	ends := order.TermEnds.UTC()
+	if order.TermEnds.IsZero() || ends.Equal(e.Ends) || order.Status != vendors.StatusIssued {
+		f.account.suspects.clear(e.ID)
+		return nil, nil
+	}
+	if ends.Before(e.Ends) {
+		if !ends.After(f.ledger.Time()) || !f.account.suspects.confirmed(e.ID, ends.String(), confirmTermAfter) {
+			return nil, nil
+		}
+	}
+	f.account.suspects.clear(e.ID)
+	before := e.Ends
+	return func(e *ledger.Entry) { e.Ends = ends }, func(log *zap.Logger) {
+		log.Info("the vendor has changed the end of the paid term", zap.Time("before", before), zap.Time("term_ends", ends))
+	}
+}
+
+// suspects are the orders about which the vendor has told something that must be told again to
+// be believed. The zero value is ready for use.
+type suspects struct {
+	mu       sync.Mutex
+	seen     map[string]suspect    // by the ID of an entry
+	rushing  time.Time             // until when
+	parts    [watchParts]time.Time // when this process looked at each last; monotonic
+	reported time.Time
+}
+
+type suspect struct {
+	what  string
+	first time.Time // monotonic
+	after time.Duration
+}
+
+// confirmed notes what was told of an entry, and reports whether the same was told so long ago.
+func (s *suspects) confirmed(id, what string, after time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have, ok := s.seen[id]; ok && have.what == what {
+		return time.Since(have.first) >= after
+	}
+	if s.seen == nil {
+		s.seen = make(map[string]suspect)
+	}
+	s.seen[id] = suspect{what, time.Now(), after}
+	return false
+}
+
+func (s *suspects) clear(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.seen, id)
+}
+
+// due returns those that are to be looked at again.
+func (s *suspects) due() (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, have := range s.seen {
+		if time.Since(have.first) >= have.after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// looks notes that this process looks at a part.
+func (s *suspects) looks(part int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts[part] = time.Now()
+}
+
+// lately reports whether it did within the given time.
+func (s *suspects) lately(part int, within time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.parts[part]) < within
+}
+
+// rush has orders looked at faster for a while.
+func (s *suspects) rush(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.parts[:])
+	s.rushing = time.Now().Add(d)
+}
+
+func (s *suspects) rushes() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Before(s.rushing)
+}
+
+// report reports whether a problem is to be logged, once an hour.
+func (s *suspects) report() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.reported) < time.Hour {
+		return false
+	}
+	s.reported = time.Now()
+	return true
+}
+
+// replacements are the entries whose revoked certificates this process is replacing. When a CA
+// revokes all at once, they must not stand in the way of anything else. The zero value is ready
+// for use.
+type replacements struct {
+	mu       sync.Mutex
+	underway map[string]time.Time // by the ID of an entry, since when
+	called   map[string]time.Time // names whose turn has come, and when
+	queued   map[string]struct{}  // names that wait
+	waiting  []string             // the same in turn; those that have begun meanwhile are in it, too
+	sending  places
+}
+
+const (
+	// maxReplacements are under way at a time; those that take longer than replaceLater do not
+	// count. maxReplacing are sent at a time.
+	maxReplacements = 64
+	maxReplacing    = 2
+	replaceLater    = time.Hour
+	calledLately    = time.Minute
+)
+
+// enter lets a replacement begin or go on, or queues the name, to be woken when it is its turn.
+func (r *replacements) enter(id, name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.underway == nil {
+		r.underway, r.called, r.queued = make(map[string]time.Time), make(map[string]time.Time), make(map[string]struct{})
+	}
+	delete(r.called, name)
+	if _, goesOn := r.underway[id]; !goesOn {
+		if r.room() <= 0 {
+			if _, waits := r.queued[name]; !waits {
+				r.queued[name] = struct{}{}
+				r.waiting = append(r.waiting, name)
+			}
+			return false
+		}
+		r.underway[id] = time.Now()
+	}
+	delete(r.queued, name)
+	return true
+}
+
+// room is how many more may begin. What takes long, or does not come, is not waited for.
+func (r *replacements) room() int {
+	maps.DeleteFunc(r.underway, func(_ string, since time.Time) bool { return time.Since(since) > replaceLater })
+	maps.DeleteFunc(r.called, func(_ string, at time.Time) bool { return time.Since(at) > calledLately })
+	return maxReplacements - len(r.underway) - len(r.called)
+}
+
+// leave ends the replacement of an entry, if there is one.
+func (r *replacements) leave(id string, wake func(string)) {
+	r.mu.Lock()
+	delete(r.underway, id)
+	names := r.call()
+	r.mu.Unlock()
+	for _, name := range names {
+		wake(name)
+	}
+}
+
+// pass lets others go on if the name was called and has nothing to replace.
+func (r *replacements) pass(name string, wake func(string)) {
+	r.mu.Lock()
+	var names []string
+	if _, called := r.called[name]; called {
+		delete(r.called, name)
+		names = r.call()
+	}
+	r.mu.Unlock()
+	for _, name := range names {
+		wake(name)
+	}
+}
+
+// call calls as many of the names that wait as there is room for.
+func (r *replacements) call() (names []string) {
+	if len(r.waiting) == 0 {
+		return nil
+	}
+	for room := r.room(); room > 0 && len(r.waiting) > 0; {
+		name := r.waiting[0]
+		r.waiting = r.waiting[1:]
+		if _, waits := r.queued[name]; !waits {
+			continue
+		}
+		delete(r.queued, name)
+		r.called[name] = time.Now()
+		names = append(names, name)
+		room--
+	}
+	return names
+}
+
+// send waits for one of the places of requests that are sent.
+func (r *replacements) send(ctx context.Context) (leave func(), err error) {
+	defer app.Pause(ctx)()
+	return r.sending.enter(ctx, &r.mu, func() int { return maxReplacing })
+}

@@ -1,0 +1,678 @@
+package issuer
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// watching has issued orders looked at once an hour.
+func watching(f *flow) { f.rules.watch = time.Hour }
+
+// good reports whether the process serves a certificate for the name that is not revoked.
+func (p *process) good(name string) bool {
+	got := p.site.serving(name)
+	return got != nil && time.Now().Before(got.leaf().NotAfter) && !p.w.ca.Revoked(got.leaf().SerialNumber)
+}
+
+// revoke has the latest certificate of the name's order revoked.
+func (w *world) revoke(name string) {
+	w.tb.Helper()
+	serial := w.entry(name).Certificate.Serial
+	for _, o := range w.ca.Orders() {
+		if o.Serial == serial {
+			if err := w.ca.RevokeCertificate(o.ID); err != nil {
+				w.tb.Fatal(err)
+			}
+			return
+		}
+	}
+	w.tb.Fatalf("no order gave %s", serial)
+}
+
+// reissued counts the reissues that the CA was asked for.
+func (w *world) reissued() (n int) {
+	for _, o := range w.ca.Orders() {
+		if o.Kind == hostile.KindReissue || o.Kind == hostile.KindReplace {
+			n++
+		}
+	}
+	return n
+}
+
+// A certificate that is revoked while its order lives on is replaced within the interval, free
+// of charge and for a new key, whatever certmagic does with keys. Until then it is served.
+func TestRevokedCertificateIsReplaced(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, all(quickly, watching))
+			stop := p.maintain(true)
+			defer stop()
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			first := w.entry("example.com")
+			time.Sleep(5 * day)
+			w.revoke("example.com")
+			revoked := time.Now()
+			w.until(2*time.Hour, "it is replaced", func() bool {
+				if p.site.serving("example.com") == nil {
+					t.Fatal("nothing is served")
+				}
+				return p.good("example.com")
+			})
+			if took := time.Since(revoked); took > 80*time.Minute {
+				t.Errorf("it took %s", took)
+			}
+			p.untilServed(0, "example.com")
+			if e := w.entry("example.com"); e.Certificate.Key == first.Certificate.Key || e.Certificate.Lost || e.Flag != nil || e.Problem != "" || e.Issued != 2 {
+				t.Errorf("%+v", e)
+			}
+			time.Sleep(5 * day)
+			if n := w.reissued(); n != 1 {
+				t.Errorf("%d reissues", n)
+			}
+			if n := w.logs.FilterMessageSnippet("clients that check revocation refuse it").Len(); n != 1 {
+				t.Errorf("said %d times", n)
+			}
+			w.wantCharges(1)
+			w.noSecrets()
+		})
+	}
+}
+
+// An order that ends after it has given its certificate is a person's matter. The site is served
+// on, and nothing is bought.
+func TestEndedOrderAsksAPerson(t *testing.T) {
+	for _, v := range vendorKinds {
+		for _, status := range []string{hostile.StatusRevoked, hostile.StatusCancelled} {
+			inBubble(t, v.name+" "+status, func(t *testing.T) {
+				w := newWorld(t, nil)
+				p := v.start(w, nil, all(quickly, watching))
+				stop := p.maintain(false)
+				defer stop()
+				p.configure("example.com")
+				p.untilServed(day, "example.com")
+				time.Sleep(5 * day)
+				if _, err := w.ca.EndAll(status); err != nil {
+					t.Fatal(err)
+				}
+				w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+				e := w.entry("example.com")
+				if !e.Flag.Ended || !e.Certificate.Lost || e.State != ledger.Open {
+					t.Errorf("%+v", e)
+				}
+				if n := w.logs.FilterMessageSnippet("getting a certificate failed").Len(); n == 0 {
+					t.Error("nobody is told")
+				}
+				time.Sleep(20 * day)
+				if p.site.serving("example.com") == nil || w.reissued() != 0 || len(w.entries("example.com")) != 1 {
+					t.Errorf("%d reissues, %d entries", w.reissued(), len(w.entries("example.com")))
+				}
+				w.wantCharges(1)
+				// Who gives the order up gets another one, though the old certificate is not due.
+				if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
+					t.Fatal(err)
+				}
+				w.until(2*day, "another one is bought", func() bool { return p.good("example.com") })
+				w.wantCharges(2)
+				w.noSecrets()
+			})
+		}
+	}
+}
+
+// replacing allows to buy again what the vendor has ended.
+func replacing(f *flow) { f.rules.replaceEnded = true }
+
+// ended is a world with one name whose order ended after 30 days, watched by so many servers.
+func (w *world) ended(v int, servers int, status string, fuses func(int) *fuse, change func(*flow)) []*process {
+	w.tb.Helper()
+	var list []*process
+	for i := range servers {
+		p := vendorKinds[v].start(w, fuses(i), all(quickly, watching, change))
+		p.configure("example.com")
+		p.untilServed(day, "example.com")
+		list = append(list, p)
+	}
+	time.Sleep(2 * day)
+	if _, err := w.ca.EndAll(status); err != nil {
+		w.tb.Fatal(err)
+	}
+	return list
+}
+
+func noFuse(int) *fuse { return nil }
+
+// Where that is allowed, an order that the vendor has ended is bought again, once, by however
+// many servers, and whatever becomes of the answer.
+func TestEndedOrderIsBoughtAgain(t *testing.T) {
+	for i, v := range vendorKinds {
+		for _, status := range []string{hostile.StatusRevoked, hostile.StatusCancelled} {
+			for _, servers := range []int{1, 3} {
+				for _, lost := range []bool{false, true} {
+					if lost && v.blind {
+						continue // then a person is asked
+					}
+					inBubble(t, fmt.Sprintf("%s, %s, %d servers, lost answers %v", v.name, status, servers, lost), func(t *testing.T) {
+						w := newWorld(t, nil)
+						list := w.ended(i, servers, status, noFuse, replacing)
+						if lost {
+							w.ca.Inject(hostile.Fault{Endpoint: v.pay, Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
+						}
+						ended := time.Now()
+						for _, p := range list {
+							w.until(6*time.Hour, "it is served", func() bool { return p.good("example.com") })
+						}
+						if took := time.Since(ended); took < replaceAfter {
+							t.Errorf("it took %s", took)
+						}
+						w.wantCharges(2)
+						time.Sleep(20 * day)
+						w.wantCharges(2)
+						w.allKnown()
+						if e := w.entry("example.com"); e.GivenUp || len(w.entries("example.com")) != 2 || !w.entries("example.com")[1].GivenUp {
+							t.Errorf("%+v", w.states("example.com"))
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+// What took the place of an order that ended is not bought again when it ends, too, however much
+// the vendor likes that.
+func TestEndedOrderIsBoughtAgainOnce(t *testing.T) {
+	for i, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			list := w.ended(i, 2, hostile.StatusCancelled, noFuse, replacing)
+			w.until(6*time.Hour, "it is served", func() bool { return list[0].good("example.com") && list[1].good("example.com") })
+			for range 3 {
+				time.Sleep(2 * day)
+				if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(20 * day)
+			w.wantCharges(2)
+			if e := w.entry("example.com"); e.Flag == nil || !e.Flag.Ended || e.GivenUp {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// moody is a vendor that says for a while that all orders have ended.
+type moody struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	until *time.Time
+	says  vendors.Status
+
+	flickers bool // it says so half of the time only, and nothing in between
+}
+
+func (v moody) Status(ctx context.Context, id string) (vendors.Order, error) {
+	if v.flickers && time.Now().Before(*v.until) && time.Now().Minute()%20 < 10 {
+		return vendors.Order{ID: id, RawStatus: "busy"}, nil
+	}
+	if time.Now().Before(*v.until) {
+		return vendors.Order{ID: id, Status: v.says, RawStatus: string(v.says)}, nil
+	}
+	return v.Vendor.Status(ctx, id)
+}
+
+// moodyOf makes any of the kinds of vendors moody.
+func moodyOf(v vendors.Vendor, until *time.Time, says vendors.Status, flickers bool) vendors.Vendor {
+	m := moody{v, v.(vendors.Reissuer), v.(vendors.Finder), until, says, flickers}
+	if p, ok := v.(vendors.Preparer); ok {
+		return struct {
+			moody
+			vendors.Preparer
+			vendors.Predictor
+		}{m, p, v.(vendors.Predictor)}
+	}
+	return m
+}
+
+// What a vendor says for less than an hour, or with interruptions, or what is no clear end of an order that
+// was good, costs nothing, and when it says otherwise, the order is used on.
+func TestVendorThatSaysSoForAMoment(t *testing.T) {
+	revoked, cancelled := vendors.StatusRevoked, vendors.StatusCancelled
+	rejected, expired, replaced := vendors.StatusRejected, vendors.StatusExpired, vendors.StatusReplaced
+	for _, v := range vendorKinds {
+		for _, c := range []struct {
+			says     []vendors.Status
+			lasting  time.Duration
+			flickers bool
+		}{
+			{[]vendors.Status{revoked, cancelled, rejected, expired, replaced}, time.Minute, false},
+			{[]vendors.Status{revoked, cancelled}, 55 * time.Minute, false},
+			{[]vendors.Status{revoked, cancelled}, 2 * day, true},
+			{[]vendors.Status{rejected, expired, replaced}, 5 * day, false},
+		} {
+			for _, says := range c.says {
+				inBubble(t, fmt.Sprintf("%s %s for %s", v.name, says, c.lasting), func(t *testing.T) {
+					w := newWorld(t, nil)
+					until := time.Time{}
+					p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) { f.vendor = moodyOf(f.vendor, &until, says, c.flickers) }))
+					p.configure("example.com")
+					p.untilServed(day, "example.com")
+					time.Sleep(2 * day)
+					until = time.Now().Add(c.lasting)
+					time.Sleep(c.lasting + 10*day)
+					if e := w.entry("example.com"); e.Flag != nil || e.State != ledger.Issued || !p.good("example.com") {
+						t.Errorf("%s, %+v, %s", e.State, e.Flag, e.Problem)
+					}
+					w.wantCharges(1)
+				})
+			}
+		}
+	}
+}
+
+// certmagic asks for a certificate for the key of one that was revoked. It gets none: the name
+// has one for a new key.
+func TestRevokedKeyIsNotCertifiedAgain(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 10 * time.Minute })
+			p := v.start(w, nil, quickly)
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			_, key, err := p.site.load(t.Context(), "example.com")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.revoke("example.com")
+			if err := p.inspect(t.Context(), w.entry("example.com").ID); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.attemptWith(t.Context(), "example.com", key.(*ecdsa.PrivateKey)); err == nil {
+				t.Error("it got a certificate")
+			}
+			w.until(day, "it is replaced", func() bool { return p.good("example.com") })
+			if got := p.site.serving("example.com").leaf(); key.(*ecdsa.PrivateKey).PublicKey.Equal(got.PublicKey) || w.reissued() != 1 {
+				t.Errorf("the same key, or %d reissues", w.reissued())
+			}
+		})
+	}
+}
+
+// deaths runs what follows the setting up of a world once for each contact of a server with the
+// rest of it, at which the server dies. Every other time, another server is there all along.
+func deaths(t *testing.T, v int, change func(*flow), happens func(*world), want func(*world, string)) {
+	t.Helper()
+	run := func(n int, point string) (points []string) {
+		inBubble(t, fmt.Sprintf("%s %d", vendorKinds[v].name, n), func(t *testing.T) {
+			w := newWorld(t, nil)
+			f := &fuse{left: -1}
+			start := func(f *fuse) *process {
+				p := vendorKinds[v].start(w, f, all(quickly, watching, change))
+				p.configure("example.com")
+				return p
+			}
+			p := start(f)
+			p.untilServed(day, "example.com")
+			var other *process
+			if n%2 == 1 {
+				other = start(nil)
+			}
+			time.Sleep(day)
+			happens(w)
+			f.mu.Lock()
+			before := len(f.points)
+			if n >= 0 {
+				f.left = f.seen + n
+			}
+			f.mu.Unlock()
+			w.until(3*day, "it is replaced, or the server dies", func() bool { return p.good("example.com") || f.burnt() })
+			time.Sleep(time.Minute)
+			if f.burnt() {
+				p.stop()
+				if p = other; p == nil {
+					p = start(nil)
+				}
+			}
+			w.until(3*day, "it is replaced", func() bool { return p.good("example.com") })
+			time.Sleep(2 * day)
+			want(w, point)
+			w.noSecrets()
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			points = f.points[before:]
+		})
+		return points
+	}
+	calls := make(map[string]int) // since the last write
+	for n, point := range run(-1, "") {
+		if strings.Contains(point, "entries/") {
+			clear(calls)
+		}
+		if calls[point]++; calls[point] > 2 || n%raceStride != 0 {
+			continue
+		}
+		run(n, point)
+	}
+}
+
+// A server that dies at any moment of a replacement leaves it to others. It costs no money, and at
+// most one reissue more.
+func TestDeathWhileReplacing(t *testing.T) {
+	for i := range vendorKinds {
+		deaths(t, i, func(*flow) {}, func(w *world) { w.revoke("example.com") }, func(w *world, point string) {
+			w.wantCharges(1)
+			if n := w.reissued(); n != 1 {
+				w.tb.Errorf("%d reissues after a death %s", n, point)
+			}
+		})
+	}
+}
+
+// The same for an order that is bought again.
+func TestDeathWhileBuyingAgain(t *testing.T) {
+	for i := range vendorKinds {
+		if vendorKinds[i].blind {
+			continue // a person has to look after some deaths
+		}
+		end := func(w *world) {
+			if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
+				w.tb.Fatal(err)
+			}
+		}
+		deaths(t, i, replacing, end, func(w *world, point string) {
+			w.wantCharges(2)
+			if w.charges() != 2 {
+				w.tb.Errorf("after a death %s", point)
+			}
+			w.allKnown()
+		})
+	}
+}
+
+// Answers that are lost on the way to a replacement cost nothing.
+func TestLostAnswersWhileReplacing(t *testing.T) {
+	for _, v := range vendorKinds {
+		for _, call := range []string{v.reissue, v.status} {
+			for _, phase := range []hostile.Phase{hostile.BeforeEffect, hostile.AfterEffect} {
+				inBubble(t, fmt.Sprint(v.name, call, phase), func(t *testing.T) {
+					w := newWorld(t, nil)
+					p := v.start(w, nil, all(quickly, watching))
+					p.configure("example.com")
+					p.untilServed(day, "example.com")
+					time.Sleep(day)
+					w.revoke("example.com")
+					for _, kind := range []hostile.FaultKind{hostile.Reset, hostile.HTML, hostile.BadJSON} {
+						w.ca.Inject(hostile.Fault{Endpoint: call, Phase: phase, Kind: kind, Times: 2})
+					}
+					w.until(day, "it is replaced", func() bool { return p.good("example.com") })
+					if n := w.reissued(); n != 1 {
+						t.Errorf("%d reissues", n)
+					}
+					w.wantCharges(1)
+				})
+			}
+		}
+	}
+}
+
+func TestWatchIsOff(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, func(f *flow) { f.rules.watch = -1 })
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(time.Hour)
+			w.revoke("example.com")
+			before := w.ca.Calls(v.status)
+			time.Sleep(3 * day)
+			if n := w.ca.Calls(v.status) - before; n != 0 || w.reissued() != 0 {
+				t.Errorf("%d looks, %d reissues", n, w.reissued())
+			}
+			if w.storage.Exists(t.Context(), ledger.Prefix("racent", "test")+"/watch.json") {
+				t.Error("turns are kept")
+			}
+		})
+	}
+}
+
+// Servers share the looks, spread over the interval, and each of them serves what one of them got.
+// That holds as long as their clocks agree; if not, orders are looked at more often, and never
+// less.
+func TestServersShareLooks(t *testing.T) {
+	const names = 30
+	for _, v := range vendorKinds {
+		for _, skew := range []time.Duration{0, time.Hour} {
+			inBubble(t, fmt.Sprintf("%s, clocks apart by %s", v.name, skew), func(t *testing.T) {
+				w := newWorld(t, nil)
+				var servers []*process
+				for i := range 3 {
+					p := v.start(w, nil, all(quickly, watching, ahead(skew*time.Duration(i-1)), func(f *flow) { f.rules.spend.Orders = 1000 }))
+					servers = append(servers, p)
+					p.configure(siteNames(names)...)
+					p.untilServed(day, siteNames(names)...)
+				}
+				time.Sleep(6 * time.Hour)
+				before, most, last := w.ca.Calls(v.status), 0, w.ca.Calls(v.status)
+				const hours = 5
+				for range hours * 60 {
+					time.Sleep(time.Minute)
+					n := w.ca.Calls(v.status)
+					most, last = max(most, n-last), n
+				}
+				looks := w.ca.Calls(v.status) - before
+				if looks < names*hours || skew == 0 && looks > names*hours*5/4 || looks > 3*names*hours*5/4 || skew == 0 && most > names/4 {
+					t.Errorf("%d looks at %d orders in %d hours, at most %d a minute", looks, names, hours, most)
+				}
+				if _, err := w.ca.RevokeAll(); err != nil {
+					t.Fatal(err)
+				}
+				revoked := time.Now()
+				for _, p := range servers {
+					for _, name := range siteNames(names) {
+						w.until(6*time.Hour, name, func() bool { return p.good(name) })
+					}
+				}
+				if took := time.Since(revoked); took > 150*time.Minute {
+					t.Errorf("it took %s", took)
+				}
+				if n := w.reissued(); n != names {
+					t.Errorf("%d reissues", n)
+				}
+				w.wantCharges(names)
+			})
+		}
+	}
+}
+
+// Somebody who has an order reissued elsewhere is told of once, by whichever server. The
+// certificate that is served is left as it is.
+func TestReplacedElsewhereIsTold(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			var servers []*process
+			for range 2 {
+				p := v.start(w, nil, all(quickly, watching))
+				p.configure("example.com")
+				p.untilServed(day, "example.com")
+				servers = append(servers, p)
+			}
+			time.Sleep(day)
+			p := servers[0]
+			key, err := p.site.NewKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, csr, err := p.requestFor(&errand{name: "example.com", want: wantFor(t, "example.com", key)}, []string{"example.com"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.vendor.(vendors.Reissuer).Reissue(t.Context(), w.entry("example.com").OrderID, vendors.OrderRequest{
+				OrderConfig: p.order, Reference: "elsewhere", Names: []string{"example.com"}, CSR: csr, Unique: "elsewhere",
+			}); err != nil {
+				t.Fatal(err)
+			}
+			orders := w.ca.Orders()
+			if err := w.ca.Approve(orders[len(orders)-1].ID, "example.com"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * day)
+			if n := w.logs.FilterMessageSnippet("reissued elsewhere").Len(); n != 1 {
+				t.Errorf("told %d times", n)
+			}
+			for _, p := range servers {
+				if !p.good("example.com") {
+					t.Error("not served")
+				}
+			}
+			if e := w.entry("example.com"); w.reissued() != 1 || e.State != ledger.Issued || e.Flag != nil || e.Problem == "" {
+				t.Errorf("%d reissues, %+v", w.reissued(), e)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
+// termed is a vendor that tells another end of the term for a while.
+type termed struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	ends, until *time.Time
+}
+
+func (v termed) Status(ctx context.Context, id string) (vendors.Order, error) {
+	order, err := v.Vendor.Status(ctx, id)
+	if time.Now().Before(*v.until) {
+		order.TermEnds = *v.ends
+	}
+	return order, err
+}
+
+// The end of the term is the vendor's word: a later one at once, an earlier one if it is told
+// again, and never one that is past.
+func TestTermFollowsTheVendor(t *testing.T) {
+	for name, c := range map[string]struct {
+		by, lasting time.Duration // from today on
+		follows     bool
+	}{
+		"later":                {500 * day, 90 * time.Minute, true},
+		"earlier":              {300 * day, 27 * time.Hour, true},
+		"earlier for a moment": {300 * day, 24 * time.Hour, false},
+		"earlier, soon":        {10 * day, 24 * time.Hour, false},
+		"past":                 {-day, 10 * day, false},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			ends, until := time.Time{}, time.Time{}
+			p := w.startDigiCert(nil, all(quickly, watching, func(f *flow) {
+				f.vendor = termed{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder), &ends, &until}
+			}))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(day)
+			before := w.entry("example.com").Ends
+			ends, until = time.Now().UTC().Add(c.by), time.Now().Add(c.lasting)
+			time.Sleep(c.lasting)
+			if got := w.entry("example.com").Ends; got.Equal(ends) != c.follows || !got.Equal(ends) && !got.Equal(before) {
+				t.Errorf("the term ends at %s", got)
+			}
+			time.Sleep(3 * day)
+			if got := w.entry("example.com").Ends; !got.Equal(before) {
+				t.Errorf("the term ends at %s for good", got)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
+// A certificate that is for servers only, after one that was not, is told of once.
+func TestLostClientAuthIsTold(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *hostile.Config) { c.ClientAuth, c.Quirks.ServerAuthOnlyAgain = true, true })
+			var servers []*process
+			for range 2 {
+				p := v.start(w, nil, all(quickly, watching))
+				p.configure("example.com")
+				p.untilServed(day, "example.com")
+				servers = append(servers, p)
+			}
+			time.Sleep(day)
+			told := func() int { return w.logs.FilterMessageSnippet("mTLS").Len() }
+			if n := told(); n != 0 {
+				t.Errorf("told %d times before", n)
+			}
+			for range 2 {
+				w.revoke("example.com")
+				w.until(day, "it is replaced", func() bool { return servers[0].good("example.com") && servers[1].good("example.com") })
+				if n := told(); n != 1 {
+					t.Errorf("told %d times", n)
+				}
+			}
+		})
+	}
+}
+
+// A CA that revokes each certificate that it gives is not asked for ever more of them.
+func TestCertificatesThatAreAlwaysRevoked(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, all(quickly, watching))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(day)
+			for range 20 * 24 * 4 {
+				if _, err := w.ca.RevokeAll(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(15 * time.Minute)
+			}
+			if n := w.reissued(); n > 110 {
+				t.Errorf("%d reissues in 20 days", n)
+			}
+			if p.site.serving("example.com") == nil {
+				t.Error("not served")
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
+// All names of an order get the certificate that takes the place of the revoked one.
+func TestRevokedCertificateOfAGroup(t *testing.T) {
+	for _, v := range vendorKinds {
+		if v.group == "" {
+			continue
+		}
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			names := []string{"example.com", "example.net", "example.org"}
+			p := v.start(w, nil, all(group(names...), quickly, watching, func(f *flow) { f.order.Product = v.group }))
+			p.configure(names...)
+			p.untilServed(day, names...)
+			time.Sleep(day)
+			w.revoke(names[1])
+			for _, name := range names {
+				w.until(2*time.Hour, name, func() bool { return p.good(name) })
+			}
+			if n := w.reissued(); n != 1 {
+				t.Errorf("%d reissues", n)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
