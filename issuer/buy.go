@@ -26,8 +26,8 @@ import (
 // The times that keep a request from being paid for twice. Description.AbsenceAge must be
 // longer than sendBefore and paidCallTimeout together.
 const (
-	// sendBefore is how long after its entry was stored a paid request may be sent. Later,
-	// other servers may not see the entry as young any more.
+	// sendBefore is how long after its entry was stored a paid request may be sent at most, see
+	// sendWithin. Later, other servers may not see the entry as young any more.
 	sendBefore = time.Minute
 
 	// paidCallTimeout bounds a paid call where the vendor's AbsenceAge does not.
@@ -318,7 +318,7 @@ func (f *flow) presentAndWait(ctx context.Context, e *ledger.Entry, noted *bool)
 // called when the paid call has ended.
 func (f *flow) place(ctx context.Context, j *errand, b *purchase, sent func()) progress {
 	e := b.entry
-	ahead := max(sendBefore-f.rules.settle, 0) / 2
+	ahead := max(sendWithin(f.about)-f.rules.settle, 0) / 2
 	if _, ok := f.vendor.(vendors.Finder); !ok {
 		ahead = 0 // after a crash, a person must look for each of them
 	}
@@ -346,7 +346,7 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase, sent func()) p
 		paid, err = f.turn(ctx, e, stored)
 	}
 	if err == nil {
-		err = onTime(stored)
+		err = f.onTime(stored)
 	}
 	if err == nil {
 		err = context.Cause(ctx)
@@ -390,7 +390,9 @@ func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (pai
 	if err := f.alone(ctx, e); err != nil {
 		return nothing, err
 	}
-	inTime, cancel := context.WithDeadlineCause(ctx, stored.Add(sendBefore), errLate)
+	within := sendWithin(f.about)
+	late := &vendors.Error{Endpoint: "order", Verdict: vendors.Retryable, Err: fmt.Errorf("not sent: its turn did not come within %s", within)}
+	inTime, cancel := context.WithDeadlineCause(ctx, stored.Add(within), late)
 	defer cancel()
 	if paid, err = f.account.purchases.pay(inTime); err != nil {
 		return nothing, err
@@ -430,14 +432,21 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 	return nil
 }
 
-// errLate is the end of the wait for the turn of an order that was recorded too long ago.
-var errLate = &vendors.Error{Endpoint: "order", Verdict: vendors.Retryable, Err: fmt.Errorf("not sent: its turn did not come within %s", sendBefore)}
+// sendWithin is how long after its entry was stored a paid request may be sent to a vendor:
+// sendBefore, or a quarter of the time after which other servers take the absence of the
+// order for proof, if that is less. The paid call has at most half of it.
+func sendWithin(about vendors.Description) time.Duration {
+	if quarter := about.AbsenceAge / 4; quarter > 0 {
+		return min(sendBefore, quarter)
+	}
+	return sendBefore
+}
 
 // onTime reports when too much time has passed since the entry was stored, by the
 // monotonic clock or by the wall clock: the machine may have slept.
-func onTime(stored time.Time) error {
+func (f *flow) onTime(stored time.Time) error {
 	late := max(time.Since(stored), time.Now().Round(0).Sub(stored.Round(0)))
-	if late <= sendBefore {
+	if late <= sendWithin(f.about) {
 		return nil
 	}
 	return &vendors.Error{Endpoint: "order", Verdict: vendors.Retryable, Err: fmt.Errorf("not sent: %s passed since it was recorded", late.Round(time.Second))}
@@ -471,8 +480,8 @@ func (f *flow) pay(ctx context.Context, j *errand, e *ledger.Entry) move {
 	defer cancel()
 
 	since := j.since
-	sendCtx := vendors.BeforeSending(paidCtx, func() error { return onTime(since) })
-	order, err := vendors.Order{}, onTime(since)
+	sendCtx := vendors.BeforeSending(paidCtx, func() error { return f.onTime(since) })
+	order, err := vendors.Order{}, f.onTime(since)
 	renewal := e.Attempt.PreviousID != ""
 	if err == nil {
 		if r, ok := f.vendor.(vendors.Renewer); ok && renewal {

@@ -243,6 +243,10 @@ func (iss *Issuer) Validate() error {
 	if err := iss.rules.check(iss.order.Method); err != nil {
 		return err
 	}
+	if longest := sendWithin(iss.about) / 2; iss.rules.settle > longest {
+		return fmt.Errorf("settle: must be at most %s, because an order is sent within %s of its entry or not at all, got %s",
+			longest, 2*longest, iss.rules.settle)
+	}
 	if err := iss.checkMargin(); err != nil {
 		return err
 	}

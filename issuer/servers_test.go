@@ -411,6 +411,42 @@ func TestPaidCallIsBounded(t *testing.T) {
 	})
 }
 
+// An order that waits for its turn to be paid for is not sent when another server may have
+// found that it was never placed, however soon that is with the vendor.
+func TestOrderThatWaitsIsNotSentLate(t *testing.T) {
+	for _, age := range []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute} {
+		inBubble(t, age.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			soon := func(f *flow) {
+				f.about.AbsenceAge = age
+				f.rules.settle = time.Second
+			}
+			a, b := w.start(nil, soon), w.start(nil, soon)
+			var others []func()
+			for range maxPaid {
+				leave, err := a.account.purchases.pay(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				others = append(others, leave)
+			}
+			a.configure("example.com")
+			w.until(time.Minute, "the order is recorded", func() bool {
+				keys, err := w.storage.List(t.Context(), a.ledger.Prefix+"/entries", false)
+				return err == nil && len(keys) == 1
+			})
+			b.configure("example.com")
+			w.until(day, "the other server has bought", func() bool { return w.charges() == 1 })
+			for _, leave := range others {
+				leave()
+			}
+			a.untilServed(day, "example.com")
+			b.untilServed(day, "example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
 // bounded is a vendor that does not answer an order until it is given up.
 type bounded struct {
 	vendors.Vendor

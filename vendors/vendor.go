@@ -194,14 +194,12 @@ type Description struct {
 	// least the sum of
 	//
 	//   - the time between the entry and the sending: the issuer sends nothing later
-	//     than one minute after it
+	//     than one minute after it, or a quarter of AbsenceAge if that is less
 	//   - a pause of the process or the machine just before the bytes leave
 	//   - the time limit of the paid call: the issuer gives it two minutes, or half of
 	//     AbsenceAge if that is less
 	//   - the time until a request that has left is carried out
 	//   - the time until Find shows its order.
-	//
-	// Test services, where no money is at stake, may have less.
 	AbsenceAge time.Duration
 
 	// AnyName allows names that no public CA certifies, such as demo.localhost.

@@ -96,7 +96,7 @@ const (
 	// absenceAge is short because nothing is on the way for long within one
 	// process. It leaves a paid call half as long, which must be more than the
 	// two seconds that the sandbox may wait for a slow validation.
-	absenceAge = 10 * time.Second
+	absenceAge = 20 * time.Second
 )
 
 // CaddyModule returns the Caddy module information.

@@ -68,7 +68,7 @@ var redisScenarios = []redisScenario{
 	{title: "killed, unkind", deaths: true, late: 500 * time.Millisecond, disturb: (*redisCluster).killServers},
 	{title: "stopped", disturb: (*redisCluster).stopServers},
 	// With appendfsync everysec, Redis puts off writing for up to two seconds where the disk is busy.
-	{title: "Redis killed", deaths: true, settle: "3s", disturb: (*redisCluster).killRedis},
+	{title: "Redis killed", deaths: true, settle: "2500ms", disturb: (*redisCluster).killRedis},
 	{title: "clocks", clocks: []time.Duration{-30 * time.Minute, 0, 30 * time.Minute}},
 	{title: "clocks, unkind", late: 500 * time.Millisecond, clocks: []time.Duration{-30 * time.Minute, 0, 30 * time.Minute}},
 }

@@ -61,7 +61,7 @@ func (a *Account) Unmarshal(d *caddyfile.Dispenser, credentialName string, crede
 
 // testAbsenceAge is the AbsenceAge of a test service, where nothing is on the way for long
 // and no money is at stake.
-const testAbsenceAge = 10 * time.Second
+const testAbsenceAge = 20 * time.Second
 
 // Config resolves the placeholders of the account and of its credential, which is called
 // credentialName in the configuration, and judges them. Of about it needs the Name and
