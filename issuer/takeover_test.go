@@ -197,6 +197,9 @@ func TestImportedOrderCountsAsPaid(t *testing.T) {
 					t.Fatalf("when it is due: %d charges, %d reissues", iw.charges(), iw.reissues())
 				}
 				e := iw.entry("example.com")
+				if want := iw.ca.Charges()[0].Time.AddDate(1, 0, 0); e.Ends.Sub(want).Abs() > 2*day {
+					t.Errorf("the term ends on %s, want about %s", e.Ends, want)
+				}
 				if !e.Adopted || e.RootID != iw.id || e.Issued != 2 {
 					t.Errorf("entry = %+v", e)
 				}
@@ -389,6 +392,27 @@ func TestImportIsRefused(t *testing.T) {
 			iw.orderID = ""
 			time.Sleep(170 * day)
 		}, want: "is due for renewal, so that Caddy would place a new order at once"},
+		"ours ends soon, no order": {with: func(iw *importWorld) {
+			buyOurs(iw)
+			time.Sleep(350 * day) // within the margin of its term
+			iw.buy()
+			iw.orderID, iw.noOrder = "", true
+		}, want: "its certificate would take the place of the imported one"},
+		"its entry has other names": {with: func(iw *importWorld) {
+			iw.mustImport()
+			e := *iw.entry("example.com")
+			e.Names, e.Covered = []string{"other.example.org"}, []string{"other.example.org"}
+			if err := iw.command(nil).ledger.Create(iw.ctx, &e); err != nil {
+				iw.tb.Fatal(err)
+			}
+		}, want: "is in the ledger"},
+		"its certificate was revoked since": {kind: 1, with: func(iw *importWorld) {
+			iw.mustImport()
+			_, err := iw.command(nil).ledger.Write(iw.ctx, iw.entry("example.com"), func(e *ledger.Entry) { e.Certificate.Lost = true })
+			if err != nil {
+				iw.tb.Fatal(err)
+			}
+		}, want: "is being reissued; there is nothing to import"},
 		"a stored one lasts longer": {with: func(iw *importWorld) {
 			mine := iw.takeover
 			time.Sleep(30 * day)
@@ -517,6 +541,85 @@ func TestImportBesideARunningServer(t *testing.T) {
 		}
 		iw.wantCharges(1)
 	})
+}
+
+// TestImportOfTwins: a certificate that the CA has made for www, too, without being asked, is used
+// for both names. Nothing is bought for the second one, and one reissue renews both.
+func TestImportOfTwins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iw := boughtElsewhere(t, 0, "example.com", nil)
+		iw.names = []string{"example.com", "www.example.com"}
+		iw.mustImport()
+		e := iw.entry("www.example.com")
+		if e == nil || !slices.Equal(e.Names, []string{"example.com"}) || !slices.Equal(e.Covered, iw.names) {
+			t.Fatalf("entry = %+v", e)
+		}
+		p := iw.serve(nil)
+		p.site.manage("www.example.com")
+		if err := p.site.Reload(iw.ctx, "www.example.com"); err != nil {
+			t.Fatal(err)
+		}
+		for range 140 {
+			time.Sleep(day)
+			for _, name := range iw.names {
+				if p.site.Due(p.site.serving(name).leaf()) {
+					p.mustObtain(name)
+				}
+			}
+		}
+		if iw.reissues() != 1 || p.site.serving("example.com").leaf().Equal(iw.chain.leaf()) || !p.site.serving("www.example.com").leaf().Equal(p.site.serving("example.com").leaf()) {
+			t.Errorf("%d reissues", iw.reissues())
+		}
+		iw.wantCharges(1)
+	})
+}
+
+// TestImportOfConfiguredOrder: the option order names the order.
+func TestImportOfConfiguredOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iw := boughtElsewhere(t, 2, "example.com", nil)
+		iw.orderID = ""
+		if said, err := iw.importIt(adopting(iw.id, "example.com")); err != nil || !strings.Contains(said, "asking howssl for order "+iw.id) {
+			t.Fatalf("%v\n%s", err, said)
+		}
+		p := iw.serve(adopting(iw.id, "example.com"))
+		time.Sleep(3 * day)
+		if iw.reissues() != 0 || !p.site.serving("example.com").leaf().Equal(iw.chain.leaf()) {
+			t.Errorf("%d reissues", iw.reissues())
+		}
+		iw.wantCharges(1)
+	})
+}
+
+// TestImportEndOfTerm: the end of what was paid for is told, and never reckoned.
+func TestImportEndOfTerm(t *testing.T) {
+	now := time.Now().UTC()
+	leaf := &x509.Certificate{NotAfter: now.Add(100 * day)}
+	f := &flow{ledger: &ledger.Ledger{}}
+	for _, c := range []struct {
+		told, given int // days from now; zero: not
+		want        int
+		err         string
+	}{
+		{told: 300, want: 300}, {given: 300, want: 300}, {told: 300, given: 301, want: 300},
+		{err: "does not tell until when"}, {told: 300, given: 330, err: "leave --ends out"},
+		{given: 90, err: "does not end before its certificates"}, {told: -3, err: "has ended on"},
+	} {
+		order, give := vendors.Order{ID: "1"}, takeover{purchased: &purchased{chain: chain{leaf}}}
+		if c.told != 0 {
+			order.TermEnds = now.Add(time.Duration(c.told) * day)
+		}
+		if c.given != 0 {
+			give.ends = now.Add(time.Duration(c.given) * day)
+		}
+		got, err := f.endOfTerm(order, give)
+		switch {
+		case c.err == "" && (err != nil || !got.Equal(now.Add(time.Duration(c.want)*day))):
+			t.Errorf("%+v: %s, %v", c, got, err)
+		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
+			t.Errorf("%+v: error = %v", c, err)
+		}
+	}
 }
 
 // TestImportNames: the names that a reissue asks for.
