@@ -273,9 +273,9 @@ func (f *flow) orderOf(ctx context.Context, t takeover, say say) (*vendors.Order
 		say("%s has no list of orders that the order of this certificate could be found in", f.about.Name)
 		return nil, nil
 	}
-	name := strings.TrimPrefix(firstName(leaf), "*.")
-	if slices.Contains(lowered(leaf.DNSNames), firstName(leaf)) {
-		name = firstName(leaf)
+	name := firstName(leaf)
+	if names := lowered(leaf.DNSNames); !slices.Contains(names, name) {
+		name = names[0] // the common name may be anything
 	}
 	say("asking %s for its orders for %s, and for each that may have given this certificate; this changes nothing there", f.about.Name, name)
 	ids, err := lister.OrdersFor(ctx, name)

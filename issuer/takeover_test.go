@@ -591,6 +591,21 @@ func TestImportOfConfiguredOrder(t *testing.T) {
 	})
 }
 
+// TestImportOfRevokedCertificate: an order may live on when its certificate was revoked, which is
+// then not imported.
+func TestImportOfRevokedCertificate(t *testing.T) {
+	leaf := &x509.Certificate{Raw: []byte("leaf"), SerialNumber: big.NewInt(1)}
+	order := vendors.Order{ID: "1", Status: vendors.StatusIssued, Certificates: [][]byte{leaf.Raw}}
+	f, give := new(flow), takeover{purchased: &purchased{chain: chain{leaf}}}
+	if err := f.usable("1", order, give); err != nil {
+		t.Error(err)
+	}
+	order.CertificateRevoked = true
+	if err := f.usable("1", order, give); err == nil || !strings.Contains(err.Error(), "was revoked") {
+		t.Errorf("error = %v", err)
+	}
+}
+
 // TestImportEndOfTerm: the end of what was paid for is told, and never reckoned.
 func TestImportEndOfTerm(t *testing.T) {
 	now := time.Now().UTC()

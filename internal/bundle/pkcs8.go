@@ -82,7 +82,7 @@ var (
 type open func(password string) (block cipher.Block, iv []byte, err error)
 
 // maxIterations is more than anybody waits for.
-const maxIterations = 50_000_000
+const maxIterations = 10_000_000
 
 // opener reads how a key is encrypted: by PBES2, which has been usual for twenty years, or by
 // what there was before.
