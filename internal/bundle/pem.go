@@ -106,7 +106,6 @@ func (r *reader) legacy(block *pem.Block) error {
 	//lint:ignore SA1019 as weak as it is, people have such files
 	der, err := x509.DecryptPEMBlock(block, []byte(password)) //nolint:staticcheck // see above
 	switch {
-	//lint:ignore SA1019 see above
 	case errors.Is(err, x509.IncorrectPasswordError):
 		return ErrPassword
 	case err != nil:
