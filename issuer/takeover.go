@@ -3,6 +3,9 @@ package issuer
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,11 +52,8 @@ type say func(format string, args ...any)
 
 // examine finds out what a takeover comes to. It changes nothing, here and at the vendor.
 func (f *flow) examine(ctx context.Context, t takeover, say say) (*taking, error) {
-	if err := f.ledger.Refresh(ctx); err != nil {
-		return nil, err
-	}
 	leaf := t.chain.leaf()
-	about, err := f.ledger.About(ctx, append(lowered(leaf.DNSNames), t.names...)...)
+	about, err := f.aboutNow(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,14 @@ func (f *flow) examine(ctx context.Context, t takeover, say say) (*taking, error
 			"as the one that it is of is not known; give its ID with --order, or --no-order if a new one is wanted", namesIn(leaf), t.file)
 	}
 	return plan, nil
+}
+
+// aboutNow returns the entries for the names of the certificate, as the storage has them now.
+func (f *flow) aboutNow(ctx context.Context, t takeover) ([]*ledger.Entry, error) {
+	if err := f.ledger.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	return f.ledger.About(ctx, append(lowered(t.chain.leaf().DNSNames), t.names...)...)
 }
 
 // orderOption looks at the orders bought elsewhere that the configuration names.
@@ -191,7 +199,7 @@ func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, 
 	if err != nil {
 		return nil, err
 	}
-	now, reference := f.ledger.Time(), f.newReference()
+	now, reference := f.ledger.Time(), importReference(order.ID, leaf)
 	say("order %s at %s: %s, with this certificate, paid until %s", order.ID, f.about.Name, order.Describe(), ends.Format(time.DateOnly))
 	return &ledger.Entry{
 		ID: id, Names: f.namesToReissue(*order, t), Covered: lowered(leaf.DNSNames), State: ledger.Issued, Adopted: true,
@@ -203,6 +211,13 @@ func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, 
 		},
 		Issued: 1,
 	}, nil
+}
+
+// importReference names the request that has given an imported certificate, which nobody sends. It
+// is the same when an import is run again, so that the key which is kept under it is not left.
+func importReference(orderID string, leaf *x509.Certificate) string {
+	sum := sha256.Sum256([]byte("import " + orderID + " " + serialOf(leaf)))
+	return "cc" + hex.EncodeToString(sum[:12])
 }
 
 // endOfTerm is the end of what was paid for: the vendor's word, or else a person's. It is never
@@ -376,6 +391,18 @@ func (f *flow) toStore(ctx context.Context, t takeover, say say) ([]string, erro
 // there, and until it is stored beside the certificate.
 func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 	e := cmp.Or(plan.entry, plan.known, &ledger.Entry{})
+	if plan.known == nil {
+		// Asking the vendor has taken its time.
+		about, err := f.aboutNow(ctx, plan.takeover)
+		if err != nil {
+			return err
+		}
+		t := plan.takeover
+		t.orderID, t.noOrder = e.OrderID, plan.entry == nil
+		if err := f.unheld(about, t); err != nil {
+			return err
+		}
+	}
 	if plan.entry != nil {
 		if err := f.keepKey(ctx, plan.key, e.Attempt.Reference); err != nil {
 			return err
@@ -391,10 +418,11 @@ func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 		}
 		say("stored certificate and private key for %s", name)
 	}
-	if plan.entry == nil {
+	if e.Certificate == nil {
 		return nil
 	}
-	if err := f.ledger.ForgetKey(ctx, e.Attempt.Reference); err != nil {
+	// It is beside the certificate now. An earlier import may have broken off before this.
+	if err := f.ledger.ForgetKey(ctx, e.Certificate.Reference); err != nil || plan.entry == nil {
 		return err
 	}
 	return f.meanwhile(ctx, plan, say)
@@ -403,10 +431,7 @@ func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 // meanwhile looks whether a server has ordered for the names while they were imported. It looks
 // into the ledger twice before it pays; so must it have looked before the entry was there.
 func (f *flow) meanwhile(ctx context.Context, plan *taking, say say) error {
-	if err := f.ledger.Refresh(ctx); err != nil {
-		return err
-	}
-	about, err := f.ledger.About(ctx, plan.names...)
+	about, err := f.aboutNow(ctx, plan.takeover)
 	if err != nil {
 		return err
 	}

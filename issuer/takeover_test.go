@@ -116,6 +116,7 @@ func (iw *importWorld) mustImport() string {
 	if err != nil {
 		iw.tb.Fatalf("%v\n%s", err, said)
 	}
+	iw.noKeysLeft()
 	return said
 }
 
@@ -540,6 +541,38 @@ func TestImportBesideARunningServer(t *testing.T) {
 			t.Errorf("%d reissues", iw.reissues())
 		}
 		iw.wantCharges(1)
+	})
+}
+
+// TestImportRacesWithAServer has a server order for the name while the vendor is asked, or after
+// the import has looked into the ledger for the last time.
+func TestImportRacesWithAServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iw := boughtElsewhere(t, 1, "example.com", nil)
+		var said strings.Builder
+		say := func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) }
+		f := iw.command(nil).flow
+		plan, err := f.examine(iw.ctx, iw.takeover, say)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := iw.start(iw.world, nil, nil)
+		server.mustObtain("example.com")
+		server.stop()
+		before := iw.storage.snapshot()
+		if err := f.carryOut(iw.ctx, plan, say); err == nil || !strings.Contains(err.Error(), "of the ledger is for example.com until") {
+			t.Errorf("error = %v", err)
+		}
+		if !maps.Equal(before, iw.storage.snapshot()) {
+			t.Error("something was changed")
+		}
+		if err := f.ledger.Create(iw.ctx, plan.entry); err != nil {
+			t.Fatal(err)
+		}
+		said.Reset()
+		if err := f.meanwhile(iw.ctx, plan, say); err != nil || !strings.Contains(said.String(), "warning: a server has ordered for example.com meanwhile") {
+			t.Errorf("%v\n%s", err, said.String())
+		}
 	})
 }
 
