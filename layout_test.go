@@ -13,13 +13,14 @@ import (
 // may import all of them.
 var mayImport = map[string][]string{
 	"caddyfile": {"issuer", "dcv", "vendors", "internal"},
-	"issuer":    {"issuer", "app", "ledger", "dcv", "vendors", "internal"},
+	"issuer":    {"issuer", "app", "ledger", "dcv", "vendors", "internal", "bundle"},
 	"app":       {"ledger", "dcv", "vendors", "internal"},
 	"ledger":    {"vendors", "internal"}, // the types of what was ordered
 	"vendors/*": {"vendors", "vendors/*", "internal"},
 	"vendors":   {"internal"},
 	"dcv":       {"internal"},
 	"internal":  {"internal"},
+	"bundle":    {}, // it reads files, for the issuer only
 }
 
 func layerOf(pkg string) string {
@@ -28,6 +29,8 @@ func layerOf(pkg string) string {
 	switch {
 	case strings.HasPrefix(pkg, "internal/test/"):
 		return "tests"
+	case pkg == "internal/bundle":
+		return "bundle"
 	case top == "vendors" && rest != "":
 		return "vendors/*"
 	}

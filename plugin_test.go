@@ -377,8 +377,8 @@ func TestReadmeConfigsLoad(t *testing.T) {
 	}
 }
 
-// TestReadmeQuotesRealMessages looks for the messages that head the README's advice
-// in the source. Dots in a heading stand for what varies.
+// TestReadmeQuotesRealMessages looks for the messages that head the README's advice, and for those
+// that docs/import.md explains, in the source. Dots in a heading stand for what varies.
 func TestReadmeQuotesRealMessages(t *testing.T) {
 	var texts []string
 	for _, file := range sources(t, "issuer", "app", "ledger", "vendors", "dcv", "internal") {
@@ -395,7 +395,11 @@ func TestReadmeQuotesRealMessages(t *testing.T) {
 	if len(headings) < 10 {
 		t.Fatalf("found %d headings", len(headings))
 	}
-	for _, heading := range headings {
+	refusals := regexp.MustCompile("(?m)^\\| `(.+?)` \\|").FindAllStringSubmatch(read(t, filepath.Join("docs", "import.md")), -1)
+	if len(refusals) < 5 {
+		t.Fatalf("docs/import.md has %d refusals", len(refusals))
+	}
+	for _, heading := range append(headings, refusals...) {
 		for part := range strings.SplitSeq(heading[1], "…") {
 			part = strings.TrimSpace(part)
 			if !slices.ContainsFunc(texts, func(text string) bool { return quotes(part, text) }) {

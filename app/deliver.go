@@ -73,7 +73,9 @@ func storedPair(ctx context.Context, storage certmagic.Storage, issuerKey, name 
 }
 
 // Served returns the certificates for the name in the config's cache, wildcards among them.
-// Unlike the function of the TLS app, it may be called when no config runs any more.
+// Unlike the function of the TLS app, it may be called when no config runs any more. Stopgaps are
+// not among them, even if they are copies of what is in the storage: certmagic does not renew
+// them.
 func Served(magic *certmagic.Config, name string) []*x509.Certificate {
 	cache := cacheOf(magic)
 	if cache == nil {
@@ -81,7 +83,7 @@ func Served(magic *certmagic.Config, name string) []*x509.Certificate {
 	}
 	var list []*x509.Certificate
 	for _, cert := range cache.AllMatchingCertificates(name) {
-		if cert.Leaf != nil {
+		if cert.Leaf != nil && !cert.HasTag(stopgapTag) {
 			list = append(list, cert.Leaf)
 		}
 	}

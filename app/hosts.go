@@ -84,6 +84,27 @@ func (h *hosts) policy(name string) int {
 	}
 }
 
+// FirstPolicy returns the number of the first automation policy that applies to the name, given
+// the subjects of each, and -1 if none does. A policy without subjects is for all names.
+func FirstPolicy(subjects [][]string, name string) int {
+	h := &hosts{subjects: make(map[string]int), catchAll: len(subjects)}
+	for i, list := range subjects {
+		if len(list) == 0 {
+			h.catchAll = min(h.catchAll, i)
+		}
+		for _, subject := range list {
+			subject = dcv.NormalizeHost(subject)
+			if _, known := h.subjects[subject]; !known {
+				h.subjects[subject] = i
+			}
+		}
+	}
+	if i := h.policy(name); i < len(subjects) {
+		return i
+	}
+	return -1
+}
+
 // Managed reports whether the config gets certificates for the host from one of our
 // issuers, and whether the host is spelled out, as a host of a route, a subject of a
 // policy or a name to automate, rather than covered by a wildcard or a policy for all

@@ -48,6 +48,34 @@ func ourMagic(t *testing.T) *certmagic.Config {
 	return newMagic(t, certmagic.Config{Issuers: []certmagic.Issuer{&issuer{key: "ours", err: errors.New("not yet")}}}, certmagic.CacheOptions{})
 }
 
+// TestStopgapOfTheSameCertificate: a site was served by files, whose certificate was imported, so
+// that it is in the storage, too. certmagic does not take it in beside the loaded one, and Caddy
+// drops that. Then it is not served by anything but a stopgap, and has to be loaded.
+func TestStopgapOfTheSameCertificate(t *testing.T) {
+	magic, ca, key := ourMagic(t), newCA(t, "before"), newKey(t)
+	chain := ca.sign(t, key.Public(), year, "a.example.com")
+	hash := loadManual(t, magic, chain, key)
+	if err := Deliver(t.Context(), magic, "ours", "a.example.com", key, &certmagic.IssuedCertificate{Certificate: chain}); err != nil {
+		t.Fatal(err)
+	}
+	if cachedOf(cacheOf(magic), "a.example.com", "ours") {
+		t.Fatal("certmagic takes it in beside the loaded one; this test is of no use")
+	}
+	take(t, magic, 1, "a.example.com")
+	cacheOf(magic).Remove([]string{hash})
+	wantServed(t, magic, "a.example.com", chain)
+	if served := Served(magic, "a.example.com"); len(served) != 0 {
+		t.Errorf("%d certificates are served, beside the stopgap", len(served))
+	}
+	if err := Reload(t.Context(), magic, "ours", "a.example.com"); err != nil {
+		t.Fatal(err)
+	}
+	wantServed(t, magic, "a.example.com", chain)
+	if !cachedOf(cacheOf(magic), "a.example.com", "ours") || len(Served(magic, "a.example.com")) != 1 {
+		t.Error("it is not looked after")
+	}
+}
+
 // What serves the name before the switch serves it until ours is there, and no longer.
 func TestStopgap(t *testing.T) {
 	ca := newCA(t, "before")

@@ -32,7 +32,7 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 		return nil, nil
 	}
 	// Two servers that adopt it at the same time write the same.
-	id := "adopted-" + ledger.Escape(a.ID)
+	id := adoptedID(a.ID)
 	have, err := f.ledger.Load(ctx, id)
 	if err == nil {
 		return nil, f.cannotAdopt(have, a, name)
@@ -81,6 +81,10 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 		zap.String("order_id", a.ID), zap.Strings("names", names), zap.String("status", order.RawStatus))
 	return e, f.ledger.Create(ctx, e)
 }
+
+// adoptedID is the ID of the entry of an order that was bought elsewhere. An order has one entry,
+// whether it is adopted or imported.
+func adoptedID(orderID string) string { return "adopted-" + ledger.Escape(orderID) }
 
 // cannotAdopt says why an order that was adopted before does not serve the name.
 func (f *flow) cannotAdopt(e *ledger.Entry, a AdoptedOrder, name string) error {

@@ -18,10 +18,10 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "commercial",
-		Usage: "(resolve <name> (--order <id> | --none) | products [--search <words>]) [--vendor <name>] [--config <path>] [--adapter <name>]",
+		Usage: "(resolve <name> (--order <id> | --none) | import --cert <file> --key <file> | products [--search <words>]) [--vendor <name>] [--config <path>] [--adapter <name>]",
 		Short: "Manages orders of commercial certificates",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(resolveCommand(), productsCommand())
+			cmd.AddCommand(resolveCommand(), importCommand(), productsCommand())
 		},
 	})
 }
@@ -80,14 +80,22 @@ func storageOf(configFile, adapter string) (certmagic.Storage, func(), error) {
 		return nil, nil, err
 	}
 	var cfg struct {
-		StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=caddy.storage inline_key=module"`
+		Storage json.RawMessage `json:"storage,omitempty"`
 	}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &cfg); err != nil {
 			return nil, nil, fmt.Errorf("reading the storage from the config: %w", err)
 		}
 	}
-	if cfg.StorageRaw == nil {
+	return loadStorage(cfg.Storage)
+}
+
+// loadStorage loads a storage as it stands in a config. Nothing is the default one.
+func loadStorage(raw json.RawMessage) (certmagic.Storage, func(), error) {
+	cfg := struct {
+		StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=caddy.storage inline_key=module"`
+	}{raw}
+	if len(raw) == 0 {
 		return caddy.DefaultStorage, func() {}, nil
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})

@@ -38,5 +38,6 @@
 //	buy.go lookup.go follow.go reissue.go adopt.go   what is done with orders
 //	account.go                           what a process remembers between rounds
 //	site.go keys.go chain.go             certmagic's side, keys, certificates
-//	command.go errors.go                 what people see and say
+//	command.go products.go errors.go     what people see and say
+//	import.go purchased.go configured.go takeover.go   what was bought elsewhere, with its key
 package issuer

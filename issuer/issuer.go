@@ -202,18 +202,9 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	}
 	iss.app.Register(ctx, iss)
 	if iss.vendor == nil {
-		if len(iss.VendorRaw) == 0 {
-			return errors.New("a vendor is required, for example: issuer commercial racent {env.RACENT_TOKEN}")
+		if err := iss.loadVendor(ctx); err != nil {
+			return err
 		}
-		mod, err := ctx.LoadModule(iss, "VendorRaw")
-		if err != nil {
-			return fmt.Errorf("loading vendor: %w", err)
-		}
-		vendor, ok := mod.(vendors.Vendor)
-		if !ok {
-			return fmt.Errorf("module %T is no vendor", mod)
-		}
-		iss.vendor, iss.about = vendor, vendor.Describe()
 	}
 	if err := iss.provisionOrder(caddy.NewReplacer()); err != nil {
 		return err
@@ -222,6 +213,23 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 		return err
 	}
 	return iss.provisionProofs(caddy.NewReplacer())
+}
+
+// loadVendor loads the vendor that is configured.
+func (iss *Issuer) loadVendor(ctx caddy.Context) error {
+	if len(iss.VendorRaw) == 0 {
+		return errors.New("a vendor is required, for example: issuer commercial racent {env.RACENT_TOKEN}")
+	}
+	mod, err := ctx.LoadModule(iss, "VendorRaw")
+	if err != nil {
+		return fmt.Errorf("loading vendor: %w", err)
+	}
+	vendor, ok := mod.(vendors.Vendor)
+	if !ok {
+		return fmt.Errorf("module %T is no vendor", mod)
+	}
+	iss.vendor, iss.about = vendor, vendor.Describe()
+	return nil
 }
 
 // Validate judges the configuration before any of it is used.

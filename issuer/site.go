@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -45,12 +46,13 @@ func (s *magicSite) Served(name string) []*x509.Certificate {
 
 // Due implements site, as certmagic sees it.
 func (s *magicSite) Due(leaf *x509.Certificate) bool {
-	ratio := s.magic.RenewalWindowRatio
-	if ratio == 0 {
-		ratio = certmagic.DefaultRenewalWindowRatio
-	}
-	window := time.Duration(float64(leaf.NotAfter.Sub(leaf.NotBefore)) * ratio)
-	return time.Now().After(leaf.NotAfter.Add(-window))
+	return time.Now().After(renewalBegins(leaf.NotBefore, leaf.NotAfter, s.magic.RenewalWindowRatio))
+}
+
+// renewalBegins is when certmagic would renew a certificate. A ratio of zero is its default.
+func renewalBegins(notBefore, notAfter time.Time, ratio float64) time.Time {
+	window := time.Duration(float64(notAfter.Sub(notBefore)) * cmp.Or(ratio, certmagic.DefaultRenewalWindowRatio))
+	return notAfter.Add(-window)
 }
 
 // NewKey implements site.

@@ -80,6 +80,14 @@ type Lookup struct {
 	Sent time.Time
 }
 
+// OrderLister is a vendor that can tell which orders an account has.
+type OrderLister interface {
+	// OrdersFor returns the IDs of the orders that may have given a certificate that names the
+	// host, whoever has placed them, newest first. It only reads. There may be others: a list
+	// may be cut.
+	OrdersFor(ctx context.Context, name string) ([]string, error)
+}
+
 // CAAIdentifier is a vendor that knows by which domain names its CAs recognize
 // themselves in CAA records (RFC 8659). None means that it is not known.
 type CAAIdentifier interface {

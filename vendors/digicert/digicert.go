@@ -171,6 +171,7 @@ var (
 	_ vendors.Validator     = (*DigiCert)(nil)
 	_ vendors.ConfigChecker = (*DigiCert)(nil)
 	_ vendors.Finder        = (*DigiCert)(nil)
+	_ vendors.OrderLister   = (*DigiCert)(nil)
 	_ vendors.Reissuer      = (*DigiCert)(nil)
 	_ vendors.Renewer       = (*DigiCert)(nil)
 	_ vendors.Rechecker     = (*DigiCert)(nil)

@@ -90,6 +90,22 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 	return found, nil
 }
 
+// OrdersFor implements vendors.OrderLister. Orders that are not issued are left out: they have no
+// certificate that is in force, or are being reissued.
+func (o *Orders) OrdersFor(ctx context.Context, name string) ([]string, error) {
+	list, err := do[orderList](ctx, o, callList, nil, name)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, row := range list {
+		if status, known := statuses[row.word()]; !known || status == vendors.StatusIssued {
+			ids = append(ids, row.id())
+		}
+	}
+	return ids, nil
+}
+
 // madeBy reports whether the request made the order or its certificate.
 func (i orderInfo) madeBy(req vendors.Lookup) bool {
 	return slices.Contains(i.references(), req.Reference) || len(req.CSR) > 0 && bytes.Equal(i.csr(), req.CSR)

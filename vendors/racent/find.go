@@ -109,6 +109,27 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	return ids, doubt, nil
 }
 
+// OrdersFor implements vendors.OrderLister, from the list of orders, which may be cut.
+func (o *Orders) OrdersFor(ctx context.Context, name string) ([]string, error) {
+	a, err := o.call(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	var rows []listedOrder
+	if err := kit.Unmarshal(a.Data, &rows); err != nil {
+		return nil, o.Fail(list, "", "", fmt.Errorf("the list of orders is not understood: %w", err))
+	}
+	rows = slices.DeleteFunc(rows, func(r listedOrder) bool {
+		return r.CertID == "" || !r.couldBe(vendors.Lookup{Names: []string{name}})
+	})
+	slices.SortStableFunc(rows, func(a, b listedOrder) int { return b.since().Compare(a.since()) })
+	ids := make([]string, 0, len(rows))
+	for _, row := range rows {
+		ids = append(ids, row.CertID)
+	}
+	return ids, nil
+}
+
 // isCut reports whether a list may be a page without the newest orders, beginning with the
 // oldest. Whether there are pages is in no document; clients ask for none.
 func isCut(rows []listedOrder) bool {

@@ -115,6 +115,7 @@ var (
 	_ vendors.Validator     = (*Racent)(nil)
 	_ vendors.ConfigChecker = (*Racent)(nil)
 	_ vendors.Finder        = (*Racent)(nil)
+	_ vendors.OrderLister   = (*Racent)(nil)
 	_ vendors.Predictor     = (*Racent)(nil)
 	_ vendors.Reissuer      = (*Racent)(nil)
 	_ vendors.Renewer       = (*Racent)(nil)
