@@ -95,7 +95,7 @@ func TestProvision(t *testing.T) {
 			RecordType: "TXT", AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute, Watch: time.Second},
 		}
 		if strings.Contains(tt.config, "test_service") {
-			want.AbsenceAge, want.AnyName = 10*time.Second, true
+			want.AbsenceAge, want.AnyName = 20*time.Second, true
 		}
 		if got := v.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)

@@ -95,7 +95,7 @@ func TestProvision(t *testing.T) {
 			CoversTwin: true, NeedsCommonName: true, AbsenceAge: 15 * time.Minute,
 		}
 		if strings.Contains(tt.config, "test_service") {
-			want.AbsenceAge, want.AnyName = 10*time.Second, true
+			want.AbsenceAge, want.AnyName = 20*time.Second, true
 		}
 		if got := h.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)

@@ -92,7 +92,7 @@ func TestProvision(t *testing.T) {
 			AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, RenewKeepsProduct: true,
 		}
 		if strings.Contains(tt.config, "test_service") {
-			want.AbsenceAge, want.AnyName = 10*time.Second, true
+			want.AbsenceAge, want.AnyName = 20*time.Second, true
 		}
 		if got := r.Describe(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.config, got, want)
