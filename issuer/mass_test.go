@@ -64,7 +64,7 @@ func TestMassRevocation(t *testing.T) {
 	for _, v := range vendorKinds {
 		wall := time.Now()
 		inBubble(t, v.name, func(t *testing.T) {
-			w := newWorld(t, nil)
+			w := newWorld(t, func(c *hostile.Config) { c.Accounts[0].Balance = int64(n) * 1_000_000 })
 			names := siteNames(n)
 			change := all(quickly, watching, func(f *flow) { f.rules.spend.Orders = 2 * n })
 			buyer := v.start(w, nil, change)

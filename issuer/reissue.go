@@ -23,7 +23,7 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if wait := f.account.reissueWait(e.ID); wait > 0 {
 		return ends(progress{err: reissueError(e, errors.New(cmp.Or(e.Problem, "it was reissued a short while ago"))), wait: wait})
 	}
-	if e.LostCertificate() && !f.account.replacements.enter(e.ID, j.name) {
+	if e.LostCertificate() && !f.account.replacements.enter(e.ID, j.name, f.mostReplacements()) {
 		return ends(progress{err: f.pending(e, "others whose certificates were revoked go first"), wait: replaceLater})
 	}
 	asked := j

@@ -458,22 +458,36 @@ type replacements struct {
 	called   map[string]time.Time // names whose turn has come, and when
 	queued   map[string]struct{}  // names that wait
 	waiting  []string             // the same in turn; those that have begun meanwhile are in it, too
+	most     int                  // how many may be under way
 	sending  places
 }
 
 const (
-	// maxReplacements are under way at a time; those that take longer than replaceLater do not
-	// count. maxReplacing are sent at a time.
+	// As many are under way at a time as looks are allowed in replaceShare, within the two
+	// bounds: each makes some 20 calls in two or three minutes, and others need some. Those that
+	// take longer than replaceLater do not count. maxReplacing are sent at a time.
+	replaceShare    = 32 * time.Second
+	minReplacements = 8
 	maxReplacements = 64
 	maxReplacing    = 2
 	replaceLater    = time.Hour
 	calledLately    = time.Minute
 )
 
+// mostReplacements is how many of them the vendor's limits bear.
+func (f *flow) mostReplacements() int {
+	pace := f.about.Pace.Watch
+	if pace <= 0 {
+		pace = watchPace
+	}
+	return min(max(int(replaceShare/pace), minReplacements), maxReplacements)
+}
+
 // enter lets a replacement begin or go on, or queues the name, to be woken when it is its turn.
-func (r *replacements) enter(id, name string) bool {
+func (r *replacements) enter(id, name string, most int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.most = most
 	if r.underway == nil {
 		r.underway, r.called, r.queued = make(map[string]time.Time), make(map[string]time.Time), make(map[string]struct{})
 	}
@@ -496,7 +510,7 @@ func (r *replacements) enter(id, name string) bool {
 func (r *replacements) room() int {
 	maps.DeleteFunc(r.underway, func(_ string, since time.Time) bool { return time.Since(since) > replaceLater })
 	maps.DeleteFunc(r.called, func(_ string, at time.Time) bool { return time.Since(at) > calledLately })
-	return maxReplacements - len(r.underway) - len(r.called)
+	return r.most - len(r.underway) - len(r.called)
 }
 
 // leave ends the replacement of an entry, if there is one.
