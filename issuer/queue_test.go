@@ -114,6 +114,14 @@ func (v *counter) wantOnce(t *testing.T, names []string) {
 	}
 }
 
+// many is a number of names. The race detector does not bear as many purchases at a time.
+func many(n int) int {
+	if raceEnabled {
+		return n / 5
+	}
+	return n
+}
+
 // spendFreely is for the many.
 func spendFreely(f *flow) { f.rules.spend = SpendLimit{1_000_000, caddy.Duration(day)} }
 
@@ -134,16 +142,16 @@ func TestFewPaidCallsAtOnce(t *testing.T) {
 		w := newWorld(t, nil)
 		v := &counter{check: 300 * time.Millisecond, takes: func(int) time.Duration { return 200 * time.Millisecond }}
 		p := w.startVendor(nil, v, all(quickly, spendFreely))
-		names := siteNames(1000)
+		names := siteNames(many(1000))
 		start := time.Now()
 		p.configure(names...)
 		w.until(10*time.Minute, "all is bought", func() bool { return v.bought() == len(names) })
 		v.wantOnce(t, names)
-		if v.maxPaid != maxPaid || v.maxCheck != maxChecks {
+		if v.maxPaid > maxPaid || v.maxPaid < maxPaid && !raceEnabled || v.maxCheck != maxChecks {
 			t.Errorf("%d paid calls and %d checks at a time, want %d and %d", v.maxPaid, v.maxCheck, maxPaid, maxChecks)
 		}
 		// The slowest part of the vendor is the limit, and nothing of ours.
-		if took, limit := time.Since(start), 1000/maxChecks*300*time.Millisecond; took > limit*3/2 {
+		if took, limit := time.Since(start), time.Duration(len(names))/maxChecks*300*time.Millisecond+10*time.Second; took > limit*3/2 {
 			t.Errorf("all took %s, the vendor's own time is %s", took, limit)
 		}
 		if n := w.late(); n > 0 {
@@ -169,7 +177,7 @@ func TestSlowVendorMakesNothingLate(t *testing.T) {
 				w := newWorld(t, nil)
 				v := &counter{takes: takes}
 				p := w.startVendor(nil, v, all(quickly, spendFreely, func(f *flow) { f.rules.settle = settle }))
-				names := siteNames(500)
+				names := siteNames(many(500))
 				p.configure(names...)
 				w.until(12*time.Hour, "all is bought", func() bool { return v.bought() == len(names) })
 				v.wantOnce(t, names)
@@ -193,7 +201,7 @@ func TestLateOrdersAreWithdrawn(t *testing.T) {
 			return 50 * time.Millisecond
 		}}
 		p := w.startVendor(nil, v, all(quickly, spendFreely))
-		names := siteNames(500)
+		names := siteNames(300)
 		p.configure(names...)
 		time.Sleep(90 * time.Second)
 		if n := v.bought(); n != 100+maxPaid {
@@ -303,6 +311,9 @@ func (s slowToProve) Wait(_ context.Context, p proof.Proof) error {
 
 // Large orders do not hold up small ones, nor the other way round.
 func TestSmallAndLargeOrders(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector does not bear so many purchases at a time")
+	}
 	const large, names = maxPurchases + 50, 20
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
