@@ -402,7 +402,7 @@ func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (pai
 
 // alone looks whether another order blocks one of the names, or the spending limit is passed.
 func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
-	if err := f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh); err != nil {
+	if err := f.list(ctx); err != nil {
 		return fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", e.Names[0], err)
 	}
 	if err := f.storageInTime(ctx, e.Names[0]); err != nil {

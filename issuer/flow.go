@@ -198,7 +198,7 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	}
 	var unsure error // nothing may be bought if so; what is known is driven
 	if !plain {
-		unsure = f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh)
+		unsure = f.list(ctx)
 	}
 	about, err := f.ledger.About(ctx, name)
 	if err != nil {

@@ -307,7 +307,7 @@ type listing struct {
 const (
 	// listingPause is the pause between the beginnings of two listings, in times of how long
 	// one takes. It is no longer than listingShare for each purchase that is under way: few do
-	// not wait for others to come.
+	// not wait for others to come. Nor may orders become late by it.
 	listingPause = 10
 	listingShare = 20 * time.Millisecond
 
@@ -316,11 +316,11 @@ const (
 	listedLately = 5 * time.Second
 )
 
-// look waits for a listing that begins after the call, for one of so many purchases.
-func (l *listings) look(ctx context.Context, purchases int, refresh func(context.Context) error) error {
+// look waits for a listing that begins after the call. longest bounds the pause before it.
+func (l *listings) look(ctx context.Context, longest time.Duration, refresh func(context.Context) error) error {
 	for {
 		l.mu.Lock()
-		it, wait := l.next, time.Until(l.began.Add(min(l.pause, time.Duration(purchases)*listingShare)))
+		it, wait := l.next, time.Until(l.began.Add(min(l.pause, longest)))
 		if it == nil {
 			it = &listing{done: make(chan struct{})}
 			l.next = it
@@ -361,6 +361,12 @@ func (l *listings) make(ctx context.Context, it *listing, wait time.Duration, re
 		l.mu.Unlock()
 	}
 	return it.err
+}
+
+// list lists the ledger, together with the other purchases of the account.
+func (f *flow) list(ctx context.Context) error {
+	longest := min(time.Duration(f.account.purchases.underWay())*listingShare, sendWithin(f.about)/4)
+	return f.account.listings.look(ctx, longest, f.ledger.Refresh)
 }
 
 // lately reports whether there was a listing not long ago.
