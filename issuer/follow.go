@@ -295,26 +295,39 @@ func (f *flow) foreignChain(e *ledger.Entry, order vendors.Order) (chain, error)
 // ended deals with an order that will not give a certificate.
 func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
 	a, reason := e.Attempt, order.Describe()
+	word, look := order.Status, f.account.look(a.Reference)
 	if a.Kind == ledger.KindReissue && a.PreviousID != "" && a.PreviousID != e.OrderID && e.Certificate != nil {
 		// The reissue failed; the order it was for may be as good as before.
 		old, err := f.vendor.Status(ctx, a.PreviousID)
-		if err == nil && old.Status == vendors.StatusIssued {
+		switch {
+		case ctx.Err() != nil:
+			return ends(progress{err: context.Cause(ctx)})
+		case err != nil:
+			m := f.wait(j, e, look, fmt.Errorf("asking for the status of order %s, whose reissue has ended (%s): %w", a.PreviousID, reason, err))
+			if f.ledger.Time().Sub(a.Started) > flagAfter && e.Flag == nil {
+				return f.flag(e, m.done.err.Error())
+			}
+			return m
+		case old.Status == vendors.StatusIssued:
 			j.log.Error("a reissue was refused; the paid order stands", zap.String("order_id", a.PreviousID), zap.String("reason", reason))
 			problem := "reissue refused: " + reason
 			return move{
 				change: func(e *ledger.Entry) {
-					e.OrderID, e.State, e.Problem = a.PreviousID, ledger.Issued, problem
+					e.OrderID, e.State, e.Flag, e.Problem = a.PreviousID, ledger.Issued, nil, problem
 				},
 				done: &progress{err: fmt.Errorf("the reissue of order %s at %s for %s was refused: %s", a.PreviousID, f.about.Name, e.Names[0], reason)},
 			}
 		}
+		// That the reissue has ended tells nothing of the order, and of its certificate.
+		word = old.Status
+		reason = fmt.Sprintf("%s; order %s, whose reissue it was: %s", reason, a.PreviousID, old.Describe())
 	}
 	m := f.flagEnded(e, reason)
-	dead := e.Certificate != nil && (order.Status == vendors.StatusRevoked || order.Status == vendors.StatusCancelled)
+	dead := e.Certificate != nil && (word == vendors.StatusRevoked || word == vendors.StatusCancelled)
 	if dead {
-		now, soon := f.mayGiveUp(ctx, e, order)
+		now, soon := f.mayGiveUp(ctx, e, word)
 		if now {
-			return f.giveUp(j, e, order)
+			return f.giveUp(j, e, reason)
 		}
 		if soon {
 			m.done.wait = replaceAfter / 4
@@ -344,10 +357,10 @@ const replaceAfter = time.Hour
 // it, and the vendor must have told this process so for a while, by its own monotonic clock, and
 // nothing else in between. It is done once for each name within a term: if what took its place
 // ends, too, a person is asked.
-func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, order vendors.Order) (now, soon bool) {
+func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, says vendors.Status) (now, soon bool) {
 	look := f.account.look(e.Attempt.Reference)
-	if look.ended != order.Status {
-		look.ended, look.endedFirst = order.Status, time.Now()
+	if look.ended != says {
+		look.ended, look.endedFirst = says, time.Now()
 	}
 	if !f.rules.replaceEnded || e.Adopted {
 		return false, false
@@ -365,10 +378,9 @@ func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, order vendors.Ord
 }
 
 // giveUp gives up an order that the vendor has ended.
-func (f *flow) giveUp(j *errand, e *ledger.Entry, order vendors.Order) move {
+func (f *flow) giveUp(j *errand, e *ledger.Entry, reason string) move {
 	j.log.Warn("giving up a paid order that the vendor has ended; another one is placed, as replace_ended_orders allows",
-		zap.String("order_id", e.OrderID), zap.String("status", order.Describe()), zap.Time("term_ends", e.Ends))
-	reason := order.Describe()
+		zap.String("order_id", e.OrderID), zap.String("status", reason), zap.Time("term_ends", e.Ends))
 	return move{
 		change: func(e *ledger.Entry) {
 			e.State, e.GivenUp, e.Flag, e.Problem = ledger.Gone, true, nil, reason

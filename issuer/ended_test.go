@@ -1,0 +1,63 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// halfway is a vendor that has cancelled all orders but one, which it may be silent about.
+type halfway struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	mu    sync.Mutex
+	but   string // nothing is cancelled as long as it is empty
+	blind bool
+}
+
+func (v *halfway) Status(ctx context.Context, id string) (vendors.Order, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.but != "" && id != v.but:
+		return vendors.Order{ID: id, Status: vendors.StatusCancelled, RawStatus: "CANCELLED"}, nil
+	case v.but != "" && v.blind:
+		return vendors.Order{}, &vendors.Error{Endpoint: "collect", Verdict: vendors.Retryable, Err: errors.New("503")}
+	}
+	return v.Vendor.Status(ctx, id)
+}
+
+// A reissue that was cancelled is not the order, which may be as good as before: nothing is bought in
+// its place, and its certificate is served on.
+func TestEndedOrderIsNotItsReissue(t *testing.T) {
+	for _, blind := range []bool{false, true} {
+		inBubble(t, fmt.Sprint("blind ", blind), func(t *testing.T) {
+			w := newWorld(t, nil)
+			v := &halfway{blind: blind}
+			p := w.start(nil, all(quickly, watching, replacing, func(f *flow) {
+				v.Vendor, v.Reissuer, v.Finder = f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)
+				f.vendor = v
+			}))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(2 * day)
+			v.mu.Lock()
+			v.but = w.entry("example.com").OrderID
+			v.mu.Unlock()
+			go func() { _, _ = p.attempt(w.ctx, "example.com") }()
+			w.until(3*time.Hour, "it is reissued", func() bool { return w.reissued() > 0 })
+			time.Sleep(5 * day)
+			if e := w.entry("example.com"); e.State == ledger.Gone || e.LostCertificate() || !p.good("example.com") {
+				t.Errorf("%s, %+v", e.State, e.Certificate)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
