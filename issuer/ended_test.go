@@ -61,3 +61,48 @@ func TestEndedOrderIsNotItsReissue(t *testing.T) {
 		})
 	}
 }
+
+// forbidden is a vendor whose credential may not ask for reissues for a while.
+type forbidden struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	until *time.Time
+}
+
+func (v forbidden) Reissue(ctx context.Context, id string, req vendors.OrderRequest) (vendors.Order, error) {
+	if time.Now().Before(*v.until) {
+		return vendors.Order{}, &vendors.Error{Endpoint: "reissue", Verdict: vendors.Permanent, Err: vendors.ErrCredential}
+	}
+	return v.Reissuer.Reissue(ctx, id, req)
+}
+
+// Where a credential may not reissue an order whose certificate was revoked, the order lives all the
+// same. It is reissued when that is allowed.
+func TestRevokedCertificateThatMayNotBeReissued(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			until := time.Time{}
+			p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) {
+				m := forbidden{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder), &until}
+				if p, ok := f.vendor.(vendors.Preparer); ok {
+					f.vendor = struct {
+						forbidden
+						vendors.Preparer
+						vendors.Predictor
+					}{m, p, f.vendor.(vendors.Predictor)}
+				} else {
+					f.vendor = m
+				}
+			}))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(2 * day)
+			until = time.Now().Add(6 * time.Hour)
+			w.revoke("example.com")
+			w.until(2*day, "it is replaced", func() bool { return p.good("example.com") })
+			w.wantCharges(1)
+		})
+	}
+}

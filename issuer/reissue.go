@@ -105,6 +105,8 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		switch {
 		case errors.Is(unknown, vendors.ErrNotFound):
 			return f.reissueUnknown(ctx, e, err)
+		case unknown == nil && order.Status == vendors.StatusRevoked && e.LostCertificate():
+			// That is said of an order that lives, too, and the refusal may be about anything.
 		case unknown == nil && order.Status.Ended():
 			return f.reconcileReissue(ctx, j, e, err)
 		}
