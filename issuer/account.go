@@ -256,6 +256,7 @@ type look struct {
 
 	ended      vendors.Status // that the vendor has told without interruption; unknown if it lives
 	endedFirst time.Time      // since when; monotonic
+	endedFlag  time.Time      // since when a person was asked all the while
 }
 
 // later notes that the name asks the vendor again after the wait. The other names of the order

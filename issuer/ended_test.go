@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -103,6 +104,25 @@ func TestRevokedCertificateThatMayNotBeReissued(t *testing.T) {
 			w.revoke("example.com")
 			w.until(2*day, "it is replaced", func() bool { return p.good("example.com") })
 			w.wantCharges(1)
+		})
+	}
+}
+
+// A person who says that an order is good after all is not overruled by what the vendor said
+// before: it must say otherwise for as long again.
+func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
+	for i, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)
+			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			time.Sleep(44 * time.Minute)
+			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: w.entry("example.com").OrderID}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(replaceAfter)
+			w.wantCharges(1)
+			w.until(5*time.Hour, "another one is bought", func() bool { return w.charges() == 2 })
 		})
 	}
 }

@@ -309,6 +309,7 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 			}
 			return m
 		case old.Status == vendors.StatusIssued:
+			look.ended = vendors.StatusUnknown
 			j.log.Error("a reissue was refused; the paid order stands", zap.String("order_id", a.PreviousID), zap.String("reason", reason))
 			problem := "reissue refused: " + reason
 			return move{
@@ -321,6 +322,9 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 		// That the reissue has ended tells nothing of the order, and of its certificate.
 		word = old.Status
 		reason = fmt.Sprintf("%s; order %s, whose reissue it was: %s", reason, a.PreviousID, old.Describe())
+	}
+	if look.ended != word {
+		look.ended = vendors.StatusUnknown
 	}
 	m := f.flagEnded(e, reason)
 	dead := e.Certificate != nil && (word == vendors.StatusRevoked || word == vendors.StatusCancelled)
@@ -359,8 +363,12 @@ const replaceAfter = time.Hour
 // ends, too, a person is asked.
 func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, says vendors.Status) (now, soon bool) {
 	look := f.account.look(e.Attempt.Reference)
-	if look.ended != says {
-		look.ended, look.endedFirst = says, time.Now()
+	// A person who says that the order is good takes the flag away.
+	if look.ended != says || e.Flag == nil || !e.Flag.Since.Equal(look.endedFlag) {
+		look.ended, look.endedFlag, look.endedFirst = says, time.Time{}, time.Now()
+		if e.Flag != nil {
+			look.endedFlag = e.Flag.Since
+		}
 	}
 	if !f.rules.replaceEnded || e.Adopted {
 		return false, false
