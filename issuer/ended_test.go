@@ -126,3 +126,53 @@ func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
 		})
 	}
 }
+
+// What a vendor says wrongly of all orders, for hours, makes it sell no more than the spending
+// limit allows. The other orders are used on when it has taken its word back.
+func TestEndedOrdersBeyondTheLimit(t *testing.T) {
+	const n, limit = 20, 4
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			until := time.Time{}
+			p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) {
+				f.rules.spend.Orders, f.vendor = n, moodyOf(f.vendor, &until, vendors.StatusCancelled, false)
+			}))
+			p.configure(siteNames(n)...)
+			p.untilServed(day, siteNames(n)...)
+			time.Sleep(2 * day)
+			p.reload(func(f *flow) { f.rules.spend.Orders = limit })
+			until = time.Now().Add(5 * time.Hour)
+			time.Sleep(6 * time.Hour)
+			given := len(p.account.ledger.GivenUp(time.Time{}))
+			if given == 0 || given > limit {
+				t.Errorf("%d orders were given up", given)
+			}
+			time.Sleep(5 * day)
+			for _, name := range siteNames(n) {
+				if e := w.entry(name); e.State != ledger.Issued || e.Flag != nil || !p.good(name) {
+					t.Errorf("%s: %s, %+v", name, e.State, e.Flag)
+				}
+			}
+			w.wantCharges(n + given)
+		})
+	}
+}
+
+// An order is not given up for a name that nothing may be bought for.
+func TestEndedOrderIsNotGivenUpForNothing(t *testing.T) {
+	for i, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)[0]
+			p.site.mu.Lock()
+			p.site.strange = map[string]bool{"example.com": true} // handshakes bring it up by now, and may not order
+			p.site.mu.Unlock()
+			time.Sleep(5 * time.Hour)
+			if e := w.entry("example.com"); e.GivenUp || e.Flag == nil {
+				t.Errorf("%s, %+v", e.State, e.Flag)
+			}
+			w.wantCharges(1)
+		})
+	}
+}

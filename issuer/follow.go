@@ -329,12 +329,12 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 	m := f.flagEnded(e, reason)
 	dead := e.Certificate != nil && (word == vendors.StatusRevoked || word == vendors.StatusCancelled)
 	if dead {
-		now, soon := f.mayGiveUp(ctx, e, word)
+		now, again := f.mayGiveUp(ctx, j, e, word)
 		if now {
 			return f.giveUp(j, e, reason)
 		}
-		if soon {
-			m.done.wait = replaceAfter / 4
+		if again > 0 {
+			m.done.wait = again
 			m.done.err = noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends, true})
 		}
 	}
@@ -360,8 +360,10 @@ const replaceAfter = time.Hour
 // to be given up, so that another one can be bought: now, or soon. The configuration must allow
 // it, and the vendor must have told this process so for a while, by its own monotonic clock, and
 // nothing else in between. It is done once for each name within a term: if what took its place
-// ends, too, a person is asked.
-func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, says vendors.Status) (now, soon bool) {
+// ends, too, a person is asked. Nothing is given up that could not be bought at once: what a vendor
+// says wrongly of thousands of orders costs no more than the spending limit allows. again is when to
+// look again, because it may be given up then.
+func (f *flow) mayGiveUp(ctx context.Context, j *errand, e *ledger.Entry, says vendors.Status) (now bool, again time.Duration) {
 	look := f.account.look(e.Attempt.Reference)
 	// A person who says that the order is good takes the flag away.
 	if look.ended != says || e.Flag == nil || !e.Flag.Since.Equal(look.endedFlag) {
@@ -371,18 +373,30 @@ func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, says vendors.Stat
 		}
 	}
 	if !f.rules.replaceEnded || e.Adopted {
-		return false, false
+		return false, 0
 	}
-	about, err := f.ledger.About(ctx, e.Names...)
+	about, err := f.ledger.About(ctx, slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(e.Names), j.name))))...)
 	if err != nil {
-		return false, true
+		return false, replaceAfter / 4
 	}
 	for _, other := range about {
 		if other.ID != e.ID && other.GivenUp && !other.Over(f.ledger.Time()) {
-			return false, false
+			return false, 0
 		}
 	}
-	return e.Flag != nil && e.Flag.Ended && time.Since(look.endedFirst) >= replaceAfter, true
+	if f.mayBuy(j.name, j.want, about) != nil {
+		return false, 0
+	}
+	if e.Flag == nil || !e.Flag.Ended || time.Since(look.endedFirst) < replaceAfter {
+		return false, replaceAfter / 4
+	}
+	if err := f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh); err != nil {
+		return false, replaceAfter / 4
+	}
+	if !f.account.condemn(e.ID, f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), f.rules.spend.Orders) {
+		return false, replaceAfter
+	}
+	return true, 0
 }
 
 // giveUp gives up an order that the vendor has ended.
