@@ -40,6 +40,8 @@ type account struct {
 
 	noRenew map[string]struct{} // IDs of orders whose renewal was refused
 
+	condemned map[string]time.Time // IDs of entries that are being given up, and since when; monotonic
+
 	stray map[string]time.Time // references of keys of no use, and since when
 
 	trying, tried bool          // the storage: now, or to the end
@@ -50,7 +52,8 @@ func newAccount() *account {
 	return &account{
 		wants: make(map[string]*want), handed: make(map[string]*handover), looks: make(map[string]*look), paces: make(map[string]*pace),
 		reissues: make(map[string]*reissues), driven: make(map[string]struct{}), storing: make(map[string]struct{}), noRenew: make(map[string]struct{}),
-		chains: make(map[string]chain), began: time.Now().Round(0),
+		condemned: make(map[string]time.Time),
+		chains:    make(map[string]chain), began: time.Now().Round(0),
 	}
 }
 
@@ -256,6 +259,7 @@ type look struct {
 
 	ended      vendors.Status // that the vendor has told without interruption; unknown if it lives
 	endedFirst time.Time      // since when; monotonic
+	endedFlag  time.Time      // since when a person was asked all the while
 }
 
 // later notes that the name asks the vendor again after the wait. The other names of the order
@@ -447,6 +451,30 @@ func (a *account) refuseRenewal(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.noRenew[id] = struct{}{}
+}
+
+// condemnedFor is how long an entry that is to be given up counts, until the ledger tells it.
+const condemnedFor = 10 * time.Minute
+
+// condemn notes that an entry is given up, if that and all others that were given up or paid for
+// since a moment are not more than so many. What takes the place of one counts beside it, to
+// be safe.
+func (a *account) condemn(id string, from time.Time, allowed int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.condemned, func(_ string, since time.Time) bool { return time.Since(since) >= condemnedFor })
+	paid, _ := a.ledger.Spending(from, 0)
+	count := paid + len(a.condemned)
+	for _, given := range a.ledger.GivenUp(from) {
+		if _, counted := a.condemned[given]; !counted {
+			count++
+		}
+	}
+	if _, again := a.condemned[id]; !again && count >= allowed {
+		return false
+	}
+	a.condemned[id] = time.Now()
+	return true
 }
 
 func (a *account) renewalRefused(id string) bool {

@@ -94,7 +94,11 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 		return progress{err: &PendingError{Vendor: f.about.Name, Names: names, Detail: "an order for it is being prepared"}, wait: f.rules.pace.Min}
 	}
 	defer release()
-	j := &errand{name: name, want: w, log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
+	// What is known of the others of the group is read anew only now.
+	if about, err = f.ledger.About(ctx, names...); err != nil {
+		return progress{err: err}
+	}
+	j := &errand{name: name, want: unrevoked(w, about...), log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
 	b.names = names
 	defer func() { f.abandon(ctx, b) }()
 	if err := f.prepare(ctx, j, b, f.renewable(about, names)); err != nil {

@@ -295,29 +295,46 @@ func (f *flow) foreignChain(e *ledger.Entry, order vendors.Order) (chain, error)
 // ended deals with an order that will not give a certificate.
 func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
 	a, reason := e.Attempt, order.Describe()
+	word, look := order.Status, f.account.look(a.Reference)
 	if a.Kind == ledger.KindReissue && a.PreviousID != "" && a.PreviousID != e.OrderID && e.Certificate != nil {
 		// The reissue failed; the order it was for may be as good as before.
 		old, err := f.vendor.Status(ctx, a.PreviousID)
-		if err == nil && old.Status == vendors.StatusIssued {
+		switch {
+		case ctx.Err() != nil:
+			return ends(progress{err: context.Cause(ctx)})
+		case err != nil:
+			m := f.wait(j, e, look, fmt.Errorf("asking for the status of order %s, whose reissue has ended (%s): %w", a.PreviousID, reason, err))
+			if f.ledger.Time().Sub(a.Started) > flagAfter && e.Flag == nil {
+				return f.flag(e, m.done.err.Error())
+			}
+			return m
+		case old.Status == vendors.StatusIssued:
+			look.ended = vendors.StatusUnknown
 			j.log.Error("a reissue was refused; the paid order stands", zap.String("order_id", a.PreviousID), zap.String("reason", reason))
 			problem := "reissue refused: " + reason
 			return move{
 				change: func(e *ledger.Entry) {
-					e.OrderID, e.State, e.Problem = a.PreviousID, ledger.Issued, problem
+					e.OrderID, e.State, e.Flag, e.Problem = a.PreviousID, ledger.Issued, nil, problem
 				},
 				done: &progress{err: fmt.Errorf("the reissue of order %s at %s for %s was refused: %s", a.PreviousID, f.about.Name, e.Names[0], reason)},
 			}
 		}
+		// That the reissue has ended tells nothing of the order, and of its certificate.
+		word = old.Status
+		reason = fmt.Sprintf("%s; order %s, whose reissue it was: %s", reason, a.PreviousID, old.Describe())
+	}
+	if look.ended != word {
+		look.ended = vendors.StatusUnknown
 	}
 	m := f.flagEnded(e, reason)
-	dead := e.Certificate != nil && (order.Status == vendors.StatusRevoked || order.Status == vendors.StatusCancelled)
+	dead := e.Certificate != nil && (word == vendors.StatusRevoked || word == vendors.StatusCancelled)
 	if dead {
-		now, soon := f.mayGiveUp(ctx, e, order)
+		now, again := f.mayGiveUp(ctx, j, e, word)
 		if now {
-			return f.giveUp(j, e, order)
+			return f.giveUp(j, e, reason)
 		}
-		if soon {
-			m.done.wait = replaceAfter / 4
+		if again > 0 {
+			m.done.wait = again
 			m.done.err = noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends, true})
 		}
 	}
@@ -343,32 +360,49 @@ const replaceAfter = time.Hour
 // to be given up, so that another one can be bought: now, or soon. The configuration must allow
 // it, and the vendor must have told this process so for a while, by its own monotonic clock, and
 // nothing else in between. It is done once for each name within a term: if what took its place
-// ends, too, a person is asked.
-func (f *flow) mayGiveUp(ctx context.Context, e *ledger.Entry, order vendors.Order) (now, soon bool) {
+// ends, too, a person is asked. Nothing is given up that could not be bought at once: what a vendor
+// says wrongly of thousands of orders costs no more than the spending limit allows. again is when to
+// look again, because it may be given up then.
+func (f *flow) mayGiveUp(ctx context.Context, j *errand, e *ledger.Entry, says vendors.Status) (now bool, again time.Duration) {
 	look := f.account.look(e.Attempt.Reference)
-	if look.ended != order.Status {
-		look.ended, look.endedFirst = order.Status, time.Now()
+	// A person who says that the order is good takes the flag away.
+	if look.ended != says || e.Flag == nil || !e.Flag.Since.Equal(look.endedFlag) {
+		look.ended, look.endedFlag, look.endedFirst = says, time.Time{}, time.Now()
+		if e.Flag != nil {
+			look.endedFlag = e.Flag.Since
+		}
 	}
 	if !f.rules.replaceEnded || e.Adopted {
-		return false, false
+		return false, 0
 	}
-	about, err := f.ledger.About(ctx, e.Names...)
+	about, err := f.ledger.About(ctx, slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(e.Names), j.name))))...)
 	if err != nil {
-		return false, true
+		return false, replaceAfter / 4
 	}
 	for _, other := range about {
 		if other.ID != e.ID && other.GivenUp && !other.Over(f.ledger.Time()) {
-			return false, false
+			return false, 0
 		}
 	}
-	return e.Flag != nil && e.Flag.Ended && time.Since(look.endedFirst) >= replaceAfter, true
+	if f.mayBuy(j.name, j.want, about) != nil {
+		return false, 0
+	}
+	if e.Flag == nil || !e.Flag.Ended || time.Since(look.endedFirst) < replaceAfter {
+		return false, replaceAfter / 4
+	}
+	if err := f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh); err != nil {
+		return false, replaceAfter / 4
+	}
+	if !f.account.condemn(e.ID, f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), f.rules.spend.Orders) {
+		return false, replaceAfter
+	}
+	return true, 0
 }
 
 // giveUp gives up an order that the vendor has ended.
-func (f *flow) giveUp(j *errand, e *ledger.Entry, order vendors.Order) move {
+func (f *flow) giveUp(j *errand, e *ledger.Entry, reason string) move {
 	j.log.Warn("giving up a paid order that the vendor has ended; another one is placed, as replace_ended_orders allows",
-		zap.String("order_id", e.OrderID), zap.String("status", order.Describe()), zap.Time("term_ends", e.Ends))
-	reason := order.Describe()
+		zap.String("order_id", e.OrderID), zap.String("status", reason), zap.Time("term_ends", e.Ends))
 	return move{
 		change: func(e *ledger.Entry) {
 			e.State, e.GivenUp, e.Flag, e.Problem = ledger.Gone, true, nil, reason

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,13 +27,9 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if e.LostCertificate() && !f.account.replacements.enter(e.ID, j.name, f.mostReplacements()) {
 		return ends(progress{err: f.pending(e, "others whose certificates were revoked go first"), wait: replaceLater})
 	}
-	asked := j
-	if j.want != nil && e.LostCertificate() && e.Certificate.Key == j.want.key {
-		unasked := *j
-		unasked.want = nil
-		asked = &unasked // a key that was revoked is not certified again
-	}
-	key, csr, err := f.requestFor(asked, e.Names)
+	asked := *j
+	asked.want = unrevoked(j.want, e)
+	key, csr, err := f.requestFor(&asked, e.Names)
 	if err != nil {
 		return ends(progress{err: err})
 	}
@@ -105,6 +102,8 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		switch {
 		case errors.Is(unknown, vendors.ErrNotFound):
 			return f.reissueUnknown(ctx, e, err)
+		case unknown == nil && order.Status == vendors.StatusRevoked && e.LostCertificate():
+			// That is said of an order that lives, too, and the refusal may be about anything.
 		case unknown == nil && order.Status.Ended():
 			return f.reconcileReissue(ctx, j, e, err)
 		}
@@ -157,6 +156,15 @@ func (f *flow) reissueFailed(ctx context.Context, e *ledger.Entry, cause error) 
 		change: func(e *ledger.Entry) { e.State, e.Flag, e.Problem = ledger.Issued, nil, problem },
 		done:   &progress{err: reissueError(e, cause)},
 	}
+}
+
+// unrevoked returns the want, unless its key is that of a lost certificate of one of the entries: a key
+// that was revoked is not certified again.
+func unrevoked(w *want, about ...*ledger.Entry) *want {
+	if w != nil && slices.ContainsFunc(about, func(e *ledger.Entry) bool { return e.LostCertificate() && e.Certificate.Key == w.key }) {
+		return nil
+	}
+	return w
 }
 
 func reissueError(e *ledger.Entry, cause error) error {

@@ -309,6 +309,29 @@ func TestRevokedKeyIsNotCertifiedAgain(t *testing.T) {
 	}
 }
 
+// Neither is another order paid for with it, when the one that gave it has ended.
+func TestRevokedKeyIsNotPaidFor(t *testing.T) {
+	for i, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.ended(i, 1, hostile.StatusRevoked, noFuse, replacing)[0]
+			_, key, err := p.site.load(t.Context(), "example.com")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			if _, err := p.attemptWith(t.Context(), "example.com", key.(*ecdsa.PrivateKey)); err == nil {
+				t.Error("it got a certificate")
+			}
+			w.until(6*time.Hour, "it is served", func() bool { return p.good("example.com") })
+			if got := p.site.serving("example.com").leaf(); key.(*ecdsa.PrivateKey).PublicKey.Equal(got.PublicKey) {
+				t.Error("it is for the key that was revoked")
+			}
+			w.wantCharges(2)
+		})
+	}
+}
+
 // deaths runs what follows the setting up of a world once for each contact of a server with the
 // rest of it, at which the server dies. Every other time, another server is there all along.
 func deaths(t *testing.T, v int, change func(*flow), happens func(*world), want func(*world, string)) {

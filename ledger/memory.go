@@ -436,6 +436,19 @@ func (m *Memory) Flagged() []*Entry {
 	return slices.DeleteFunc(m.Pending(), func(e *Entry) bool { return e.Flag == nil || e.State == Gone })
 }
 
+// GivenUp returns the IDs of the entries that were given up from the given moment on because
+// the vendor had ended them, as far as is known, in no order.
+func (m *Memory) GivenUp(from time.Time) (ids []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for b := range m.whole {
+		if e := b.Entry; e.GivenUp && e.State == Gone && !e.Updated.Before(from) {
+			ids = append(ids, b.ID)
+		}
+	}
+	return ids
+}
+
 func sortNewest(list []*Entry) {
 	slices.SortFunc(list, func(a, b *Entry) int {
 		return cmp.Or(b.Ends.Compare(a.Ends), b.Paid.Compare(a.Paid), strings.Compare(b.ID, a.ID))

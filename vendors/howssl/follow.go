@@ -131,7 +131,8 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	}
 	// Whether an order that is revoked lives on without its certificate, no page tells. The
 	// service decides, and there is nothing to lose.
-	if status := info.order().Status; status != vendors.StatusIssued && status != vendors.StatusRevoked {
+	status := info.order().Status
+	if status != vendors.StatusIssued && status != vendors.StatusRevoked {
 		return vendors.Order{}, o.wrongState(reissueSubmit, info)
 	}
 	if order, err := o.submitted(ctx, oldOrderID, req.CSR); order.ID != "" || err != nil {
@@ -157,6 +158,9 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		return vendors.Order{ID: oldOrderID, Status: vendors.StatusPending, Challenges: kit.SectigoProofs(req.CSR, "")}, nil
 	case err == nil && answer.ReissueID == "":
 		refusal.Verdict = vendors.Permanent
+		if status == vendors.StatusRevoked {
+			refusal.Err = fmt.Errorf("%w, most likely as the order has ended: %w: it is %s", errRefused, vendors.ErrWrongState, info.describe())
+		}
 	}
 	return vendors.Order{}, refusal
 }

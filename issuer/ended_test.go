@@ -1,0 +1,178 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// halfway is a vendor that has cancelled all orders but one, which it may be silent about.
+type halfway struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	mu    sync.Mutex
+	but   string // nothing is cancelled as long as it is empty
+	blind bool
+}
+
+func (v *halfway) Status(ctx context.Context, id string) (vendors.Order, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.but != "" && id != v.but:
+		return vendors.Order{ID: id, Status: vendors.StatusCancelled, RawStatus: "CANCELLED"}, nil
+	case v.but != "" && v.blind:
+		return vendors.Order{}, &vendors.Error{Endpoint: "collect", Verdict: vendors.Retryable, Err: errors.New("503")}
+	}
+	return v.Vendor.Status(ctx, id)
+}
+
+// A reissue that was cancelled is not the order, which may be as good as before: nothing is bought in
+// its place, and its certificate is served on.
+func TestEndedOrderIsNotItsReissue(t *testing.T) {
+	for _, blind := range []bool{false, true} {
+		inBubble(t, fmt.Sprint("blind ", blind), func(t *testing.T) {
+			w := newWorld(t, nil)
+			v := &halfway{blind: blind}
+			p := w.start(nil, all(quickly, watching, replacing, func(f *flow) {
+				v.Vendor, v.Reissuer, v.Finder = f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)
+				f.vendor = v
+			}))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(2 * day)
+			v.mu.Lock()
+			v.but = w.entry("example.com").OrderID
+			v.mu.Unlock()
+			go func() { _, _ = p.attempt(w.ctx, "example.com") }()
+			w.until(3*time.Hour, "it is reissued", func() bool { return w.reissued() > 0 })
+			time.Sleep(5 * day)
+			if e := w.entry("example.com"); e.State == ledger.Gone || e.LostCertificate() || !p.good("example.com") {
+				t.Errorf("%s, %+v", e.State, e.Certificate)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
+// forbidden is a vendor whose credential may not ask for reissues for a while.
+type forbidden struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	until *time.Time
+}
+
+func (v forbidden) Reissue(ctx context.Context, id string, req vendors.OrderRequest) (vendors.Order, error) {
+	if time.Now().Before(*v.until) {
+		return vendors.Order{}, &vendors.Error{Endpoint: "reissue", Verdict: vendors.Permanent, Err: vendors.ErrCredential}
+	}
+	return v.Reissuer.Reissue(ctx, id, req)
+}
+
+// Where a credential may not reissue an order whose certificate was revoked, the order lives all the
+// same. It is reissued when that is allowed.
+func TestRevokedCertificateThatMayNotBeReissued(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			until := time.Time{}
+			p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) {
+				m := forbidden{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder), &until}
+				if p, ok := f.vendor.(vendors.Preparer); ok {
+					f.vendor = struct {
+						forbidden
+						vendors.Preparer
+						vendors.Predictor
+					}{m, p, f.vendor.(vendors.Predictor)}
+				} else {
+					f.vendor = m
+				}
+			}))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			time.Sleep(2 * day)
+			until = time.Now().Add(6 * time.Hour)
+			w.revoke("example.com")
+			w.until(2*day, "it is replaced", func() bool { return p.good("example.com") })
+			w.wantCharges(1)
+		})
+	}
+}
+
+// A person who says that an order is good after all is not overruled by what the vendor said
+// before: it must say otherwise for as long again.
+func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
+	for i, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)
+			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			time.Sleep(44 * time.Minute)
+			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: w.entry("example.com").OrderID}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(replaceAfter)
+			w.wantCharges(1)
+			w.until(5*time.Hour, "another one is bought", func() bool { return w.charges() == 2 })
+		})
+	}
+}
+
+// What a vendor says wrongly of all orders, for hours, makes it sell no more than the spending
+// limit allows. The other orders are used on when it has taken its word back.
+func TestEndedOrdersBeyondTheLimit(t *testing.T) {
+	const n, limit = 20, 4
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			until := time.Time{}
+			p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) {
+				f.rules.spend.Orders, f.vendor = n, moodyOf(f.vendor, &until, vendors.StatusCancelled, false)
+			}))
+			p.configure(siteNames(n)...)
+			p.untilServed(day, siteNames(n)...)
+			time.Sleep(2 * day)
+			p.reload(func(f *flow) { f.rules.spend.Orders = limit })
+			until = time.Now().Add(5 * time.Hour)
+			time.Sleep(6 * time.Hour)
+			given := len(p.account.ledger.GivenUp(time.Time{}))
+			if given == 0 || given > limit {
+				t.Errorf("%d orders were given up", given)
+			}
+			time.Sleep(5 * day)
+			for _, name := range siteNames(n) {
+				if e := w.entry(name); e.State != ledger.Issued || e.Flag != nil || !p.good(name) {
+					t.Errorf("%s: %s, %+v", name, e.State, e.Flag)
+				}
+			}
+			w.wantCharges(n + given)
+		})
+	}
+}
+
+// An order is not given up for a name that nothing may be bought for.
+func TestEndedOrderIsNotGivenUpForNothing(t *testing.T) {
+	for i, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)[0]
+			p.site.mu.Lock()
+			p.site.strange = map[string]bool{"example.com": true} // handshakes bring it up by now, and may not order
+			p.site.mu.Unlock()
+			time.Sleep(5 * time.Hour)
+			if e := w.entry("example.com"); e.GivenUp || e.Flag == nil {
+				t.Errorf("%s, %+v", e.State, e.Flag)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
