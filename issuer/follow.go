@@ -390,7 +390,7 @@ func (f *flow) mayGiveUp(ctx context.Context, j *errand, e *ledger.Entry, says v
 	if e.Flag == nil || !e.Flag.Ended || time.Since(look.endedFirst) < replaceAfter {
 		return false, replaceAfter / 4
 	}
-	if err := f.account.listings.look(ctx, f.account.purchases.underWay(), f.ledger.Refresh); err != nil {
+	if err := f.list(ctx); err != nil {
 		return false, replaceAfter / 4
 	}
 	if !f.account.condemn(e.ID, f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), f.rules.spend.Orders) {
