@@ -98,6 +98,9 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	if about, err = f.ledger.About(ctx, names...); err != nil {
 		return progress{err: err}
 	}
+	if p, lives := f.revive(ctx, name, about); lives {
+		return p
+	}
 	j := &errand{name: name, want: unrevoked(w, about...), log: f.logger.With(zap.String("identifier", name), zap.String("vendor", f.about.Name))}
 	b.names = names
 	defer func() { f.abandon(ctx, b) }()
@@ -105,6 +108,35 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 		return progress{err: err}
 	}
 	return f.place(ctx, j, b, end)
+}
+
+// revive looks once more at an order that was given up, before another one is paid for in its place.
+// If the vendor has taken its word back, it is gone on with.
+func (f *flow) revive(ctx context.Context, name string, about []*ledger.Entry) (p progress, lives bool) {
+	for _, e := range about {
+		if e.State != ledger.Gone || !e.GivenUp || e.Over(f.ledger.Time()) || !e.Speaks(name) {
+			continue
+		}
+		order, err := f.vendor.Status(ctx, e.OrderID)
+		switch {
+		case ctx.Err() != nil:
+			return progress{err: context.Cause(ctx)}, true
+		case err != nil && vendors.VerdictOf(err) != vendors.Permanent:
+			return progress{err: f.pending(e, err.Error()), wait: retryMin}, true
+		case err != nil, order.Status.Ended():
+			continue
+		}
+		next, err := f.ledger.Write(ctx, e, func(e *ledger.Entry) {
+			e.State, e.GivenUp, e.Problem = ledger.Open, false, ""
+		})
+		if err != nil {
+			return progress{err: err}, true
+		}
+		f.logger.Warn("the vendor has taken back that a paid order has ended; it is used on, and no other one is placed",
+			zap.Strings("identifiers", e.Names), zap.String("order_id", e.OrderID), zap.String("status", order.Describe()))
+		return progress{err: f.pending(next, "it lives after all"), wait: time.Second}, true
+	}
+	return progress{}, false
 }
 
 // queued ends a round of a name that is called when its turn to buy has come.

@@ -176,3 +176,39 @@ func TestEndedOrderIsNotGivenUpForNothing(t *testing.T) {
 		})
 	}
 }
+
+// regretful is a vendor that takes back that orders have ended as soon as they are given up.
+type regretful struct {
+	moody
+	w *world
+}
+
+func (v regretful) Status(ctx context.Context, id string) (vendors.Order, error) {
+	for _, e := range v.w.entries("example.com") {
+		if e.GivenUp {
+			*v.until = time.Time{}
+		}
+	}
+	return v.moody.Status(ctx, id)
+}
+
+// An order that was given up is looked at once more before another one is paid for.
+func TestEndedOrderThatLivesAfterAll(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		until := time.Time{}
+		p := w.start(nil, all(quickly, watching, replacing, func(f *flow) {
+			f.vendor = regretful{moodyOf(f.vendor, &until, vendors.StatusCancelled, false).(moody), w}
+		}))
+		p.configure("example.com")
+		p.untilServed(day, "example.com")
+		time.Sleep(2 * day)
+		until = time.Now().Add(day)
+		w.until(5*time.Hour, "it is given up and used on", func() bool { return until.IsZero() && w.state("example.com") == ledger.Issued })
+		time.Sleep(2 * day)
+		if e := w.entry("example.com"); e.GivenUp || e.Flag != nil || e.LostCertificate() || !p.good("example.com") || len(w.entries("example.com")) != 1 {
+			t.Errorf("%s, %+v", e.State, e)
+		}
+		w.wantCharges(1)
+	})
+}
