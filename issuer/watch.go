@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -77,6 +78,13 @@ func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(s
 		return false // the first listing is under way, or another configuration looks
 	}
 	defer f.account.watching.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			more = false
+			f.logger.Error("panic while looking at orders that have their certificates; trying again later",
+				zap.String("vendor", f.about.Name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
 	err := f.notice(ctx, isFirst)
 	if err == nil {
 		more, err = f.takeTurn(ctx, part)
@@ -144,6 +152,9 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	}
 	slices.SortStableFunc(due, func(a, b int) int { return turns.Parts[a].Compare(turns.Parts[b]) })
 	ids := f.account.ledger.Certified(now, due[0], watchParts)
+	if len(ids) == 0 {
+		return len(due) > 1, nil // they have changed since the lines before
+	}
 	set := func(at time.Time) error {
 		return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
 			if len(t.Parts) == watchParts {

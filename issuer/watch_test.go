@@ -1,10 +1,12 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -675,4 +677,61 @@ func TestRevokedCertificateOfAGroup(t *testing.T) {
 			w.wantCharges(1)
 		})
 	}
+}
+
+// erring is a vendor of which a test decides what comes of a look; nil is the vendor's answer.
+type erring struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	mu   sync.Mutex
+	look func(id string) (*vendors.Order, error)
+}
+
+func (v *erring) Status(ctx context.Context, id string) (vendors.Order, error) {
+	v.mu.Lock()
+	look := v.look
+	v.mu.Unlock()
+	if look != nil {
+		if order, err := look(id); order != nil || err != nil {
+			return *cmp.Or(order, &vendors.Order{}), err
+		}
+	}
+	return v.Vendor.Status(ctx, id)
+}
+
+// in makes the flow ask it.
+func (v *erring) in(f *flow) {
+	v.Vendor, v.Reissuer, v.Finder = f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)
+	f.vendor = v
+}
+
+// answers sets what comes of a look.
+func (v *erring) answers(look func(id string) (*vendors.Order, error)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.look = look
+}
+
+// A panic in a look neither ends the process nor the looks.
+func TestWatchOutlivesAPanic(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w, v := newWorld(t, nil), new(erring)
+		p := w.start(nil, all(quickly, watching, v.in))
+		p.configure("example.com")
+		p.untilServed(day, "example.com")
+		time.Sleep(day)
+		until := time.Now().Add(3 * time.Hour)
+		v.answers(func(string) (*vendors.Order, error) {
+			if time.Now().Before(until) {
+				panic("out of order")
+			}
+			return nil, nil
+		})
+		w.revoke("example.com")
+		w.until(6*time.Hour, "it is replaced", func() bool { return p.good("example.com") })
+		if n := w.logs.FilterMessageSnippet("panic while looking at orders").Len(); n == 0 {
+			t.Error("it is not told")
+		}
+	})
 }
