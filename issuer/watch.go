@@ -89,10 +89,15 @@ func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(s
 	if err == nil {
 		more, err = f.takeTurn(ctx, part)
 	}
+	f.complain(ctx, err)
+	return more && err == nil
+}
+
+// complain tells a person, now and then, what is wrong with the looks.
+func (f *flow) complain(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil && f.account.suspects.report() {
 		f.logger.Warn("looking at orders that have their certificates failed; trying again", zap.String("vendor", f.about.Name), zap.Error(err))
 	}
-	return more && err == nil
 }
 
 // notice reads the entries whose turn it is, and wakes the names that another server has got a
@@ -133,11 +138,11 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		})
 		return false, err
 	}
-	if err := f.lookAt(ctx, f.account.suspects.due(), 0); err != nil {
-		return false, err
-	}
-	if err := f.lookAtChanges(ctx, turns, part); err != nil {
-		return false, err
+	// Neither these nor those that have changed are worth the look at all others.
+	f.complain(ctx, f.lookAt(ctx, f.account.suspects.due(), 0))
+	f.complain(ctx, f.lookAtChanges(ctx, turns, part))
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
 	}
 	var due []int
 	for i, at := range turns.Parts {
@@ -199,9 +204,11 @@ func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.
 	case err != nil:
 		return err
 	default:
-		if err := f.lookAt(ctx, f.account.ledger.Ordered(now, changed), 0); err != nil {
-			return err
+		failed := f.lookAt(ctx, f.account.ledger.Ordered(now, changed), 0)
+		if ctx.Err() != nil {
+			return failed
 		}
+		f.complain(ctx, failed) // each is looked at in its part, too
 	}
 	rush := err != nil
 	return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
@@ -265,6 +272,7 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 	defer release()
 	e, err := f.ledger.Load(ctx, id) // another server may have gone on with it
 	if errors.Is(err, fs.ErrNotExist) {
+		f.account.suspects.clear(id)
 		return nil
 	}
 	if err != nil {
@@ -279,6 +287,9 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 		look = w.Look
 	}
 	order, err := look(ctx, e.OrderID)
+	if errors.Is(err, vendors.ErrNotFound) {
+		f.account.suspects.clear(id)
+	}
 	if err != nil {
 		return fmt.Errorf("looking at order %s: %w", e.OrderID, err)
 	}

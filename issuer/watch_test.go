@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -734,4 +736,42 @@ func TestWatchOutlivesAPanic(t *testing.T) {
 			t.Error("it is not told")
 		}
 	})
+}
+
+// unknown is what a vendor says of an order that it does not have any more.
+func unknown() error {
+	return &vendors.Error{Endpoint: "status", Verdict: vendors.Permanent, Err: vendors.ErrNotFound}
+}
+
+// An order that the vendor said to have ended, and of which it then tells nothing, does not keep
+// the others from being looked at.
+func TestWatchGoesOnAfterASuspect(t *testing.T) {
+	for name, failure := range map[string]error{
+		"unknown": unknown(), "out of order": &vendors.Error{Endpoint: "status", Verdict: vendors.Retryable, Err: errors.New("503")},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w, v := newWorld(t, nil), new(erring)
+			p := w.start(nil, all(quickly, watching, v.in))
+			p.configure("bad.example.com", "good.example.com")
+			p.untilServed(day, "bad.example.com", "good.example.com")
+			time.Sleep(2 * day)
+			bad, looks := w.entry("bad.example.com"), 0
+			v.answers(func(id string) (*vendors.Order, error) {
+				if id != bad.OrderID {
+					return nil, nil
+				}
+				if looks++; looks > 1 {
+					return nil, failure
+				}
+				return &vendors.Order{ID: id, Status: vendors.StatusCancelled, RawStatus: "cancelled"}, nil
+			})
+			time.Sleep(3 * time.Hour)
+			w.revoke("good.example.com")
+			w.until(2*time.Hour, "it is replaced", func() bool { return p.good("good.example.com") })
+			if due := p.account.suspects.due(); errors.Is(failure, vendors.ErrNotFound) == slices.Contains(due, bad.ID) {
+				t.Errorf("suspects are %v", due)
+			}
+			w.wantCharges(2)
+		})
+	}
 }
