@@ -237,7 +237,8 @@ func (f *flow) watchPace() time.Duration {
 }
 
 // lookAt looks at the orders of the entries, not faster than the vendor likes, and with at least
-// the given time between two of them.
+// the given time between two of them. It fails if the vendor does not answer, but not for what
+// the vendor says of one order.
 func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) error {
 	failed := 0
 	for i, id := range ids {
@@ -252,6 +253,9 @@ func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) er
 			failed = 0
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case vendors.VerdictOf(err) == vendors.Permanent && !errors.Is(err, vendors.ErrCredential):
+			failed = 0 // the vendor answers; it is about this order only
+			f.complain(ctx, err)
 		default:
 			if failed++; failed == watchFailures || failed == len(ids) {
 				return err

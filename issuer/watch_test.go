@@ -775,3 +775,35 @@ func TestWatchGoesOnAfterASuspect(t *testing.T) {
 		})
 	}
 }
+
+// Orders that the vendor does not know any more, however many, do not keep the others from being
+// looked at.
+func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		const n, moved = 120, 100
+		w, v := newWorld(t, nil), new(erring)
+		p := w.start(nil, all(quickly, watching, v.in, func(f *flow) { f.rules.spend.Orders = 2 * n }))
+		names := siteNames(n)
+		p.configure(names...)
+		p.untilServed(day, names...)
+		time.Sleep(2 * day)
+		gone := make(map[string]bool)
+		for _, name := range names[:moved] {
+			gone[w.entry(name).OrderID] = true
+		}
+		v.answers(func(id string) (*vendors.Order, error) {
+			if gone[id] {
+				return nil, unknown()
+			}
+			return nil, nil
+		})
+		if _, err := w.ca.RevokeAll(); err != nil {
+			t.Fatal(err)
+		}
+		revoked := time.Now()
+		for _, name := range names[moved:] {
+			w.until(3*time.Hour-time.Since(revoked), name, func() bool { return p.good(name) })
+		}
+		w.wantCharges(n)
+	})
+}
