@@ -807,3 +807,34 @@ func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
 		w.wantCharges(n)
 	})
 }
+
+// However often the configuration is loaded anew, all orders are looked at, if later.
+func TestWatchOutlivesReloads(t *testing.T) {
+	const n = 40
+	for every, within := range map[time.Duration]time.Duration{
+		20 * time.Second: 4 * time.Hour, 90 * time.Second: 4 * time.Hour, 4 * time.Minute: 4 * time.Hour, 6 * time.Minute: 4 * time.Hour,
+	} {
+		inBubble(t, every.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, all(quickly, watching, func(f *flow) { f.rules.spend.Orders = 2 * n }))
+			names := siteNames(n)
+			p.configure(names...)
+			p.untilServed(day, names...)
+			time.Sleep(day)
+			if _, err := w.ca.RevokeAll(); err != nil {
+				t.Fatal(err)
+			}
+			bad := func(name string) bool { return !p.good(name) }
+			revoked := time.Now()
+			for time.Since(revoked) < within && slices.ContainsFunc(names, bad) {
+				p.reload(func(*flow) {})
+				time.Sleep(every)
+			}
+			t.Logf("it took %s", time.Since(revoked))
+			if left := slices.DeleteFunc(names, p.good); len(left) > 0 {
+				t.Errorf("%d of %d revoked certificates are served after %s", len(left), n, within)
+			}
+			w.wantCharges(n)
+		})
+	}
+}
