@@ -34,6 +34,7 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	}
 	key, csr, err := f.requestFor(asked, e.Names)
 	if err != nil {
+		f.account.replacements.leave(e.ID, f.wake)
 		return ends(progress{err: err})
 	}
 	a := ledger.Attempt{
@@ -54,6 +55,7 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 		if noted {
 			f.forgetDraft(ctx, a.Reference)
 		}
+		f.account.replacements.leave(e.ID, f.wake) // others may have more luck
 		return ends(progress{err: err})
 	}
 	f.account.use(asked.want)

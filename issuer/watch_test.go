@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -837,4 +838,44 @@ func TestWatchOutlivesReloads(t *testing.T) {
 			w.wantCharges(n)
 		})
 	}
+}
+
+// movedSites is a prover that has no success with some names.
+type movedSites struct {
+	proof.Prover
+	names *[]string
+}
+
+func (m movedSites) Wait(ctx context.Context, p proof.Proof) error {
+	if slices.Contains(*m.names, p.Names[0]) {
+		return errors.New("the site is elsewhere")
+	}
+	return m.Prover.Wait(ctx, p)
+}
+
+// Sites that lead elsewhere by now do not keep the revoked certificates of others from being
+// replaced.
+func TestReplacementsThatCannotBegin(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		const n, dead = 60, 30
+		w, gone := newWorld(t, nil), []string(nil)
+		p := w.start(nil, all(quickly, watching, func(f *flow) {
+			f.about.Pace.Watch = replaceShare / minReplacements // the fewest at a time
+			f.prove = movedSites{f.prove, &gone}
+			f.rules.spend.Orders = 2 * n
+		}))
+		names := siteNames(n)
+		p.configure(names...)
+		p.untilServed(day, names...)
+		time.Sleep(day)
+		gone = names[:dead]
+		if _, err := w.ca.RevokeAll(); err != nil {
+			t.Fatal(err)
+		}
+		revoked := time.Now()
+		for _, name := range names[dead:] {
+			w.until(3*time.Hour-time.Since(revoked), name, func() bool { return p.good(name) })
+		}
+		w.wantCharges(n)
+	})
 }
