@@ -87,6 +87,9 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		if now.Attempt.Reference != e.Attempt.Reference {
 			return ends(progress{err: f.pending(now, "another server reissues it"), wait: f.rules.pace.Min})
 		}
+		if now.State != ledger.Asked {
+			return ends(progress{err: f.pending(now, "another server, or a person, has gone on with it"), wait: f.rules.pace.Min})
+		}
 	}
 	log := j.log.With(zap.String("order_id", e.OrderID), zap.String("reference", e.Attempt.Reference))
 	f.account.reissuing(e.ID, f.jitter)

@@ -879,3 +879,30 @@ func TestReplacementsThatCannotBegin(t *testing.T) {
 		w.wantCharges(n)
 	})
 }
+
+// A reissue that somebody takes back while it is left to stand is not sent.
+func TestReissueThatIsTakenBack(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, all(quickly, watching))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			p.reload(func(f *flow) { f.rules.settle = 10 * time.Minute })
+			time.Sleep(day)
+			w.revoke("example.com")
+			w.until(3*time.Hour, "it is asked for", func() bool { return w.state("example.com") == ledger.Asked })
+			other := *p.ledger
+			other.Memory = new(ledger.Memory)
+			if _, err := other.Write(t.Context(), w.entry("example.com"), func(e *ledger.Entry) { e.State = ledger.Issued }); err != nil {
+				t.Fatal(err)
+			}
+			taken := w.entry("example.com").Attempt.Reference
+			w.until(day, "it is replaced", func() bool { return p.good("example.com") })
+			if e := w.entry("example.com"); w.reissued() != 1 || e.Attempt.Reference == taken {
+				t.Errorf("%d reissues, %+v", w.reissued(), e)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
