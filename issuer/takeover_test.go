@@ -712,3 +712,18 @@ func selfSigned(t *testing.T, key *ecdsa.PrivateKey, names ...string) *x509.Cert
 	}
 	return cert
 }
+
+// TestImportEndOption: the end of the term is a day that a term may end on.
+func TestImportEndOption(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"2027-01-31": "", "2032-03-01": "",
+		"2032-03-02": "--ends: no term is paid", "2062-01-31": "--ends: no term is paid", "9999-12-31": "--ends: no term is paid",
+		"tomorrow": "--ends: must be a day", "2027-02-30": "--ends: must be a day",
+	} {
+		got, err := endOption(text, now)
+		if want == "" && (err != nil || got.Format(time.DateOnly) != text) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+}
