@@ -727,3 +727,28 @@ func TestImportEndOption(t *testing.T) {
 		}
 	}
 }
+
+// TestImportWritesNoEntryOver: what a server has entered for the order, while the vendor was asked,
+// stays as it is.
+func TestImportWritesNoEntryOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iw := boughtElsewhere(t, 0, "example.com", nil)
+		f := iw.command(nil).flow
+		plan, err := f.examine(t.Context(), iw.takeover, t.Logf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := *plan.entry
+		e.Names, e.Covered, e.Attempt.Reference = []string{"other.example.org"}, []string{"other.example.org"}, "another"
+		if err := iw.command(nil).ledger.Create(iw.ctx, &e); err != nil {
+			t.Fatal(err)
+		}
+		before := iw.storage.snapshot()
+		if err := f.carryOut(t.Context(), plan, t.Logf); err == nil || !strings.Contains(err.Error(), "is in the ledger") {
+			t.Errorf("error = %v", err)
+		}
+		if !maps.Equal(before, iw.storage.snapshot()) {
+			t.Error("something was changed")
+		}
+	})
+}
