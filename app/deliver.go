@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -88,6 +89,15 @@ func Served(magic *certmagic.Config, name string) []*x509.Certificate {
 		}
 	}
 	return list
+}
+
+// IsServed reports whether anything in the config's cache serves the name, a stopgap or a
+// wildcard, too.
+func IsServed(magic *certmagic.Config, name string) bool {
+	cache := cacheOf(magic)
+	return cache != nil && slices.ContainsFunc(cache.AllMatchingCertificates(name), func(cert certmagic.Certificate) bool {
+		return cert.Leaf != nil && time.Now().Before(cert.Leaf.NotAfter)
+	})
 }
 
 // Deliver stores a certificate with its private key as certmagic would have, had its

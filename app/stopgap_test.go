@@ -67,6 +67,9 @@ func TestStopgapOfTheSameCertificate(t *testing.T) {
 	if served := Served(magic, "a.example.com"); len(served) != 0 {
 		t.Errorf("%d certificates are served, beside the stopgap", len(served))
 	}
+	if !IsServed(magic, "a.example.com") || IsServed(magic, "b.example.com") {
+		t.Error("a name is served by its stopgap, and only that name")
+	}
 	if err := Reload(t.Context(), magic, "ours", "a.example.com"); err != nil {
 		t.Fatal(err)
 	}

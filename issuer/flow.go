@@ -56,6 +56,10 @@ type site interface {
 	// Served returns the certificates for the name that this process has loaded.
 	Served(name string) []*x509.Certificate
 
+	// IsServed reports whether the name has a certificate of any kind that has not expired, a
+	// stopgap too.
+	IsServed(name string) bool
+
 	// Due reports whether certmagic would renew the certificate.
 	Due(leaf *x509.Certificate) bool
 

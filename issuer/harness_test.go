@@ -303,6 +303,10 @@ func (s *testSite) Served(name string) []*x509.Certificate {
 	return nil
 }
 
+func (s *testSite) IsServed(name string) bool {
+	return slices.ContainsFunc(s.Served(name), func(leaf *x509.Certificate) bool { return time.Now().Before(leaf.NotAfter) })
+}
+
 func (s *testSite) Due(leaf *x509.Certificate) bool {
 	return time.Now().After(leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3))
 }

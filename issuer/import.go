@@ -82,8 +82,8 @@ func runImport(fl caddycmd.Flags, w io.Writer) error {
 	}
 	if text := fl.String("ends"); text != "" {
 		var err error
-		if t.ends, err = time.Parse(time.DateOnly, text); err != nil {
-			return fmt.Errorf("--ends: must be a day such as 2027-01-31, got %q", text)
+		if t.ends, err = endOption(text, time.Now()); err != nil {
+			return err
 		}
 	}
 	chains, err := fl.GetStringArray("chain")
@@ -149,6 +149,21 @@ func runImport(fl caddycmd.Flags, w io.Writer) error {
 		say("A running Caddy sees this within half an hour, or at once after: caddy reload --force")
 	}
 	return nil
+}
+
+// maxTermYears is more than any term that is sold.
+const maxTermYears = 6
+
+// endOption reads the end of a term, as a person gives it. As long as it lasts, nothing is bought.
+func endOption(text string, now time.Time) (time.Time, error) {
+	ends, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return ends, fmt.Errorf("--ends: must be a day such as 2027-01-31, got %q", text)
+	}
+	if ends.After(now.AddDate(maxTermYears, 0, 0)) {
+		return ends, fmt.Errorf("--ends: no term is paid for more than %d years from now, got %q", maxTermYears, text)
+	}
+	return ends, nil
 }
 
 // flowOn is a flow that is attached to nothing: what it does, it does by itself.

@@ -295,6 +295,11 @@ func (m *modelSite) Served(name string) []*x509.Certificate {
 	return nil
 }
 
+func (m *modelSite) IsServed(name string) bool {
+	pair := m.s.Served(name)
+	return pair != nil && m.s.p.Now().Before(pair.Leaf.NotAfter)
+}
+
 func (m *modelSite) Due(leaf *x509.Certificate) bool {
 	return m.s.p.Now().After(leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3))
 }

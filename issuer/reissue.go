@@ -31,6 +31,7 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	asked.want = unrevoked(j.want, e)
 	key, csr, err := f.requestFor(&asked, e.Names)
 	if err != nil {
+		f.account.replacements.leave(e.ID, f.wake)
 		return ends(progress{err: err})
 	}
 	a := ledger.Attempt{
@@ -51,6 +52,7 @@ func (f *flow) reissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 		if noted {
 			f.forgetDraft(ctx, a.Reference)
 		}
+		f.account.replacements.leave(e.ID, f.wake) // others may have more luck
 		return ends(progress{err: err})
 	}
 	f.account.use(asked.want)
@@ -81,6 +83,9 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		}
 		if now.Attempt.Reference != e.Attempt.Reference {
 			return ends(progress{err: f.pending(now, "another server reissues it"), wait: f.rules.pace.Min})
+		}
+		if now.State != ledger.Asked {
+			return ends(progress{err: f.pending(now, "another server, or a person, has gone on with it"), wait: f.rules.pace.Min})
 		}
 	}
 	log := j.log.With(zap.String("order_id", e.OrderID), zap.String("reference", e.Attempt.Reference))

@@ -44,6 +44,9 @@ func (s *magicSite) Served(name string) []*x509.Certificate {
 	return app.Served(s.magic, name)
 }
 
+// IsServed implements site.
+func (s *magicSite) IsServed(name string) bool { return app.IsServed(s.magic, name) }
+
 // Due implements site, as certmagic sees it.
 func (s *magicSite) Due(leaf *x509.Certificate) bool {
 	return time.Now().After(renewalBegins(leaf.NotBefore, leaf.NotAfter, s.magic.RenewalWindowRatio))

@@ -411,6 +411,16 @@ func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 		if err := f.keepKey(ctx, key, e.Attempt.Reference); err != nil {
 			return err
 		}
+		// What a running server has entered since must not be written over.
+		if have, err := f.ledger.Load(ctx, e.ID); !errors.Is(err, fs.ErrNotExist) {
+			if err == nil {
+				err = inLedger(have, f.ledger.Time())
+				if have.Attempt.Reference != e.Attempt.Reference {
+					err = errors.Join(err, f.ledger.ForgetKey(ctx, e.Attempt.Reference))
+				}
+			}
+			return err
+		}
 		if err := f.ledger.Create(ctx, e); err != nil {
 			return fmt.Errorf("%w; nothing else was changed, run the command again", err)
 		}

@@ -712,3 +712,43 @@ func selfSigned(t *testing.T, key *ecdsa.PrivateKey, names ...string) *x509.Cert
 	}
 	return cert
 }
+
+// TestImportEndOption: the end of the term is a day that a term may end on.
+func TestImportEndOption(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"2027-01-31": "", "2032-03-01": "",
+		"2032-03-02": "--ends: no term is paid", "2062-01-31": "--ends: no term is paid", "9999-12-31": "--ends: no term is paid",
+		"tomorrow": "--ends: must be a day", "2027-02-30": "--ends: must be a day",
+	} {
+		got, err := endOption(text, now)
+		if want == "" && (err != nil || got.Format(time.DateOnly) != text) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+}
+
+// TestImportWritesNoEntryOver: what a server has entered for the order, while the vendor was asked,
+// stays as it is.
+func TestImportWritesNoEntryOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iw := boughtElsewhere(t, 0, "example.com", nil)
+		f := iw.command(nil).flow
+		plan, err := f.examine(t.Context(), iw.takeover, t.Logf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := *plan.entry
+		e.Names, e.Covered, e.Attempt.Reference = []string{"other.example.org"}, []string{"other.example.org"}, "another"
+		if err := iw.command(nil).ledger.Create(iw.ctx, &e); err != nil {
+			t.Fatal(err)
+		}
+		before := iw.storage.snapshot()
+		if err := f.carryOut(t.Context(), plan, t.Logf); err == nil || !strings.Contains(err.Error(), "is in the ledger") {
+			t.Errorf("error = %v", err)
+		}
+		if !maps.Equal(before, iw.storage.snapshot()) {
+			t.Error("something was changed")
+		}
+	})
+}

@@ -2,7 +2,6 @@ package issuer
 
 import (
 	"context"
-	"crypto/x509"
 	"slices"
 	"time"
 
@@ -42,8 +41,5 @@ func (f *flow) tellUnserved(ctx context.Context, names func() []string, alone fu
 }
 
 func (f *flow) unserved(names []string) []string {
-	now := time.Now()
-	return slices.DeleteFunc(names, func(name string) bool {
-		return slices.ContainsFunc(f.site.Served(name), func(leaf *x509.Certificate) bool { return now.Before(leaf.NotAfter) })
-	})
+	return slices.DeleteFunc(names, f.site.IsServed)
 }

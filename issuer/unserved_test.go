@@ -15,19 +15,16 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// oneServed is a site with a certificate for one name.
+// oneServed is a site with a stopgap for one name.
 type oneServed struct {
 	site
 	name string
 	ends time.Time
 }
 
-func (s oneServed) Served(name string) []*x509.Certificate {
-	if name != s.name {
-		return nil
-	}
-	return []*x509.Certificate{{NotAfter: s.ends}}
-}
+func (s oneServed) Served(string) []*x509.Certificate { return nil }
+
+func (s oneServed) IsServed(name string) bool { return name == s.name && time.Now().Before(s.ends) }
 
 // Names that nobody can visit are told, with what gives them a certificate meanwhile; a few
 // of many, and not again and again.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -56,12 +57,19 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 	if f.rules.watch <= 0 {
 		return
 	}
-	part := f.rules.watch / watchParts
-	for wait := time.Duration((0.5 + f.jitter()) * float64(part)); poll.Wait(ctx, wait) == nil; {
+	part, s := f.rules.watch/watchParts, &f.account.suspects
+	wait := s.begin(time.Duration((0.5 + f.jitter()) * float64(part)))
+	for s.await(ctx, wait) {
 		began := time.Now()
 		took := part
+		s.plan(began.Add(part))
 		if f.watchPart(ctx, part, isFirst) {
 			took = spread(part) // another one is waiting
+			s.plan(began.Add(took))
+		}
+		if ctx.Err() != nil {
+			s.hurry()
+			return
 		}
 		wait = max(took-time.Since(began), 0)
 	}
@@ -77,14 +85,26 @@ func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(s
 		return false // the first listing is under way, or another configuration looks
 	}
 	defer f.account.watching.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			more = false
+			f.logger.Error("panic while looking at orders that have their certificates; trying again later",
+				zap.String("vendor", f.about.Name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
 	err := f.notice(ctx, isFirst)
 	if err == nil {
 		more, err = f.takeTurn(ctx, part)
 	}
+	f.complain(ctx, err)
+	return more && err == nil
+}
+
+// complain tells a person, now and then, what is wrong with the looks.
+func (f *flow) complain(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil && f.account.suspects.report() {
 		f.logger.Warn("looking at orders that have their certificates failed; trying again", zap.String("vendor", f.about.Name), zap.Error(err))
 	}
-	return more && err == nil
 }
 
 // notice reads the entries whose turn it is, and wakes the names that another server has got a
@@ -125,17 +145,22 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		})
 		return false, err
 	}
-	if err := f.lookAt(ctx, f.account.suspects.due(), 0); err != nil {
-		return false, err
-	}
-	if err := f.lookAtChanges(ctx, turns, part); err != nil {
-		return false, err
+	// Neither these nor those that have changed are worth the look at all others.
+	_, err = f.lookAt(ctx, f.account.suspects.due(), 0)
+	f.complain(ctx, err)
+	f.complain(ctx, f.lookAtChanges(ctx, turns, part))
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
 	}
 	var due []int
 	for i, at := range turns.Parts {
 		// A later time than there can be is that of a server whose clock is ahead. However wrong
 		// clocks are, no server looks more often than it would alone.
-		if (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-2*part) && len(f.account.ledger.Certified(now, i, watchParts)) > 0 {
+		turn := (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-2*part)
+		if _, begun := f.account.suspects.reached(i); begun {
+			turn, turns.Parts[i] = true, time.Time{} // it goes first
+		}
+		if turn && len(f.account.ledger.Certified(now, i, watchParts)) > 0 {
 			due = append(due, i)
 		}
 	}
@@ -144,6 +169,17 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	}
 	slices.SortStableFunc(due, func(a, b int) int { return turns.Parts[a].Compare(turns.Parts[b]) })
 	ids := f.account.ledger.Certified(now, due[0], watchParts)
+	last, begun := f.account.suspects.reached(due[0])
+	if begun {
+		ids = slices.DeleteFunc(ids, func(id string) bool { return id <= last })
+	}
+	if len(ids) == 0 && begun {
+		f.account.suspects.looks(due[0])
+		return len(due) > 1, nil
+	}
+	if len(ids) == 0 {
+		return len(due) > 1, nil // they have changed since the lines before
+	}
 	set := func(at time.Time) error {
 		return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
 			if len(t.Parts) == watchParts {
@@ -155,8 +191,16 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	if err := set(now.Add(2 * max(part, time.Duration(len(ids))*f.watchPace()))); err != nil {
 		return false, err
 	}
+	done, err := f.lookAt(ctx, ids, spread(part)/time.Duration(len(ids)))
+	if ctx.Err() != nil {
+		if done > 0 {
+			last = ids[done-1]
+		}
+		f.account.suspects.cut(due[0], last)
+		return false, context.Cause(ctx)
+	}
 	f.account.suspects.looks(due[0])
-	if err := f.lookAt(ctx, ids, spread(part)/time.Duration(len(ids))); err != nil {
+	if err != nil {
 		return false, err
 	}
 	return len(due) > 1, set(now.Add(f.rules.watch - part))
@@ -188,9 +232,11 @@ func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.
 	case err != nil:
 		return err
 	default:
-		if err := f.lookAt(ctx, f.account.ledger.Ordered(now, changed), 0); err != nil {
-			return err
+		_, failed := f.lookAt(ctx, f.account.ledger.Ordered(now, changed), 0)
+		if ctx.Err() != nil {
+			return failed
 		}
+		f.complain(ctx, failed) // each is looked at in its part, too
 	}
 	rush := err != nil
 	return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
@@ -219,13 +265,14 @@ func (f *flow) watchPace() time.Duration {
 }
 
 // lookAt looks at the orders of the entries, not faster than the vendor likes, and with at least
-// the given time between two of them.
-func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) error {
+// the given time between two of them. It fails if the vendor does not answer, but not for what
+// the vendor says of one order. Done is how many of them it has looked at.
+func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) (done int, err error) {
 	failed := 0
 	for i, id := range ids {
 		if i > 0 {
 			if err := poll.Wait(ctx, max(apart, f.watchPace())); err != nil {
-				return err
+				return i, err
 			}
 		}
 		err := f.inspect(ctx, id)
@@ -233,15 +280,18 @@ func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) er
 		case err == nil:
 			failed = 0
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return i, context.Cause(ctx)
+		case vendors.VerdictOf(err) == vendors.Permanent && !errors.Is(err, vendors.ErrCredential):
+			failed = 0 // the vendor answers; it is about this order only
+			f.complain(ctx, err)
 		default:
 			if failed++; failed == watchFailures || failed == len(ids) {
-				return err
+				return i, err
 			}
 			f.logger.Debug("looking at an order failed", zap.String("entry", id), zap.Error(err))
 		}
 	}
-	return nil
+	return len(ids), nil
 }
 
 // inspect looks at one order, and writes down what has become of it. Names that have something
@@ -254,6 +304,7 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 	defer release()
 	e, err := f.ledger.Load(ctx, id) // another server may have gone on with it
 	if errors.Is(err, fs.ErrNotExist) {
+		f.account.suspects.clear(id)
 		return nil
 	}
 	if err != nil {
@@ -268,6 +319,9 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 		look = w.Look
 	}
 	order, err := look(ctx, e.OrderID)
+	if errors.Is(err, vendors.ErrNotFound) {
+		f.account.suspects.clear(id)
+	}
 	if err != nil {
 		return fmt.Errorf("looking at order %s: %w", e.OrderID, err)
 	}
@@ -368,6 +422,9 @@ type suspects struct {
 	seen     map[string]suspect    // by the ID of an entry
 	rushing  time.Time             // until when
 	parts    [watchParts]time.Time // when this process looked at each last; monotonic
+	cuts     map[int]string        // the last entry that was looked at, of parts that a configuration left
+	next     time.Time             // the next turn; monotonic
+	moved    chan struct{}         // tells that it is now
 	reported time.Time
 }
 
@@ -410,11 +467,74 @@ func (s *suspects) due() (ids []string) {
 	return ids
 }
 
-// looks notes that this process looks at a part.
+// begin returns how long a configuration waits for its first turn: not longer than the one before
+// it would have waited.
+func (s *suspects) begin(wait time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.moved == nil {
+		s.moved = make(chan struct{}, 1)
+	}
+	if !s.next.IsZero() {
+		return min(wait, max(time.Until(s.next), 0))
+	}
+	s.next = time.Now().Add(wait)
+	return wait
+}
+
+// await waits for a turn. It reports whether ctx goes on.
+func (s *suspects) await(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-s.moved:
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}
+
+// plan notes when the next turn is.
+func (s *suspects) plan(next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = next
+}
+
+// hurry lets another configuration have its turn at once, because this one was cut short.
+func (s *suspects) hurry() {
+	s.plan(time.Now())
+	select {
+	case s.moved <- struct{}{}:
+	default:
+	}
+}
+
+// looks notes that this process has looked at a part.
 func (s *suspects) looks(part int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.parts[part] = time.Now()
+	delete(s.cuts, part)
+}
+
+// cut notes how far it has come with a part, to go on from there.
+func (s *suspects) cut(part int, last string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cuts == nil {
+		s.cuts = make(map[int]string)
+	}
+	s.cuts[part] = last
+}
+
+// reached returns how far it has come with a part that was cut short.
+func (s *suspects) reached(part int) (last string, begun bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, begun = s.cuts[part]
+	return last, begun
 }
 
 // lately reports whether it did within the given time.
@@ -429,6 +549,7 @@ func (s *suspects) rush(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.parts[:])
+	clear(s.cuts)
 	s.rushing = time.Now().Add(d)
 }
 

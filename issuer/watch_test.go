@@ -1,14 +1,19 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
+	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -694,6 +699,231 @@ func TestRevokedCertificateOfAGroup(t *testing.T) {
 			}
 			if n := w.reissued(); n != 1 {
 				t.Errorf("%d reissues", n)
+			}
+			w.wantCharges(1)
+		})
+	}
+}
+
+// erring is a vendor of which a test decides what comes of a look; nil is the vendor's answer.
+type erring struct {
+	vendors.Vendor
+	vendors.Reissuer
+	vendors.Finder
+	mu   sync.Mutex
+	look func(id string) (*vendors.Order, error)
+}
+
+func (v *erring) Status(ctx context.Context, id string) (vendors.Order, error) {
+	v.mu.Lock()
+	look := v.look
+	v.mu.Unlock()
+	if look != nil {
+		if order, err := look(id); order != nil || err != nil {
+			return *cmp.Or(order, &vendors.Order{}), err
+		}
+	}
+	return v.Vendor.Status(ctx, id)
+}
+
+// in makes the flow ask it.
+func (v *erring) in(f *flow) {
+	v.Vendor, v.Reissuer, v.Finder = f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)
+	f.vendor = v
+}
+
+// answers sets what comes of a look.
+func (v *erring) answers(look func(id string) (*vendors.Order, error)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.look = look
+}
+
+// A panic in a look neither ends the process nor the looks.
+func TestWatchOutlivesAPanic(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w, v := newWorld(t, nil), new(erring)
+		p := w.start(nil, all(quickly, watching, v.in))
+		p.configure("example.com")
+		p.untilServed(day, "example.com")
+		time.Sleep(day)
+		until := time.Now().Add(3 * time.Hour)
+		v.answers(func(string) (*vendors.Order, error) {
+			if time.Now().Before(until) {
+				panic("out of order")
+			}
+			return nil, nil
+		})
+		w.revoke("example.com")
+		w.until(6*time.Hour, "it is replaced", func() bool { return p.good("example.com") })
+		if n := w.logs.FilterMessageSnippet("panic while looking at orders").Len(); n == 0 {
+			t.Error("it is not told")
+		}
+	})
+}
+
+// unknown is what a vendor says of an order that it does not have any more.
+func unknown() error {
+	return &vendors.Error{Endpoint: "status", Verdict: vendors.Permanent, Err: vendors.ErrNotFound}
+}
+
+// An order that the vendor said to have ended, and of which it then tells nothing, does not keep
+// the others from being looked at.
+func TestWatchGoesOnAfterASuspect(t *testing.T) {
+	for name, failure := range map[string]error{
+		"unknown": unknown(), "out of order": &vendors.Error{Endpoint: "status", Verdict: vendors.Retryable, Err: errors.New("503")},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			w, v := newWorld(t, nil), new(erring)
+			p := w.start(nil, all(quickly, watching, v.in))
+			p.configure("bad.example.com", "good.example.com")
+			p.untilServed(day, "bad.example.com", "good.example.com")
+			time.Sleep(2 * day)
+			bad, looks := w.entry("bad.example.com"), 0
+			v.answers(func(id string) (*vendors.Order, error) {
+				if id != bad.OrderID {
+					return nil, nil
+				}
+				if looks++; looks > 1 {
+					return nil, failure
+				}
+				return &vendors.Order{ID: id, Status: vendors.StatusCancelled, RawStatus: "cancelled"}, nil
+			})
+			time.Sleep(3 * time.Hour)
+			w.revoke("good.example.com")
+			w.until(2*time.Hour, "it is replaced", func() bool { return p.good("good.example.com") })
+			if due := p.account.suspects.due(); errors.Is(failure, vendors.ErrNotFound) == slices.Contains(due, bad.ID) {
+				t.Errorf("suspects are %v", due)
+			}
+			w.wantCharges(2)
+		})
+	}
+}
+
+// Orders that the vendor does not know any more, however many, do not keep the others from being
+// looked at.
+func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		const n, moved = 120, 100
+		w, v := newWorld(t, nil), new(erring)
+		p := w.start(nil, all(quickly, watching, v.in, func(f *flow) { f.rules.spend.Orders = 2 * n }))
+		names := siteNames(n)
+		p.configure(names...)
+		p.untilServed(day, names...)
+		time.Sleep(2 * day)
+		gone := make(map[string]bool)
+		for _, name := range names[:moved] {
+			gone[w.entry(name).OrderID] = true
+		}
+		v.answers(func(id string) (*vendors.Order, error) {
+			if gone[id] {
+				return nil, unknown()
+			}
+			return nil, nil
+		})
+		if _, err := w.ca.RevokeAll(); err != nil {
+			t.Fatal(err)
+		}
+		revoked := time.Now()
+		for _, name := range names[moved:] {
+			w.until(3*time.Hour-time.Since(revoked), name, func() bool { return p.good(name) })
+		}
+		w.wantCharges(n)
+	})
+}
+
+// However often the configuration is loaded anew, all orders are looked at, if later.
+func TestWatchOutlivesReloads(t *testing.T) {
+	const n = 40
+	for every, within := range map[time.Duration]time.Duration{
+		20 * time.Second: 4 * time.Hour, 90 * time.Second: 4 * time.Hour, 4 * time.Minute: 4 * time.Hour, 6 * time.Minute: 4 * time.Hour,
+	} {
+		inBubble(t, every.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := w.start(nil, all(quickly, watching, func(f *flow) { f.rules.spend.Orders = 2 * n }))
+			names := siteNames(n)
+			p.configure(names...)
+			p.untilServed(day, names...)
+			time.Sleep(day)
+			if _, err := w.ca.RevokeAll(); err != nil {
+				t.Fatal(err)
+			}
+			bad := func(name string) bool { return !p.good(name) }
+			revoked := time.Now()
+			for time.Since(revoked) < within && slices.ContainsFunc(names, bad) {
+				p.reload(func(*flow) {})
+				time.Sleep(every)
+			}
+			t.Logf("it took %s", time.Since(revoked))
+			if left := slices.DeleteFunc(names, p.good); len(left) > 0 {
+				t.Errorf("%d of %d revoked certificates are served after %s", len(left), n, within)
+			}
+			w.wantCharges(n)
+		})
+	}
+}
+
+// movedSites is a prover that has no success with some names.
+type movedSites struct {
+	proof.Prover
+	names *[]string
+}
+
+func (m movedSites) Wait(ctx context.Context, p proof.Proof) error {
+	if slices.Contains(*m.names, p.Names[0]) {
+		return errors.New("the site is elsewhere")
+	}
+	return m.Prover.Wait(ctx, p)
+}
+
+// Sites that lead elsewhere by now do not keep the revoked certificates of others from being
+// replaced.
+func TestReplacementsThatCannotBegin(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		const n, dead = 60, 30
+		w, gone := newWorld(t, nil), []string(nil)
+		p := w.start(nil, all(quickly, watching, func(f *flow) {
+			f.about.Pace.Watch = replaceShare / minReplacements // the fewest at a time
+			f.prove = movedSites{f.prove, &gone}
+			f.rules.spend.Orders = 2 * n
+		}))
+		names := siteNames(n)
+		p.configure(names...)
+		p.untilServed(day, names...)
+		time.Sleep(day)
+		gone = names[:dead]
+		if _, err := w.ca.RevokeAll(); err != nil {
+			t.Fatal(err)
+		}
+		revoked := time.Now()
+		for _, name := range names[dead:] {
+			w.until(3*time.Hour-time.Since(revoked), name, func() bool { return p.good(name) })
+		}
+		w.wantCharges(n)
+	})
+}
+
+// A reissue that somebody takes back while it is left to stand is not sent.
+func TestReissueThatIsTakenBack(t *testing.T) {
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, all(quickly, watching))
+			p.configure("example.com")
+			p.untilServed(day, "example.com")
+			p.reload(func(f *flow) { f.rules.settle = 10 * time.Minute })
+			time.Sleep(day)
+			w.revoke("example.com")
+			w.until(3*time.Hour, "it is asked for", func() bool { return w.state("example.com") == ledger.Asked })
+			other := *p.ledger
+			other.Memory = new(ledger.Memory)
+			if _, err := other.Write(t.Context(), w.entry("example.com"), func(e *ledger.Entry) { e.State = ledger.Issued }); err != nil {
+				t.Fatal(err)
+			}
+			taken := w.entry("example.com").Attempt.Reference
+			w.until(day, "it is replaced", func() bool { return p.good("example.com") })
+			if e := w.entry("example.com"); w.reissued() != 1 || e.Attempt.Reference == taken {
+				t.Errorf("%d reissues, %+v", w.reissued(), e)
 			}
 			w.wantCharges(1)
 		})
