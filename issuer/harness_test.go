@@ -256,11 +256,15 @@ func (s *testSite) names() []string {
 }
 
 func (s *testSite) Allows(name string) (configured, onDemand bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return !s.deny[name], s.strange[name]
 }
 
 func (s *testSite) Manages(name string) bool {
-	return !s.deny[name] && !s.strange[name] && slices.Contains(s.names(), name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.deny[name] && !s.strange[name] && slices.Contains(s.managed, name)
 }
 
 func pairKey(name string) string { return "certificates/test/" + name }

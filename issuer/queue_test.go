@@ -454,9 +454,17 @@ func TestListingsAreShared(t *testing.T) {
 func TestListingServesAllBefore(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		l := listings{began: time.Now(), pause: time.Second}
+		var mu sync.Mutex
 		var began []time.Time
+		listed := func() []time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(began)
+		}
 		list := func(ctx context.Context) error {
+			mu.Lock()
 			began = append(began, time.Now())
+			mu.Unlock()
 			return poll.Wait(ctx, 100*time.Millisecond)
 		}
 		leaving, leave := context.WithCancel(t.Context())
@@ -468,8 +476,8 @@ func TestListingServesAllBefore(t *testing.T) {
 				if ctx.Err() != nil {
 					return
 				}
-				if err != nil || !slices.ContainsFunc(began, func(at time.Time) bool { return !at.Before(came) && time.Since(at) >= 100*time.Millisecond }) {
-					t.Errorf("who came at %s had no listing after that, but ones at %s: %v", came, began, err)
+				if err != nil || !slices.ContainsFunc(listed(), func(at time.Time) bool { return !at.Before(came) && time.Since(at) >= 100*time.Millisecond }) {
+					t.Errorf("who came at %s had no listing after that, but ones at %s: %v", came, listed(), err)
 				}
 			})
 			synctest.Wait()
@@ -483,22 +491,24 @@ func TestListingServesAllBefore(t *testing.T) {
 			come(t.Context())
 		}
 		wg.Wait()
-		if len(began) > 4 {
-			t.Errorf("%d listings in %s", len(began), time.Since(began[0]))
+		if got := listed(); len(got) > 4 {
+			t.Errorf("%d listings in %s", len(got), time.Since(got[0]))
 		}
 
 		// Who leaves while he makes it takes nobody with him.
+		mu.Lock()
 		began = nil
+		mu.Unlock()
 		leaving, leave = context.WithCancel(t.Context())
 		come(leaving)
 		come(t.Context())
-		for len(began) == 0 {
+		for len(listed()) == 0 {
 			time.Sleep(10 * time.Millisecond)
 		}
 		leave()
 		wg.Wait()
-		if len(began) != 2 {
-			t.Errorf("%d listings, want one that broke off and another", len(began))
+		if len(listed()) != 2 {
+			t.Errorf("%d listings, want one that broke off and another", len(listed()))
 		}
 	})
 }

@@ -174,7 +174,7 @@ func TestServersShareAQueue(t *testing.T) {
 	for i, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)
-			names := siteNames(100)
+			names := siteNames(many(100))
 			if i == 0 && !raceEnabled {
 				names = siteNames(maxPurchases * 3 / 2) // so that there is a queue
 			}
@@ -204,7 +204,7 @@ func TestServersShareAQueue(t *testing.T) {
 // Servers that all record an order for each name are past the spending limit for a moment,
 // though it allows one for each. Those that withdraw theirs do not wait long for the others.
 func TestServersAtTheSpendingLimit(t *testing.T) {
-	const names = 100
+	names := many(100)
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)

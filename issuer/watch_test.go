@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -216,29 +217,39 @@ func TestEndedOrderIsBoughtAgainOnce(t *testing.T) {
 	}
 }
 
+// spell is for how long something lasts. The zero value is over.
+type spell struct{ until atomic.Pointer[time.Time] }
+
+func (s *spell) set(until time.Time) { s.until.Store(&until) }
+
+func (s *spell) lasts() bool {
+	until := s.until.Load()
+	return until != nil && time.Now().Before(*until)
+}
+
 // moody is a vendor that says for a while that all orders have ended.
 type moody struct {
 	vendors.Vendor
 	vendors.Reissuer
 	vendors.Finder
-	until *time.Time
+	until *spell
 	says  vendors.Status
 
 	flickers bool // it says so half of the time only, and nothing in between
 }
 
 func (v moody) Status(ctx context.Context, id string) (vendors.Order, error) {
-	if v.flickers && time.Now().Before(*v.until) && time.Now().Minute()%20 < 10 {
+	if v.flickers && v.until.lasts() && time.Now().Minute()%20 < 10 {
 		return vendors.Order{ID: id, RawStatus: "busy"}, nil
 	}
-	if time.Now().Before(*v.until) {
+	if v.until.lasts() {
 		return vendors.Order{ID: id, Status: v.says, RawStatus: string(v.says)}, nil
 	}
 	return v.Vendor.Status(ctx, id)
 }
 
 // moodyOf makes any of the kinds of vendors moody.
-func moodyOf(v vendors.Vendor, until *time.Time, says vendors.Status, flickers bool) vendors.Vendor {
+func moodyOf(v vendors.Vendor, until *spell, says vendors.Status, flickers bool) vendors.Vendor {
 	m := moody{v, v.(vendors.Reissuer), v.(vendors.Finder), until, says, flickers}
 	if p, ok := v.(vendors.Preparer); ok {
 		return struct {
@@ -269,12 +280,12 @@ func TestVendorThatSaysSoForAMoment(t *testing.T) {
 			for _, says := range c.says {
 				inBubble(t, fmt.Sprintf("%s %s for %s", v.name, says, c.lasting), func(t *testing.T) {
 					w := newWorld(t, nil)
-					until := time.Time{}
-					p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) { f.vendor = moodyOf(f.vendor, &until, says, c.flickers) }))
+					until := new(spell)
+					p := v.start(w, nil, all(quickly, watching, replacing, func(f *flow) { f.vendor = moodyOf(f.vendor, until, says, c.flickers) }))
 					p.configure("example.com")
 					p.untilServed(day, "example.com")
 					time.Sleep(2 * day)
-					until = time.Now().Add(c.lasting)
+					until.set(time.Now().Add(c.lasting))
 					time.Sleep(c.lasting + 10*day)
 					if e := w.entry("example.com"); e.Flag != nil || e.State != ledger.Issued || !p.good("example.com") {
 						t.Errorf("%s, %+v, %s", e.State, e.Flag, e.Problem)
