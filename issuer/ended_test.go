@@ -130,11 +130,9 @@ func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
 // What a vendor says wrongly of all orders, for hours, makes it sell no more than the spending
 // limit allows. The other orders are used on when it has taken its word back.
 func TestEndedOrdersBeyondTheLimit(t *testing.T) {
+	tooSlowForRaces(t)
 	const n, limit = 20, 4
-	for i, v := range vendorKinds {
-		if raceEnabled && i > 0 {
-			break // it takes long
-		}
+	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			until := new(spell)

@@ -198,6 +198,7 @@ func (w *world) buyMany(start func(*world, *fuse, func(*flow)) *process, names [
 // At DigiCert, one list tells for all pending orders, and the looks at each of them stay within
 // what the vendor takes, for a day.
 func TestManyPendingAtDigiCert(t *testing.T) {
+	tooSlowForRaces(t)
 	n := manyPending(100)
 	synctest.Test(t, func(t *testing.T) {
 		w := manyPendingWorld(t, 40*time.Hour)
@@ -234,6 +235,7 @@ func TestManyPendingAtDigiCert(t *testing.T) {
 // A process that starts with many pending orders takes them up one after the other, reads each
 // entry about once, and completes them all.
 func TestRestartWithManyPending(t *testing.T) {
+	tooSlowForRaces(t)
 	n := manyPending(300)
 	for _, v := range vendorKinds[:2] {
 		inBubble(t, v.name, func(t *testing.T) {

@@ -114,6 +114,15 @@ func (v *counter) wantOnce(t *testing.T, names []string) {
 	}
 }
 
+// tooSlowForRaces skips a test that takes minutes with the race detector, or more than it bears.
+// The check runs them without, too.
+func tooSlowForRaces(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("with the race detector, this takes minutes")
+	}
+}
+
 // many is a number of names. The race detector does not bear as many purchases at a time.
 func many(n int) int {
 	if raceEnabled {
@@ -311,9 +320,7 @@ func (s slowToProve) Wait(_ context.Context, p proof.Proof) error {
 
 // Large orders do not hold up small ones, nor the other way round.
 func TestSmallAndLargeOrders(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector does not bear so many purchases at a time")
-	}
+	tooSlowForRaces(t)
 	const large, names = maxPurchases + 50, 20
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

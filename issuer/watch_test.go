@@ -160,6 +160,7 @@ func noFuse(int) *fuse { return nil }
 // Where that is allowed, an order that the vendor has ended is bought again, once, by however
 // many servers, and whatever becomes of the answer.
 func TestEndedOrderIsBoughtAgain(t *testing.T) {
+	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
 		for _, status := range []string{hostile.StatusRevoked, hostile.StatusCancelled} {
 			for _, servers := range []int{1, 3} {
@@ -264,6 +265,7 @@ func moodyOf(v vendors.Vendor, until *spell, says vendors.Status, flickers bool)
 // What a vendor says for less than an hour, or with interruptions, or what is no clear end of an order that
 // was good, costs nothing, and when it says otherwise, the order is used on.
 func TestVendorThatSaysSoForAMoment(t *testing.T) {
+	tooSlowForRaces(t)
 	revoked, cancelled := vendors.StatusRevoked, vendors.StatusCancelled
 	rejected, expired, replaced := vendors.StatusRejected, vendors.StatusExpired, vendors.StatusReplaced
 	for _, v := range vendorKinds {
@@ -408,6 +410,7 @@ func deaths(t *testing.T, v int, change func(*flow), happens func(*world), want 
 // A server that dies at any moment of a replacement leaves it to others. It costs no money, and at
 // most one reissue more.
 func TestDeathWhileReplacing(t *testing.T) {
+	tooSlowForRaces(t)
 	for i := range vendorKinds {
 		deaths(t, i, func(*flow) {}, func(w *world) { w.revoke("example.com") }, func(w *world, point string) {
 			w.wantCharges(1)
@@ -420,6 +423,7 @@ func TestDeathWhileReplacing(t *testing.T) {
 
 // The same for an order that is bought again.
 func TestDeathWhileBuyingAgain(t *testing.T) {
+	tooSlowForRaces(t)
 	for i := range vendorKinds {
 		if vendorKinds[i].blind {
 			continue // a person has to look after some deaths
@@ -490,6 +494,7 @@ func TestWatchIsOff(t *testing.T) {
 // That holds as long as their clocks agree; if not, orders are looked at more often, and never
 // less.
 func TestServersShareLooks(t *testing.T) {
+	tooSlowForRaces(t)
 	const names = 30
 	for _, v := range vendorKinds {
 		for _, skew := range []time.Duration{0, time.Hour} {
@@ -814,6 +819,7 @@ func TestWatchGoesOnAfterASuspect(t *testing.T) {
 // Orders that the vendor does not know any more, however many, do not keep the others from being
 // looked at.
 func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		const n, moved = 120, 100
 		w, v := newWorld(t, nil), new(erring)
@@ -845,6 +851,7 @@ func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
 
 // However often the configuration is loaded anew, all orders are looked at, if later.
 func TestWatchOutlivesReloads(t *testing.T) {
+	tooSlowForRaces(t)
 	const n = 40
 	for every, within := range map[time.Duration]time.Duration{
 		20 * time.Second: 4 * time.Hour, 90 * time.Second: 4 * time.Hour, 4 * time.Minute: 4 * time.Hour, 6 * time.Minute: 4 * time.Hour,
