@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,9 +39,10 @@ func TestUnservedNamesAreTold(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var told sync.WaitGroup
-		alone := true
+		var few atomic.Int32 // of the names; there is another issuer then
+		few.Store(int32(len(names)))
 		told.Go(func() {
-			f.tellUnserved(ctx, func() []string { return slices.Clone(names) }, func() bool { return alone })
+			f.tellUnserved(ctx, func() []string { return slices.Clone(names[:few.Load()]) }, func() bool { return int(few.Load()) == len(names) })
 		})
 		wantLog := func(sites, shown int, advice string) {
 			t.Helper()
@@ -59,10 +61,10 @@ func TestUnservedNamesAreTold(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		wantLog(49, unservedShown, "a free issuer behind this one in the tls block, such as acme, gives them a certificate meanwhile")
-		names, alone = names[:2], false
+		few.Store(2)
 		time.Sleep(unservedEvery)
 		wantLog(1, 1, "the issuers behind this one have not given them one either; the log tells why")
-		names = names[:1]
+		few.Store(1)
 		time.Sleep(unservedEvery - time.Minute)
 		if logs.Len() > 0 {
 			t.Error("a name with a certificate is told")
