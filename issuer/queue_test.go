@@ -123,14 +123,6 @@ func tooSlowForRaces(t *testing.T) {
 	}
 }
 
-// many is a number of names. The race detector does not bear as many purchases at a time.
-func many(n int) int {
-	if raceEnabled {
-		return n / 5
-	}
-	return n
-}
-
 // spendFreely is for the many.
 func spendFreely(f *flow) { f.rules.spend = SpendLimit{1_000_000, caddy.Duration(day)} }
 
@@ -147,16 +139,17 @@ func (w *world) late() int {
 
 // Purchases are many at a time, and calls few, however many names come at once.
 func TestFewPaidCallsAtOnce(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		v := &counter{check: 300 * time.Millisecond, takes: func(int) time.Duration { return 200 * time.Millisecond }}
 		p := w.startVendor(nil, v, all(quickly, spendFreely))
-		names := siteNames(many(1000))
+		names := siteNames(1000)
 		start := time.Now()
 		p.configure(names...)
 		w.until(10*time.Minute, "all is bought", func() bool { return v.bought() == len(names) })
 		v.wantOnce(t, names)
-		if v.maxPaid > maxPaid || v.maxPaid < maxPaid && !raceEnabled || v.maxCheck != maxChecks {
+		if v.maxPaid != maxPaid || v.maxCheck != maxChecks {
 			t.Errorf("%d paid calls and %d checks at a time, want %d and %d", v.maxPaid, v.maxCheck, maxPaid, maxChecks)
 		}
 		// The slowest part of the vendor is the limit, and nothing of ours.
@@ -173,6 +166,7 @@ func TestFewPaidCallsAtOnce(t *testing.T) {
 // calls can take on. That holds for one who becomes slower bit by bit, and for a storage that
 // is slow to show what was written.
 func TestSlowVendorMakesNothingLate(t *testing.T) {
+	tooSlowForRaces(t)
 	for name, takes := range map[string]func(int) time.Duration{
 		"30 s":           func(int) time.Duration { return 30 * time.Second },
 		"29 s":           func(int) time.Duration { return 29 * time.Second },
@@ -186,7 +180,7 @@ func TestSlowVendorMakesNothingLate(t *testing.T) {
 				w := newWorld(t, nil)
 				v := &counter{takes: takes}
 				p := w.startVendor(nil, v, all(quickly, spendFreely, func(f *flow) { f.rules.settle = settle }))
-				names := siteNames(many(500))
+				names := siteNames(500)
 				p.configure(names...)
 				w.until(12*time.Hour, "all is bought", func() bool { return v.bought() == len(names) })
 				v.wantOnce(t, names)
@@ -201,6 +195,7 @@ func TestSlowVendorMakesNothingLate(t *testing.T) {
 // Orders of a vendor who stops answering become late. They are withdrawn, unpaid, and follow
 // once he answers again.
 func TestLateOrdersAreWithdrawn(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		v := &counter{takes: func(n int) time.Duration {
@@ -256,6 +251,7 @@ func TestVendorWithoutFinder(t *testing.T) {
 
 // The limit is exact with hundreds of purchases at a time, and nothing is prepared beyond it.
 func TestSpendLimitIsExactAtOnce(t *testing.T) {
+	tooSlowForRaces(t)
 	const limit = 70
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

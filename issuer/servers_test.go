@@ -171,11 +171,12 @@ func TestServersAtOnce(t *testing.T) {
 // Of many names, each server has some that wait for its purchases to end and that another one
 // orders meanwhile. Those behind them in its queue do not wait for ever.
 func TestServersShareAQueue(t *testing.T) {
+	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)
-			names := siteNames(many(100))
-			if i == 0 && !raceEnabled {
+			names := siteNames(100)
+			if i == 0 {
 				names = siteNames(maxPurchases * 3 / 2) // so that there is a queue
 			}
 			var servers []*process
@@ -204,7 +205,8 @@ func TestServersShareAQueue(t *testing.T) {
 // Servers that all record an order for each name are past the spending limit for a moment,
 // though it allows one for each. Those that withdraw theirs do not wait long for the others.
 func TestServersAtTheSpendingLimit(t *testing.T) {
-	names := many(100)
+	tooSlowForRaces(t)
+	const names = 100
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)
