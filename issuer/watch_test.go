@@ -594,13 +594,14 @@ type termed struct {
 	vendors.Vendor
 	vendors.Reissuer
 	vendors.Finder
-	ends, until *time.Time
+	ends  *atomic.Pointer[time.Time]
+	until *spell
 }
 
 func (v termed) Status(ctx context.Context, id string) (vendors.Order, error) {
 	order, err := v.Vendor.Status(ctx, id)
-	if time.Now().Before(*v.until) {
-		order.TermEnds = *v.ends
+	if v.until.lasts() {
+		order.TermEnds = *v.ends.Load()
 	}
 	return order, err
 }
@@ -620,15 +621,17 @@ func TestTermFollowsTheVendor(t *testing.T) {
 	} {
 		inBubble(t, name, func(t *testing.T) {
 			w := newWorld(t, nil)
-			ends, until := time.Time{}, time.Time{}
+			told, until := new(atomic.Pointer[time.Time]), new(spell)
 			p := w.startDigiCert(nil, all(quickly, watching, func(f *flow) {
-				f.vendor = termed{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder), &ends, &until}
+				f.vendor = termed{f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder), told, until}
 			}))
 			p.configure("example.com")
 			p.untilServed(day, "example.com")
 			time.Sleep(day)
 			before := w.entry("example.com").Ends
-			ends, until = time.Now().UTC().Add(c.by), time.Now().Add(c.lasting)
+			ends := time.Now().UTC().Add(c.by)
+			told.Store(&ends)
+			until.set(time.Now().Add(c.lasting))
 			time.Sleep(c.lasting)
 			if got := w.entry("example.com").Ends; got.Equal(ends) != c.follows || !got.Equal(ends) && !got.Equal(before) {
 				t.Errorf("the term ends at %s", got)
