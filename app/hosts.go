@@ -36,15 +36,7 @@ func (a *App) findHosts() *hosts {
 			first = policy.Issuers[0]
 		}
 		h.first = append(h.first, first)
-		subjects := policy.Subjects()
-		if len(subjects) == 0 {
-			h.catchAll = min(h.catchAll, i)
-		}
-		for _, subject := range subjects {
-			subject = dcv.NormalizeHost(subject)
-			if _, known := h.subjects[subject]; !known {
-				h.subjects[subject] = i
-			}
+		for _, subject := range h.policyFor(i, policy.Subjects()) {
 			h.spelledOut(subject)
 		}
 	}
@@ -52,6 +44,23 @@ func (a *App) findHosts() *hosts {
 		h.spelledOut(dcv.NormalizeHost(name))
 	}
 	return h
+}
+
+// policyFor notes the subjects of a policy, of which those before it are noted already, and
+// returns them in their normal form. None are all names.
+func (h *hosts) policyFor(i int, subjects []string) []string {
+	if len(subjects) == 0 {
+		h.catchAll = min(h.catchAll, i)
+	}
+	normal := make([]string, 0, len(subjects))
+	for _, subject := range subjects {
+		subject = dcv.NormalizeHost(subject)
+		if _, known := h.subjects[subject]; !known {
+			h.subjects[subject] = i
+		}
+		normal = append(normal, subject)
+	}
+	return normal
 }
 
 func (h *hosts) spelledOut(name string) {
@@ -89,15 +98,7 @@ func (h *hosts) policy(name string) int {
 func FirstPolicy(subjects [][]string, name string) int {
 	h := &hosts{subjects: make(map[string]int), catchAll: len(subjects)}
 	for i, list := range subjects {
-		if len(list) == 0 {
-			h.catchAll = min(h.catchAll, i)
-		}
-		for _, subject := range list {
-			subject = dcv.NormalizeHost(subject)
-			if _, known := h.subjects[subject]; !known {
-				h.subjects[subject] = i
-			}
-		}
+		h.policyFor(i, list)
 	}
 	if i := h.policy(name); i < len(subjects) {
 		return i
