@@ -841,15 +841,22 @@ func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
 			}
 			return nil, nil
 		})
-		if _, err := w.ca.RevokeAll(); err != nil {
-			t.Fatal(err)
-		}
-		revoked := time.Now()
-		for _, name := range names[moved:] {
-			w.until(3*time.Hour-time.Since(revoked), name, func() bool { return p.good(name) })
-		}
+		p.replacedAfterRevocation(3*time.Hour, names[moved:])
 		w.wantCharges(n)
 	})
+}
+
+// replacedAfterRevocation has the CA revoke all certificates, and fails unless those of the names
+// are replaced in time.
+func (p *process) replacedAfterRevocation(within time.Duration, names []string) {
+	p.w.tb.Helper()
+	if _, err := p.w.ca.RevokeAll(); err != nil {
+		p.w.tb.Fatal(err)
+	}
+	revoked := time.Now()
+	for _, name := range names {
+		p.w.until(within-time.Since(revoked), name, func() bool { return p.good(name) })
+	}
 }
 
 // However often the configuration is loaded anew, all orders are looked at, if later.
@@ -913,13 +920,7 @@ func TestReplacementsThatCannotBegin(t *testing.T) {
 		p.untilServed(day, names...)
 		time.Sleep(day)
 		gone = names[:dead]
-		if _, err := w.ca.RevokeAll(); err != nil {
-			t.Fatal(err)
-		}
-		revoked := time.Now()
-		for _, name := range names[dead:] {
-			w.until(3*time.Hour-time.Since(revoked), name, func() bool { return p.good(name) })
-		}
+		p.replacedAfterRevocation(3*time.Hour, names[dead:])
 		w.wantCharges(n)
 	})
 }
