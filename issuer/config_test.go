@@ -129,6 +129,7 @@ func TestBadConfigsSayWhatIsWrong(t *testing.T) {
 		{"a name in two groups", goodBlock + "one_order a.example.com b.example.com\none_order B.example.com c.example.com\n", []string{"one_order: b.example.com is already in an option one_order"}},
 		{"a margin as long as the term", goodBlock + "renew_margin 366d\n", []string{"renew_margin: 8784h0m0s is not shorter than the paid term, 1y"}},
 		{"a margin longer than the term", goodBlock + "term 2y\nrenew_margin 800d\n", []string{"renew_margin:", "not shorter than the paid term, 2y"}},
+		{"a storage that is later than orders can wait", goodBlock + "settle 31s\n", []string{"settle: must be at most 30s, because an order is sent within 1m0s of its entry or not at all, got 31s"}},
 		{"looks all the time", goodBlock + "watch 59s\n", []string{"watch: 59s is too short, the shortest interval is 1m0s"}},
 		{"a wildcard in a group by file", goodBlock + "one_order a.example.com *.example.com\n", []string{"one_order: *.example.com is a wildcard", "the whole order of a.example.com, *.example.com", "use dcv dns"}},
 		{"a name grouped and adopted", goodBlock + "one_order a.example.com b.example.com\norder 77 b.example.com\n", []string{"order: b.example.com is already in an option one_order"}},
