@@ -453,30 +453,6 @@ func (a *account) refuseRenewal(id string) {
 	a.noRenew[id] = struct{}{}
 }
 
-// condemnedFor is how long an entry that is to be given up counts, until the ledger tells it.
-const condemnedFor = 10 * time.Minute
-
-// condemn notes that an entry is given up, if that and all others that were given up or paid for
-// since a moment are not more than so many. What takes the place of one counts beside it, to
-// be safe.
-func (a *account) condemn(id string, from time.Time, allowed int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	maps.DeleteFunc(a.condemned, func(_ string, since time.Time) bool { return time.Since(since) >= condemnedFor })
-	paid, _ := a.ledger.Spending(from, 0)
-	count := paid + len(a.condemned)
-	for _, given := range a.ledger.GivenUp(from) {
-		if _, counted := a.condemned[given]; !counted {
-			count++
-		}
-	}
-	if _, again := a.condemned[id]; !again && count >= allowed {
-		return false
-	}
-	a.condemned[id] = time.Now()
-	return true
-}
-
 func (a *account) renewalRefused(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -2,9 +2,6 @@ package issuer
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/app"
@@ -142,87 +138,6 @@ func (f *flow) revive(ctx context.Context, name string, about []*ledger.Entry) (
 // queued ends a round of a name that is called when its turn to buy has come.
 func (f *flow) queued(name string) progress {
 	return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
-}
-
-// room is how many orders the spending limit allows beside those in the ledger.
-func (f *flow) room() int {
-	placed, _ := f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), 0)
-	return f.rules.spend.Orders - placed
-}
-
-// mayBuy refuses a purchase that the rules do not allow, before anything else is done
-// about it.
-func (f *flow) mayBuy(name string, w *want, about []*ledger.Entry) error {
-	if a, ok := f.adoptedFor(name); ok {
-		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up, and the option order forbids to place another one; "+
-			"give the ID of a new order, or remove the option", a.ID, name))
-	}
-	configured, onDemand := f.site.Allows(name)
-	// Where the issuer is that of all names, so is one that is in the config no more.
-	if !configured || !onDemand && !f.account.asked(w, f.config) && !f.site.Manages(name) {
-		return noRetry(fmt.Errorf("%s is not among the names that this configuration has certificates for, so nothing is bought for it", name))
-	}
-	if onDemand && !f.rules.allowOnDemand {
-		return errOnDemand(name)
-	}
-	return f.hold(name, about)
-}
-
-// hold keeps purchases back for a while after some that led to nothing.
-func (f *flow) hold(name string, about []*ledger.Entry) error {
-	failures := 0
-	var last *ledger.Entry
-	for _, e := range about {
-		if e.State == ledger.Gone && slices.Contains(e.Names, name) && f.ledger.Time().Sub(e.Paid) < holdMemory {
-			failures++
-			if last == nil || e.Paid.After(last.Paid) {
-				last = e
-			}
-		}
-	}
-	if failures == 0 {
-		return nil
-	}
-	if until := last.Paid.Add(holdFor(failures)); f.ledger.Time().Before(until) {
-		return &HoldError{name, failures, until, last.Problem}
-	}
-	return nil
-}
-
-// holdMemory is for how long a purchase that led to nothing counts. It is longer than the
-// longest hold, which would otherwise begin anew each day with short ones.
-const holdMemory = 3 * 24 * time.Hour
-
-// holdFor is how long to hold paid calls back after so many led to nothing lately.
-// The first may be repeated at once: its absence is proven.
-func holdFor(failures int) time.Duration {
-	steps := []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
-	return steps[min(failures-1, len(steps)-1)]
-}
-
-// withinLimit checks the spending limit.
-func (f *flow) withinLimit() *SpendLimitError {
-	return f.overLimit(f.rules.spend.Orders - 1)
-}
-
-// overLimit complains if more than so many orders were placed within the span.
-func (f *flow) overLimit(allowed int) *SpendLimitError {
-	per := time.Duration(f.rules.spend.Per)
-	placed, last := f.ledger.Memory.Spending(f.ledger.Time().Add(-per), allowed)
-	if placed <= allowed {
-		return nil
-	}
-	return &SpendLimitError{f.rules.spend, last.Add(per)}
-}
-
-// limitWait is when to look again after the spending limit was reached. What was recorded only
-// a moment ago counts, but may be withdrawn, because two servers ordered for the same name.
-func (f *flow) limitWait(limit *SpendLimitError) time.Duration {
-	now := f.ledger.Time()
-	if _, newest := f.ledger.Memory.Spending(now.Add(-time.Duration(f.rules.spend.Per)), 0); now.Sub(newest) < 2*sendBefore {
-		return 2 * sendBefore
-	}
-	return min(limit.Next.Sub(now), time.Hour)
 }
 
 // namesToBuy returns the names of today's group that no order blocks and that may be
@@ -566,88 +481,4 @@ func (f *flow) placed(e *ledger.Entry, order vendors.Order) move {
 			e.Attempt.Challenges = asked
 		}
 	}}
-}
-
-// requestFor makes the CSR for an order or reissue: for the key that certmagic wants a
-// certificate for, or else for a new one. The key is PEM, or nil if it is not known.
-func (f *flow) requestFor(j *errand, names []string) (key, der []byte, err error) {
-	if f.about.NeedsCommonName && len(names[0]) > maxCommonName {
-		return nil, nil, noRetry(fmt.Errorf("%s has %d bytes, but %s needs it as common name, which holds at most %d (RFC 5280, ub-common-name)",
-			names[0], len(names[0]), f.about.Name, maxCommonName))
-	}
-	if j.want == nil {
-		signer, err := f.site.NewKey()
-		if err != nil {
-			return nil, nil, fmt.Errorf("making a private key for %s: %w", j.name, err)
-		}
-		if key, err = encodeKey(signer); err != nil {
-			return nil, nil, err
-		}
-		der, err = orderCSR(names, nil, signer)
-		return key, der, err
-	}
-	if j.want.pem != nil {
-		signer, err := certmagic.PEMDecodePrivateKey(j.want.pem)
-		if err != nil {
-			return nil, nil, fmt.Errorf("decoding the private key for %s: %w", j.name, err)
-		}
-		der, err = orderCSR(names, j.want.extras, signer)
-		return j.want.pem, der, err
-	}
-	csr, err := x509.ParseCertificateRequest(j.want.csr)
-	if err != nil {
-		return nil, nil, err
-	}
-	fits := slices.Equal(names, csr.DNSNames) && (!f.about.NeedsCommonName || csr.Subject.CommonName == names[0])
-	if !fits {
-		return nil, nil, noRetry(fmt.Errorf("the CSR for %s has no common name and its private key is not at hand to sign one that has; "+
-			"%s requires it", names[0], f.about.Name))
-	}
-	return nil, csr.Raw, nil
-}
-
-// maxCommonName is the upper bound of a common name, RFC 5280 appendix A.1.
-const maxCommonName = 64
-
-// keepKey stores the private key of a request before that is sent.
-func (f *flow) keepKey(ctx context.Context, key []byte, reference string) error {
-	if key == nil {
-		return nil
-	}
-	return f.ledger.KeepKey(ctx, reference, key)
-}
-
-// request is what the vendor is sent. What was agreed stands in the entry.
-func (f *flow) request(e *ledger.Entry) vendors.OrderRequest {
-	cfg := f.order
-	cfg.Product, cfg.Term, cfg.Method = e.Product, e.Term, e.Method
-	return vendors.OrderRequest{
-		OrderConfig: cfg,
-		Reference:   e.Attempt.Reference,
-		Names:       e.Names,
-		CSR:         e.Attempt.CSR,
-		Unique:      e.Attempt.Unique,
-		PreparedID:  e.Attempt.PreparedID,
-	}
-}
-
-// newReference makes an ID that no other request ever has, in letters and digits
-// only, because nothing is known of what vendors' reference fields accept.
-func (f *flow) newReference() string { return "cc" + f.randomHex(12) }
-
-// newUnique makes a unique value: at most 20 letters and digits (Sectigo, "request
-// token").
-func (f *flow) newUnique() string { return f.randomHex(10) }
-
-func (f *flow) randomHex(n int) string {
-	b := make([]byte, n)
-	f.ledger.Fill(b)
-	return hex.EncodeToString(b)
-}
-
-// jitter returns a number from 0 to below 1.
-func (f *flow) jitter() float64 {
-	var b [2]byte
-	f.ledger.Fill(b[:])
-	return float64(binary.BigEndian.Uint16(b[:])) / (1 << 16)
 }

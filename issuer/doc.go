@@ -33,8 +33,10 @@
 // # Files of the package
 //
 //	issuer.go config.go caddyfile.go     the module, its defaults, its syntax
-//	issue.go sweep.go watch.go           certmagic's calls, and what certmagic does not ask for
+//	issue.go sweep.go unserved.go        certmagic's calls, and what certmagic does not ask for
 //	flow.go drive.go                     rounds and steps
+//	limits.go queue.go request.go        what may be bought, in which order, and what is sent
+//	watch.go suspects.go replacements.go   orders that have their certificates
 //	buy.go lookup.go follow.go reissue.go adopt.go   what is done with orders
 //	account.go                           what a process remembers between rounds
 //	site.go keys.go chain.go             certmagic's side, keys, certificates

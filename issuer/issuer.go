@@ -86,7 +86,7 @@ type Issuer struct {
 	// How late the storage may show one server what another has written to it. A
 	// paid order waits that long before it is sent, to see whether another server has
 	// ordered for the same name. Raise it for a storage that is only eventually
-	// consistent. Default: `1s`, and 0 for test services
+	// consistent, to at most 30s. Default: `1s`, and 0 for test services
 	Settle *caddy.Duration `json:"settle,omitempty"`
 
 	// How many paid orders may be placed in a span of time, over all names and
