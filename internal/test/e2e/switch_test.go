@@ -195,7 +195,12 @@ func (o origin) switchOver(w *world, s *server, to seller) {
 	v := w.visit(w.node, o.name, roots)
 	config := w.localGlobals(w.node) + site(o.name, w.issuerOf(to, "max_wait 1s"))
 	s.load(config, false)
-	s.awaitLog("order placed")
+	w.await("the order", func() error {
+		if len(w.ca.Charges()) == paid {
+			return errors.New("nothing is bought")
+		}
+		return nil
+	})
 	s.load(config+"# changed\n", true)
 	s.load(config+"http://other.localhost {\n\trespond other\n}\n", false)
 	w.await("a round of the last config", w.calledMore("", 2))
