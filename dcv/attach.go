@@ -12,11 +12,11 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// Attach puts a route with the handler first on each server of the HTTP app that
-// is being provisioned with ctx. It may be called any number of times, from an
-// issuer's SetConfig (see caddytls.ConfigSetter), when either the HTTP app is
-// provisioning the TLS app and with it the issuer, see [Nested], or the call is not
-// the first one. A config without an HTTP app is no error.
+// Attach puts a route with the handler first on each server of the HTTP app that is
+// being provisioned with ctx. Call it in each SetConfig of an issuer (see
+// caddytls.ConfigSetter), but in the first one only if the HTTP app is provisioning
+// the TLS app and with it the issuer, see [Nested]. A config without an HTTP app is
+// no error.
 //
 // Why then: apps are provisioned in random order, so that there may be no HTTP app
 // yet when a policy of the TLS app provisions its issuers, and asking for it at that
@@ -113,9 +113,9 @@ func HTTPPort(ctx caddy.Context) int {
 	return caddyhttp.DefaultHTTPPort
 }
 
-// RouteHosts returns the hosts that the routes of a config's HTTP app match, at
-// the top level and in subroutes, normalized and sorted. Some may be wildcards. It
-// is meant for the time after provisioning.
+// RouteHosts returns the hosts that the routes of a config's HTTP app match, at the
+// top level and in subroutes, normalized and sorted. Some may be wildcards. Call it
+// after provisioning.
 func RouteHosts(ctx caddy.Context) []string {
 	app, err := httpApp(ctx)
 	if app == nil || err != nil {
@@ -149,8 +149,8 @@ func RouteHosts(ctx caddy.Context) []string {
 	return slices.Compact(hosts)
 }
 
-// HostMatcher returns a function for [Store.Manage] that is true for the hosts and
-// for those that a wildcard among them covers. A single "*" covers all.
+// HostMatcher returns a function that is true for the hosts and for those that a
+// wildcard among them covers. A single "*" covers all.
 func HostMatcher(hosts []string) func(host string) bool {
 	exact := make(map[string]struct{}, len(hosts))
 	var wildcards []string

@@ -22,11 +22,19 @@ type CAAError struct {
 	Wanted  []string // names by which the CA would recognize itself
 
 	// Method is the label of the validation method to add, if the CA is among those
-	// allowed, and what is forbidden is the method. Else it is empty.
+	// allowed, but not with this method. Otherwise it is empty.
 	Method string
+
+	// Critical is the tag of a property that CAs do not know and that is marked
+	// critical, so that they must not issue. Otherwise it is empty.
+	Critical string
 }
 
 func (e *CAAError) Error() string {
+	if e.Critical != "" {
+		return fmt.Sprintf("the CAA records of %s have the property %q, which is marked critical and which CAs do not know, so that none issues for %s; "+
+			"remove it, or write it with the flag 0", e.Zone, e.Critical, e.Name)
+	}
 	if e.Method != "" {
 		return fmt.Sprintf("the CAA records of %s do not allow %s to validate %s by the method %s (validationmethods, RFC 8657); "+
 			"add it, for example: %s CAA 0 %s %q", e.Zone, e.Wanted[0], e.Name, e.Method, e.Zone, e.Tag, e.Wanted[0]+"; validationmethods="+e.Method)
@@ -48,9 +56,9 @@ type CAAQuestion struct {
 	// nothing is asked, and the answer is yes.
 	Identities []string
 
-	// Methods are the labels of how the CA will validate the name, as they stand in
-	// the parameter validationmethods, any of which will do. The first is what an
-	// error says to add. If there are none, the parameter is not judged.
+	// Methods are the labels of the methods by which the CA may validate the name, as in
+	// the parameter validationmethods. It is enough if one is allowed. The first is what
+	// an error says to add. If there are none, the parameter is not judged.
 	Methods []string
 }
 
@@ -58,6 +66,9 @@ type CAAQuestion struct {
 type CAAChecker struct {
 	// Resolvers are recursive resolvers: hosts with an optional port.
 	Resolvers []string
+
+	// Exchange sends a question to a server. Default: [Exchange]
+	Exchange func(ctx context.Context, question *dns.Msg, server string) (*dns.Msg, error)
 }
 
 // caaTimeout bounds one question to one resolver.
@@ -88,6 +99,10 @@ func (c *CAAChecker) Check(ctx context.Context, q CAAQuestion) error {
 func (q CAAQuestion) judge(zone string, records []*dns.CAA) error {
 	tag, values := issueValues(records, strings.HasPrefix(q.Name, "*."))
 	forbidden := &CAAError{Name: q.Name, Zone: zone, Tag: tag, Wanted: q.Identities}
+	if i := slices.IndexFunc(records, unknownCritical); i >= 0 {
+		forbidden.Critical = records[i].Tag
+		return forbidden
+	}
 	account := ""
 	for _, value := range values {
 		issuer, params, ok := parseIssueValue(value)
@@ -115,6 +130,17 @@ func (q CAAQuestion) judge(zone string, records []*dns.CAA) error {
 			"if the CA refuses, add a record without accounturi", zone, account)
 	}
 	return forbidden
+}
+
+// knownProperties are the tags that CAs know: those of RFC 8659 and of the registry "CAA
+// Property Tags" of IANA.
+var knownProperties = []string{"issue", "issuewild", "iodef", "issuemail", "issuevmc", "contactemail", "contactphone", "auth", "path", "policy"}
+
+// unknownCritical reports whether a CA must not issue whatever the other properties say,
+// RFC 8659, section 4.1.
+func unknownCritical(r *dns.CAA) bool {
+	const critical = 0x80
+	return r.Flag&critical != 0 && !slices.Contains(knownProperties, strings.ToLower(r.Tag))
 }
 
 // issueValues returns the tag of the properties that restrict issuing for a name, and
@@ -179,7 +205,7 @@ func (c *CAAChecker) lookup(ctx context.Context, zone string) ([]*dns.CAA, error
 	question.SetEdns0(4096, false)
 	var problems []error
 	for _, resolver := range certmagic.RecursiveNameservers(c.Resolvers) {
-		answer, err := askCAA(ctx, question, resolver)
+		answer, err := c.ask(ctx, question, resolver)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -195,10 +221,14 @@ func (c *CAAChecker) lookup(ctx context.Context, zone string) ([]*dns.CAA, error
 	return nil, errors.Join(problems...)
 }
 
-func askCAA(ctx context.Context, question *dns.Msg, resolver string) (*dns.Msg, error) {
+func (c *CAAChecker) ask(ctx context.Context, question *dns.Msg, resolver string) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, caaTimeout)
 	defer cancel()
-	answer, err := exchange(ctx, question, resolver)
+	send := c.Exchange
+	if send == nil {
+		send = Exchange
+	}
+	answer, err := send(ctx, question, resolver)
 	switch {
 	case err != nil:
 		return nil, err
@@ -211,8 +241,8 @@ func askCAA(ctx context.Context, question *dns.Msg, resolver string) (*dns.Msg, 
 	return answer, nil
 }
 
-// exchange asks over UDP, and over TCP if the answer does not fit.
-func exchange(ctx context.Context, question *dns.Msg, resolver string) (*dns.Msg, error) {
+// Exchange asks a server over UDP, and over TCP if the answer does not fit.
+func Exchange(ctx context.Context, question *dns.Msg, resolver string) (*dns.Msg, error) {
 	answer, _, err := new(dns.Client).ExchangeContext(ctx, question, resolver)
 	if err == nil && answer.Truncated {
 		answer, _, err = (&dns.Client{Net: "tcp"}).ExchangeContext(ctx, question, resolver)

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// knownAge is how long after the begin of a read its files are served without
-	// another look. It is how long a file may outlive its clean-up at another
-	// instance while the storage works.
+	// knownAge is how long after the beginning of a read its files are served
+	// without another look. While the storage works, a file may outlive its clean-up
+	// at another instance by as much.
 	knownAge = time.Second
 
 	// holdTime bounds the time for which a request waits for the storage.
@@ -27,11 +27,11 @@ const (
 	// requests per second amount to when all of them wait for readInterval.
 	maxHeld = 1024
 
-	// maxHosts bounds the hosts remembered of a storage. More than maxHeld of them
-	// never wait, so there is always one to forget.
+	// maxHosts bounds the hosts remembered of a storage. At most maxHeld of them
+	// wait at a time, so the others can be forgotten.
 	maxHosts = 4096
 
-	// warnInterval is the shortest time between two errors that are told.
+	// warnInterval is the shortest time between two errors that are returned.
 	warnInterval = time.Second
 )
 
@@ -64,10 +64,10 @@ type cache struct {
 
 // Manage allows the storage to be read for hosts that are managed according to the
 // function, or whose twin is. Exact tells whether the host is written out in the
-// config, rather than covered by a wildcard or by a site for all names; it saves
-// the host a look at the list of all hosts, by which strangers are kept from
-// making reads for names that they make up. The function is given normalized
-// hosts, must be quick, and may be called concurrently.
+// config, rather than covered by a wildcard or by a site for all names; such a host
+// needs no look at the list of all hosts, which keeps strangers from causing reads
+// for names that they make up. The function is given normalized hosts, must be
+// quick, and may be called concurrently.
 //
 // The permission ends when release is called. Those of overlapping configs may
 // overlap; the same storage is then read once.
@@ -147,8 +147,8 @@ func (r *remote) storages(host string) []readable {
 // find looks for a file that another instance presented. A file that is known is
 // returned at once; for any other the storage is read, by a read that begins after
 // the call. When too many calls wait already, or the storage takes too long, what
-// was last known counts. The error tells that a storage failed, which does not
-// mean that there is no file. Not each one is returned.
+// was last known counts. The error tells that a storage failed, which does not mean
+// that there is no file. Not every error is returned.
 func (r *remote) find(ctx context.Context, host, path string) (*file, error) {
 	// Most of what strangers make up cannot be a file.
 	if checkHost(host) != nil || checkFileName(strings.TrimPrefix(path, PathPrefix)) != nil {
@@ -188,6 +188,18 @@ func (r *remote) find(ctx context.Context, host, path string) (*file, error) {
 		errs = append(errs, context.Cause(ctx))
 	}
 	return nil, r.warn(errs...)
+}
+
+// known returns the files that other instances presented on the host, as this one
+// last saw them.
+func (r *remote) known(host string) (files []*file) {
+	if checkHost(host) != nil {
+		return nil
+	}
+	for _, storage := range r.storages(host) {
+		files = append(files, storage.cache.known(host, 0)...)
+	}
+	return files
 }
 
 // warn returns the errors, or nil when others were returned just now: requests

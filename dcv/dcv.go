@@ -43,6 +43,10 @@ type Challenge struct {
 	// counted under it. Challenges for different hosts may share one.
 	ID string
 
+	// Group says whose ID it is where several users share a storage, see
+	// [Store.WriteVisits]. It may be empty.
+	Group string
+
 	// Hosts are the names in normalized form. The store serves the file on the
 	// twin of each name too; see [Twin].
 	Hosts []string
@@ -60,7 +64,7 @@ type Challenge struct {
 
 // ChallengeError tells what is wrong with the parts of a challenge.
 type ChallengeError struct {
-	// Part is "id", "host", "file name" or "body".
+	// Part is "id", "group", "host", "file name" or "body".
 	Part string
 
 	// Reason is short and never repeats more than a few bytes of the part.
@@ -100,6 +104,9 @@ func (ch Challenge) FileName() string { return strings.TrimPrefix(ch.Path, PathP
 func (ch Challenge) check() error {
 	if ch.ID == "" || len(ch.ID) > maxID || !utf8.ValidString(ch.ID) || strings.ContainsFunc(ch.ID, unicode.IsControl) {
 		return &ChallengeError{Part: "id", Reason: fmt.Sprintf("must be 1 to %d bytes of text", maxID)}
+	}
+	if len(ch.Group) > maxID {
+		return &ChallengeError{Part: "group", Reason: fmt.Sprintf("must have at most %d bytes", maxID)}
 	}
 	if len(ch.Hosts) == 0 {
 		return &ChallengeError{Part: "host", Reason: "is missing"}

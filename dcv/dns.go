@@ -15,10 +15,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// DNS puts records into zones and takes them out again, through a libdns provider.
-// It never touches a record of others: what it removes has its name, its type and
-// its value. Provider is required; all other fields have useful zero values. It must
-// not be copied, and its methods may be called concurrently.
+// DNS puts records into zones and takes them out again, through a libdns provider. It
+// never touches other records: it removes only those with the name, the type and the
+// value of the record given. Provider is required; all other fields have useful zero
+// values. It must not be copied, and its methods may be called concurrently.
 type DNS struct {
 	// Provider manages the zones. If it is a libdns.RecordGetter as well, it is asked
 	// for what there is before anything is added.
@@ -110,7 +110,8 @@ func (d *DNS) there(ctx context.Context, zone string, r Record) (bool, error) {
 	return d.look(ctx, []Record{r}) == nil, nil
 }
 
-// among looks for the record in a list. One that it cannot stand beside is an error.
+// among looks for the record in a list. Another record that it cannot stand beside is an
+// error.
 func (r Record) among(list []libdns.Record, zone string) (bool, error) {
 	for _, other := range list {
 		rr := other.RR()
@@ -129,8 +130,8 @@ func (r Record) among(list []libdns.Record, zone string) (bool, error) {
 // 2.5.
 var besideCNAME = []string{"RRSIG", "NSEC"}
 
-// Remove takes a record away. It needs no earlier Present, and works when ctx is
-// done, too. That there is no such record is no error.
+// Remove takes a record away. It needs no earlier Present, and works when ctx is done,
+// too. A record that does not exist is no error.
 func (d *DNS) Remove(ctx context.Context, r Record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
 	defer cancel()
@@ -159,9 +160,9 @@ func (d *DNS) Remove(ctx context.Context, r Record) error {
 	return nil
 }
 
-// victims is what to ask the provider to delete. Its own idea of the record is best,
-// because it may know it by an ID. Else all fields but the TTL are given: to libdns, an
-// empty one means any.
+// victims is what to ask the provider to delete. Its own version of the record is best,
+// because it may carry an ID. Otherwise all fields but the TTL are given: to libdns, an
+// empty field means any value.
 func (d *DNS) victims(ctx context.Context, own placed, r Record) ([]libdns.Record, error) {
 	if own.record != nil {
 		return []libdns.Record{own.record}, nil
@@ -177,8 +178,8 @@ func (d *DNS) victims(ctx context.Context, own placed, r Record) ([]libdns.Recor
 	return slices.DeleteFunc(slices.Clone(list), func(other libdns.Record) bool { return !r.is(other.RR(), own.zone) }), nil
 }
 
-// in writes the record relative to its zone. A target ends with the dot of the root:
-// the data are in the syntax of zone files, where others are relative.
+// in writes the record relative to its zone. The target of a CNAME ends with the dot of
+// the root: in the syntax of zone files, names without it are relative.
 func (r Record) in(zone string, ttl time.Duration) libdns.RR {
 	data := r.Value
 	if r.Type == "CNAME" {

@@ -91,8 +91,8 @@ func (f *Front) server(host string, port int) (found *caddyhttp.Server, addr str
 	return found, addr
 }
 
-// sockets calls do for all TCP sockets of the config's servers on the port. What a
-// server really listens on tells only the listener: a config may name a descriptor.
+// sockets calls do for all TCP sockets of the config's servers on the port. Only the
+// listener tells what a server really listens on: a config may name a file descriptor.
 func (f *Front) sockets(port int, do func(*caddyhttp.Server, *net.TCPAddr)) {
 	if f == nil || f.http == nil {
 		return
@@ -112,8 +112,8 @@ func (f *Front) hasPort(port int) (found bool) {
 	return found
 }
 
-// handleChallenge answers what a CA of the ACME issuers asks for, and reports whether
-// it was that.
+// handleChallenge answers a request of an ACME CA for an HTTP challenge, and reports
+// whether it was one.
 func (f *Front) handleChallenge(w http.ResponseWriter, r *http.Request) bool {
 	return f != nil && f.tls != nil && f.tls.HandleHTTPChallenge(w, r)
 }

@@ -1,6 +1,9 @@
 package dcv
 
 import (
+	"cmp"
+	"errors"
+	"net"
 	"net/http"
 	"time"
 
@@ -8,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/metrics"
 )
 
 func init() {
@@ -19,13 +24,19 @@ func init() {
 // and HEAD requests for the exact host and file of such an order and hands
 // everything else to the next handler.
 //
-// It has no options, and it seldom needs to be written down: a commercial issuer
-// puts it first on every HTTP server by itself. Place it where that does not
-// happen, which is with `auto_https off`, or behind a `route` of your own that
-// must come before all else.
+// It has no options, and it seldom needs to be written down: a commercial issuer puts
+// it first on every HTTP server by itself. Write it down where that may not happen,
+// as with `admin off` and `auto_https off`, or behind a `route` of your own that must
+// come before all else.
 type Handler struct {
 	logger *zap.Logger
+	store  *Store         // nil for Live
 	id     caddy.ModuleID // see provisionAs
+}
+
+// NewHandler returns a handler that is no part of a config.
+func NewHandler(store *Store, logger *zap.Logger) *Handler {
+	return &Handler{logger: logger, store: store}
 }
 
 const moduleID = "http.handlers.dcv"
@@ -39,8 +50,8 @@ func (h Handler) CaddyModule() caddy.ModuleInfo {
 	return info
 }
 
-// Provision sets up the handler. Being loaded with the routes of an HTTP app that
-// carry it, it also sees to the server that this app has for redirects only.
+// Provision sets up the handler. When it is loaded with the routes of an HTTP app, it
+// also adds itself to the server that this app has for redirects only.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	for _, module := range ctx.Modules() {
@@ -63,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !isValidationPath(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
-	return h.serve(Live, w, r, next)
+	return h.serve(cmp.Or(h.store, Live), w, r, next)
 }
 
 func isValidationPath(path string) bool {
@@ -71,20 +82,23 @@ func isValidationPath(path string) bool {
 }
 
 func (h *Handler) serve(store *Store, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	// File names need no escapes. A path that has some is somebody playing.
-	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.RawPath != "" {
-		return next.ServeHTTP(w, r)
-	}
 	host := NormalizeHost(r.Host)
-	f := store.find(host, r.URL.Path)
+	// File names need no escapes, so a path that has some is not a CA's.
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.RawPath != "" {
+		count(metrics.Missing)
+		return h.pass(store, host, w, r, next)
+	}
+	f, outcome := store.find(host, r.URL.Path), metrics.Missing
 	if f == nil {
 		var err error
 		if f, err = store.remote.find(r.Context(), host, r.URL.Path); err != nil {
-			h.logger.Warn("reading shared challenges", zap.String("identifier", host), zap.Error(err))
+			outcome = metrics.Failed
+			h.logger.Warn("reading shared validation files failed", zap.String("identifier", host), zap.Error(err))
 		}
 	}
 	if f == nil {
-		return next.ServeHTTP(w, r)
+		count(outcome)
+		return h.pass(store, host, w, r, next)
 	}
 
 	header := w.Header()
@@ -97,41 +111,70 @@ func (h *Handler) serve(store *Store, w http.ResponseWriter, r *http.Request, ne
 	if r.Method == http.MethodGet {
 		_, err = w.Write(f.body)
 	}
-	h.record(f, host, r)
+	v := visitOf(r, host, http.StatusOK)
+	if v.UserAgent == probeUserAgent {
+		count(metrics.Probed)
+		return err
+	}
+	count(metrics.Served)
+	store.visits.add(f, v)
+	h.log(f, v)
 	return err
 }
 
-func (h *Handler) record(f *file, host string, r *http.Request) {
-	userAgent := r.UserAgent()
-	if userAgent == probeUserAgent {
-		return
+// pass leaves a request to the next handler. If it is almost one for a live file, it
+// is noted as a visit that missed it, for whoever asks why the CA does not find the
+// file.
+func (h *Handler) pass(store *Store, host string, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	f := store.missed(host, r.URL.Path)
+	if f == nil {
+		return next.ServeHTTP(w, r)
 	}
-	if f.visits != nil {
-		f.visits.add(Visit{
-			Time:       time.Now(),
-			Host:       host,
-			RemoteAddr: r.RemoteAddr,
-			UserAgent:  userAgent,
-			Status:     http.StatusOK,
-		})
+	recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
+	err := next.ServeHTTP(recorder, r)
+	status := cmp.Or(recorder.Status(), http.StatusOK)
+	if err != nil {
+		status = http.StatusInternalServerError
+		if failed, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failed.StatusCode != 0 {
+			status = failed.StatusCode
+		}
 	}
-	// Nobody on this instance counts visits to another's challenge, so that the
-	// log is the only trace of them.
+	v := visitOf(r, host, status)
+	v.Missed = true
+	store.visits.add(f, v)
+	return err
+}
+
+func visitOf(r *http.Request, host string, status int) Visit {
+	from := r.RemoteAddr
+	// Behind proxies that the config trusts, Caddy knows better.
+	if ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ip != "" {
+		if host, _, err := net.SplitHostPort(from); err == nil && ip != host {
+			from = ip
+		}
+	}
+	return Visit{Time: time.Now(), Host: host, RemoteAddr: from, UserAgent: r.UserAgent(), Status: status}
+}
+
+func (h *Handler) log(f *file, v Visit) {
+	// Where another instance has the challenge, nobody asks this one who came.
 	level := zap.DebugLevel
-	if f.visits == nil {
+	if f.distributed() {
 		level = zap.InfoLevel
 	}
 	if entry := h.logger.Check(level, "validation file served"); entry != nil {
 		entry.Write(
-			zap.String("identifier", host),
+			zap.String("identifier", v.Host),
 			zap.String("challenge", f.id),
 			zap.String("path", f.path),
-			zap.String("remote_addr", r.RemoteAddr),
-			zap.String("user_agent", userAgent),
-			zap.Bool("distributed", f.visits == nil),
+			zap.String("remote_addr", v.RemoteAddr),
+			zap.String("user_agent", v.UserAgent),
+			zap.Bool("distributed", f.distributed()),
 		)
 	}
 }
+
+func count(outcome string) { metrics.ValidationRequests.WithLabelValues(outcome).Inc() }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //

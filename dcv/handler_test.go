@@ -158,7 +158,7 @@ func TestHandlerReadsStorage(t *testing.T) {
 	}
 	storage.set(func() { storage.fail = fmt.Errorf("no connection") })
 	w = ask(t, h, s, httptest.NewRequest(http.MethodGet, "http://example.org"+PathPrefix+"a.txt", nil))
-	if w.Code != passed || logs.FilterMessage("reading shared challenges").Len() != 1 {
+	if w.Code != passed || logs.FilterMessage("reading shared validation files failed").Len() != 1 {
 		t.Errorf("got %d, logs %v", w.Code, logs.All())
 	}
 }

@@ -37,7 +37,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 const (
 	// retryInterval is the time between two attempts to listen on a port that is taken.
-	// An ACME solver of certmagic has it for a few seconds.
+	// certmagic's ACME solver may hold it for a few seconds.
 	retryInterval = 250 * time.Millisecond
 
 	// retryPatience is how long Listen waits for a port that is taken.
@@ -165,8 +165,8 @@ func (ls *listeners) tryAgain(l *listener) {
 }
 
 // openShared listens as Caddy does, which lets later configs listen, too. Where Caddy
-// has no socket on the port, other programs that allow sharing are asked for the port in
-// vain: their visitors must not be dealt to us.
+// has no socket on the port, it first tries to listen without sharing, which fails if
+// another program has the port: the connections of that program must not be dealt to us.
 func openShared(ctx context.Context, front *Front, host string, port int) (net.Listener, error) {
 	addr := caddy.NetworkAddress{Network: "tcp", Host: host, StartPort: uint(port), EndPort: uint(port)}
 	if !front.hasPort(port) && sharers(host, port) == 0 {
@@ -191,8 +191,8 @@ func openShared(ctx context.Context, front *Front, host string, port int) (net.L
 }
 
 // sharers is how many sockets of this process get, or would get, connections to the
-// address. Caddy counts them by how they are written: all addresses are "", 0.0.0.0 or
-// ::, of one network or another, and one to the kernel.
+// address. Caddy counts them by address as it is written: "all addresses" is "", 0.0.0.0
+// or ::, on several networks, but the same to the kernel.
 func sharers(host string, port int) int {
 	hosts := []string{"", "0.0.0.0", "::"}
 	if host != "" {
@@ -207,13 +207,13 @@ func sharers(host string, port int) int {
 	return n
 }
 
-// Release gives the lease back. The last one closes the listener. More than one call
-// does nothing.
+// Release gives the lease back. The last one closes the listener. Further calls do
+// nothing.
 func (l *Lease) Release() { l.end(0) }
 
 // Leave gives the lease back at the end of a config. The last one leaves the listener
 // open for a moment, because the next config goes on with the order and will want it.
-// More than one call does nothing, nor does one after Release.
+// Further calls do nothing, nor does one after Release.
 func (l *Lease) Leave() { l.end(lingerTime) }
 
 func (l *Lease) end(linger time.Duration) {

@@ -239,9 +239,7 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("after the handover: %q", got)
 	}
 	must(t, caddy.Stop())
-	if !refused(fmt.Sprintf("%s:%d", loopback, s.HTTP)) {
-		t.Error("the listener has not been closed")
-	}
+	eventually(t, "a listener that is closed", func() bool { return refused(fmt.Sprintf("%s:%d", loopback, s.HTTP)) })
 }
 
 // A listener that is given back while a config is being loaded still waits for it.

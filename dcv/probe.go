@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -50,18 +52,30 @@ const (
 
 // ProbeError tells what a probe got instead of the file.
 type ProbeError struct {
-	Host   string
-	URL    string
-	Kind   ProbeKind
-	Detail string // what came back, and what to do about it
-	Err    error  // cause of Unreachable, else nil
+	Host    string
+	URL     string
+	Address netip.Addr // the one that was asked, if it was given
+	Kind    ProbeKind
+	Detail  string      // what came back, and what to do about it
+	Header  http.Header // of the answer, if there was one
+	Err     error       // cause of Unreachable, else nil
 }
 
 func (e *ProbeError) Error() string {
-	return fmt.Sprintf("probing %s: %s: %s", e.URL, strings.ReplaceAll(string(e.Kind), "_", " "), e.Detail)
+	at := e.URL
+	if e.Address.IsValid() {
+		at += " at " + e.Address.String()
+	}
+	return fmt.Sprintf("probing %s: %s: %s", at, strings.ReplaceAll(string(e.Kind), "_", " "), e.Detail)
 }
 
 func (e *ProbeError) Unwrap() error { return e.Err }
+
+// NoRoute reports whether this machine cannot reach any address of that family, as one without
+// IPv6, so that the failure says nothing.
+func (e *ProbeError) NoRoute() bool {
+	return e.Address.Is6() && (errors.Is(e.Err, syscall.ENETUNREACH) || errors.Is(e.Err, syscall.EADDRNOTAVAIL) || errors.Is(e.Err, syscall.EAFNOSUPPORT))
+}
 
 // Wrong reports whether there was an answer, so that a CA on the same way to the
 // host must be expected to get it too.
@@ -76,6 +90,9 @@ type Prober struct {
 	// HTTPS fetches over TLS. The certificate is not verified: there may be none
 	// worth the name yet, and the file is no secret.
 	HTTPS bool
+
+	// Address to connect to. Default: what the name resolves to
+	Address netip.Addr
 
 	// Dial makes connections. Default: that of net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -97,7 +114,7 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 
 	url := p.url(host) + ch.Path
 	failed := func(kind ProbeKind, detail string) error {
-		return &ProbeError{Host: host, URL: url, Kind: kind, Detail: detail}
+		return &ProbeError{Host: host, URL: url, Address: p.Address, Kind: kind, Detail: detail}
 	}
 	req, err := http.NewRequestWithContext(probeCtx, http.MethodGet, url, nil)
 	if err != nil {
@@ -106,7 +123,7 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 	req.Header.Set("User-Agent", probeUserAgent)
 	var heard atomic.Bool
 	transport := &http.Transport{
-		DialContext:            p.dialHearing(&heard),
+		DialContext:            p.dialHearing(probeCtx, &heard),
 		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see Prober.HTTPS
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
@@ -120,9 +137,12 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 		if otherProtocol(err) || heard.Load() && !p.HTTPS && probeCtx.Err() == nil {
 			return failed(WrongBody, "what listens there speaks another protocol; have the port lead to Caddy")
 		}
-		return &ProbeError{Host: host, URL: url, Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
+		return &ProbeError{Host: host, URL: url, Address: p.Address, Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
 	}
 	defer resp.Body.Close()
+	failed = func(kind ProbeKind, detail string) error {
+		return &ProbeError{Host: host, URL: url, Address: p.Address, Kind: kind, Detail: detail, Header: resp.Header}
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(len(ch.Body))+maxShown))
 	switch {
 	case ctx.Err() != nil:
@@ -151,6 +171,9 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 func (p *Prober) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if host, port, err := net.SplitHostPort(addr); err == nil && strings.HasSuffix(host, ".localhost") {
 		addr = net.JoinHostPort("localhost", port)
+	}
+	if _, port, err := net.SplitHostPort(addr); err == nil && p.Address.IsValid() {
+		addr = net.JoinHostPort(p.Address.String(), port)
 	}
 	if p.Dial != nil {
 		return p.Dial(ctx, network, addr)
@@ -187,9 +210,10 @@ func unreachableDetail(host string, timeout time.Duration, err error) string {
 
 // dialHearing returns the prober's dial function with a note of whether anything
 // was received. A server that speaks first, as those of SSH and mail do, makes the
-// transport fail in ways that its errors do not tell apart.
-func (p *Prober) dialHearing(heard *atomic.Bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+// transport fail in ways that its errors do not tell apart. The context is that of the probe: the
+// transport would let a dial outlive it, for minutes where nobody answers.
+func (p *Prober) dialHearing(ctx context.Context, heard *atomic.Bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(_ context.Context, network, addr string) (net.Conn, error) {
 		conn, err := p.dial(ctx, network, addr)
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -182,4 +183,18 @@ func TestProbeURL(t *testing.T) {
 	if got := (&Prober{Port: 8080}).url("2001:db8::1"); got != "http://[2001:db8::1]:8080" {
 		t.Errorf("got %s", got)
 	}
+}
+
+// TestProbeLeavesNoDial behind where nobody answers: the bubble must be empty in the end.
+func TestProbeLeavesNoDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := Prober{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		err := p.Probe(t.Context(), "shop.example.com", challenge(t, "a", "A1.txt", "one", "shop.example.com"))
+		if problem, ok := errors.AsType[*ProbeError](err); !ok || problem.Kind != Unreachable {
+			t.Errorf("error %v", err)
+		}
+	})
 }

@@ -54,8 +54,8 @@ func NewRecord(host, label, kind, value string) (Record, error) {
 }
 
 // NewRecordAt makes a record at a name that the operator has chosen, because the names
-// where CAs look lead to it. The kind and the value are as for [NewRecord], and not
-// trusted.
+// at which CAs look are aliases of it. The kind and the value are as for [NewRecord],
+// and not trusted.
 //
 // Errors are of type *ChallengeError.
 func NewRecordAt(name, kind, value string) (Record, error) {

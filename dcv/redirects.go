@@ -17,16 +17,15 @@ import (
 // (caddyhttp.App.automaticHTTPSPhase1).
 const redirectServer = "remaining_auto_https_redirects"
 
-// attachToRedirects puts our route first on the server for redirects. That server
-// is made between Attach and the loading of handlers, and the app prepares its
-// servers in random order, this one among them. Before it is prepared, adding the
-// route is enough. Afterwards its routes are compiled, and only a new server in
-// its place will do; Go allows to replace the value of a map that is being ranged
-// over.
+// attachToRedirects puts our route first on the server for redirects. That server is
+// made between Attach and the loading of handlers, and the app prepares its servers in
+// random order, this one among them. Before it is prepared, adding the route is
+// enough. Afterwards its routes are compiled, and only a new server in its place will
+// do; Go allows replacing the value of a map that is being ranged over.
 func (h *Handler) attachToRedirects(ctx caddy.Context, app *caddyhttp.App) error {
 	srv := app.Servers[redirectServer]
 	// A user may have a server of that name. Automatic HTTPS has been through those
-	// and left them a config of it, which it does not give to its own.
+	// and set their AutoHTTPS, which it does not do for its own.
 	if srv == nil || srv.AutoHTTPS != nil || serves(srv.Routes) {
 		return nil
 	}
@@ -45,12 +44,12 @@ func (h *Handler) attachToRedirects(ctx caddy.Context, app *caddyhttp.App) error
 	return nil
 }
 
-// rebuild returns a server that is prepared like srv but for its routes. Only an
-// app can prepare a server, and there is a second one for that moment. It gets no
-// metrics, because an app resets those when it is provisioned; the routes are
-// instrumented with those of the real app beforehand and handed over in a
-// subroute, which keeps them as they are. Nothing of the second app remains: an
-// app starts nothing and registers nothing before it is started.
+// rebuild returns a server that is prepared like srv but for its routes. Only an app
+// can prepare a server, so a second app is made just for that. It gets no metrics,
+// because an app resets those when it is provisioned; the routes are instrumented with
+// those of the real app beforehand and handed over in a subroute, which keeps them as
+// they are. Nothing of the second app remains: an app starts nothing and registers
+// nothing before it is started.
 func (h *Handler) rebuild(ctx caddy.Context, app *caddyhttp.App, srv *caddyhttp.Server, routes caddyhttp.RouteList) (*caddyhttp.Server, error) {
 	routes = slices.Clone(routes)
 	if err := routes.ProvisionHandlers(ctx, app.Metrics); err != nil {
@@ -74,9 +73,9 @@ func (h *Handler) rebuild(ctx caddy.Context, app *caddyhttp.App, srv *caddyhttp.
 	return fresh, nil
 }
 
-// provisionAs provisions the app under the module ID that its loggers, the access
-// log among them, are to be named after. Caddy takes that ID from the module for
-// which the context was made, which is this handler.
+// provisionAs provisions the app under the module ID that its loggers, the access log
+// among them, should be named after. Caddy takes that ID from the module for which the
+// context was made, which is this handler.
 func (h *Handler) provisionAs(ctx caddy.Context, id caddy.ModuleID, app *caddyhttp.App) error {
 	h.id = id
 	defer func() { h.id = "" }()

@@ -24,7 +24,7 @@ type shared[T any] struct {
 	mu      sync.Mutex
 	value   T
 	asOf    time.Time     // when the read began that found the value
-	err     error         // of the last read that failed, until somebody is told
+	err     error         // of the last read that failed, until it is returned
 	began   time.Time     // when the last read began, which may still go on
 	pause   time.Duration // from its begin to that of the next
 	running *flight
@@ -58,9 +58,9 @@ func (s *shared[T]) idle(age time.Duration) bool {
 	return s.running == nil && s.next == nil && time.Since(s.began) >= max(age, s.pause)
 }
 
-// after returns the value as a read found it that began after the call, or the
-// last one if the context ends before. The error is that of any read nobody was
-// told of yet; it does not mean that the value is of no use.
+// after returns the value from a read that began after the call, or the last one
+// known if the context ends first. The error is one that has not been returned
+// yet, of any read; it does not mean that the value is of no use.
 //
 // Read is given the last value. It runs in a goroutine of its own, because it does
 // not end with the first of those who wait.

@@ -42,7 +42,7 @@ type stand struct {
 
 func newStand(l *listener) *stand {
 	s := &stand{
-		host: l.host, port: l.port, logger: l.logger, files: &Handler{logger: l.logger},
+		host: l.host, port: l.port, logger: l.logger, files: NewHandler(Live, l.logger),
 		over: make(chan struct{}), held: make(chan struct{}, maxGuests),
 	}
 	s.server = &http.Server{
@@ -59,7 +59,7 @@ func newStand(l *listener) *stand {
 func (s *stand) serve(socket net.Listener) {
 	go func() {
 		if err := s.server.Serve(socket); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			s.logger.Error("serving validation files", zap.String("address", socket.Addr().String()), zap.Error(err))
+			s.logger.Error("serving validation files failed", zap.String("address", socket.Addr().String()), zap.Error(err))
 		}
 	}()
 }

@@ -30,15 +30,10 @@ var Live = NewStore()
 // must come one after the other, in all processes, as those of one order do.
 type Store struct {
 	live   *liveFiles
-	mu     sync.Mutex // held while live is changed; guards owners
-	owners map[string]*owner
+	mu     sync.Mutex          // held while live is changed; guards owners
+	owners map[string][]string // the hosts that the challenges of an ID name, few
 	remote remote
-}
-
-// owner is what a challenge ID has presented in this process.
-type owner struct {
-	names  []string // the hosts that its challenges name, few
-	visits *visitLog
+	visits visitLogs
 }
 
 // file is a challenge as it is served on one host.
@@ -50,10 +45,9 @@ type file struct {
 	body    []byte
 	length  []string // value of the Content-Length header
 	expires time.Time
+	group   string
 
-	// One of these is set: how visits are counted if this process presented the
-	// challenge, or when another did.
-	visits    *visitLog
+	// presented is when another instance presented the challenge. Zero if this one did.
 	presented time.Time
 }
 
@@ -66,14 +60,17 @@ func newFile(ch Challenge, name string) *file {
 		body:    ch.Body,
 		length:  []string{strconv.Itoa(len(ch.Body))},
 		expires: ch.Expires,
+		group:   ch.Group,
 	}
 }
+
+func (f *file) distributed() bool { return !f.presented.IsZero() }
 
 func (f *file) live() bool { return f.expires.IsZero() || time.Now().Before(f.expires) }
 
 // NewStore returns an empty store. Programs use Live; tests make their own.
 func NewStore() *Store {
-	return &Store{live: newLiveFiles(), owners: make(map[string]*owner)}
+	return &Store{live: newLiveFiles(), owners: make(map[string][]string)}
 }
 
 // presented is what one ID presents for one host.
@@ -108,16 +105,8 @@ func (s *Store) Present(ctx context.Context, storage certmagic.Storage, challeng
 
 	s.mu.Lock()
 	for _, p := range all {
-		o := s.owners[p.id]
-		if o == nil {
-			o = &owner{visits: new(visitLog)}
-			s.owners[p.id] = o
-		}
-		if !slices.Contains(o.names, p.name) {
-			o.names = append(o.names, p.name)
-		}
-		for _, f := range p.files {
-			f.visits = o.visits
+		if !slices.Contains(s.owners[p.id], p.name) {
+			s.owners[p.id] = append(s.owners[p.id], p.name)
 		}
 		for _, host := range servedOn(p.name) {
 			s.live.replace(host, p.id, p.name, p.files)
@@ -195,20 +184,21 @@ func (s *Store) CleanUp(ctx context.Context, storage certmagic.Storage, id strin
 	}
 
 	s.mu.Lock()
-	o := s.owners[id]
-	if o != nil && len(names) == 0 {
-		names = slices.Sorted(slices.Values(o.names))
+	own := s.owners[id]
+	if len(names) == 0 {
+		names = slices.Sorted(slices.Values(own))
 	}
 	for _, name := range names {
 		for _, host := range servedOn(name) {
 			s.live.replace(host, id, name, nil)
 		}
-		if o != nil {
-			o.names = slices.DeleteFunc(o.names, func(other string) bool { return other == name })
-		}
+		own = slices.DeleteFunc(own, func(other string) bool { return other == name })
 	}
-	if o != nil && len(o.names) == 0 {
+	if len(own) > 0 {
+		s.owners[id] = own
+	} else {
 		delete(s.owners, id)
+		s.visits.forget(id)
 	}
 	s.mu.Unlock()
 
@@ -244,30 +234,31 @@ func (s *Store) Lookup(host, path string) (body []byte, ok bool) {
 
 func (s *Store) find(host, path string) *file { return pickFile(s.live.of(host), path) }
 
-// Visits returns the newest requests that were answered for the ID, oldest first,
-// at most 64. Probes of our own are left out, and so are requests that another
-// instance of a cluster answered. They are forgotten when the last file of the ID
-// is cleaned up.
+// missed returns the live file that a request is for but for its method, escapes or
+// capitals. It looks in memory only.
+func (s *Store) missed(host, path string) *file {
+	for _, f := range slices.Concat(s.live.of(host), s.remote.known(host)) {
+		if strings.EqualFold(f.path, path) && f.live() {
+			return f
+		}
+	}
+	return nil
+}
+
+// Visits returns the newest requests to this process for the files of the ID, oldest
+// first, at most 64. Probes of our own are left out. They are forgotten when the last
+// file of the ID is cleaned up. Those for files that another instance has presented are
+// forgotten a minute after they are written, see WriteVisits.
 func (s *Store) Visits(id string) []Visit {
-	visits, _ := s.visits(id)
+	visits, _ := s.visits.of(id)
 	return visits
 }
 
 // VisitCount returns the number of all visits that Visits would return if it
 // remembered all.
 func (s *Store) VisitCount(id string) uint64 {
-	_, total := s.visits(id)
+	_, total := s.visits.of(id)
 	return total
-}
-
-func (s *Store) visits(id string) ([]Visit, uint64) {
-	s.mu.Lock()
-	o := s.owners[id]
-	s.mu.Unlock()
-	if o == nil {
-		return nil, 0
-	}
-	return o.visits.newest()
 }
 
 // servedOn returns the hosts on which a name's file is served.

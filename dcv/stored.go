@@ -20,9 +20,9 @@ import (
 // In storage a host is a folder, and what one ID presents for it is one value in
 // there: commercial/dcv/<host>/<id>.json. So nobody ever changes what another has
 // written, and no lock is needed: presenting is one Store, cleaning up one Delete.
-// Nothing is written for the twin of a host; who is asked for it looks into both
-// folders. Folders are never deleted, because a storage would take the files of
-// others along.
+// Nothing is written for the twin of a host; an instance that is asked for it looks
+// into both folders. Folders are never deleted, because a storage would take the
+// files of others along.
 const storagePrefix = "commercial/dcv"
 
 const (
@@ -43,6 +43,7 @@ const (
 // storedFiles is one value in storage.
 type storedFiles struct {
 	ID        string       `json:"id"`
+	Group     string       `json:"group,omitempty"`
 	Host      string       `json:"host"`
 	Presented time.Time    `json:"presented"`
 	Files     []storedFile `json:"files"` // in the order in which they are tried
@@ -91,6 +92,7 @@ func keyPart(text string) string {
 func encodeFiles(id, host string, files []*file) ([]byte, error) {
 	value := storedFiles{ID: id, Host: host, Presented: time.Now().UTC()}
 	for _, f := range files {
+		value.Group = f.group
 		value.Files = append(value.Files, storedFile{Path: f.path, Body: string(f.body), Expires: f.expires})
 	}
 	var data bytes.Buffer
@@ -106,10 +108,11 @@ func encodeFiles(id, host string, files []*file) ([]byte, error) {
 }
 
 // errForeign is what is wrong with a value that this package has not written.
-var errForeign = errors.New("not a value of validation files")
+var errForeign = errors.New("not a stored set of validation files")
 
-// decodeFiles returns what a value holds that stands under the key of the ID and
-// host it names. Files that are none are left out, with an error of errForeign.
+// decodeFiles returns the files in a value, which must be under the key of the ID
+// and host that it names. Invalid files are left out, with an error that wraps
+// errForeign.
 func decodeFiles(key, host string, data []byte) (files []*file, err error) {
 	if len(data) > maxStoredValue {
 		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", errForeign, len(data), maxStoredValue)
@@ -121,8 +124,11 @@ func decodeFiles(key, host string, data []byte) (files []*file, err error) {
 	if value.Host != host || valueKey(host, value.ID) != key {
 		return nil, fmt.Errorf("%w: it belongs under another key", errForeign)
 	}
+	if value.Presented.IsZero() {
+		return nil, fmt.Errorf("%w: it does not say since when", errForeign)
+	}
 	for _, stored := range value.Files {
-		ch := Challenge{ID: value.ID, Hosts: []string{host}, Path: stored.Path, Body: []byte(stored.Body), Expires: stored.Expires}
+		ch := Challenge{ID: value.ID, Group: value.Group, Hosts: []string{host}, Path: stored.Path, Body: []byte(stored.Body), Expires: stored.Expires}
 		if bad := ch.check(); bad != nil {
 			err = fmt.Errorf("%w: %w", errForeign, bad)
 			continue

@@ -73,7 +73,8 @@ func (d *DNS) Await(ctx context.Context, records []Record) error {
 	start := time.Now()
 	schedule := poll.Schedule{Min: lookMin, Max: lookMax}
 	for {
-		// A look at many records of servers that do not answer takes longer than all.
+		// With many records and servers that do not answer, one look may take longer
+		// than the timeout.
 		lookCtx, cancel := context.WithTimeout(ctx, max(timeout-time.Since(start), lookTimeout))
 		problem := d.look(lookCtx, records)
 		cancel()
@@ -194,8 +195,8 @@ func (d *DNS) servers(ctx context.Context, r Record) ([]string, error) {
 
 var errNoServers = errors.New("no answer names any")
 
-// ask sends a question. Only answers that tell whether there is something are not
-// errors.
+// ask sends a question. An answer that does not tell whether there is such a record
+// is an error.
 func (d *DNS) ask(ctx context.Context, name string, kind uint16, server string) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -204,7 +205,7 @@ func (d *DNS) ask(ctx context.Context, name string, kind uint16, server string) 
 	question.SetEdns0(1232, false) // the size that passes everywhere, as of DNS Flag Day 2020
 	send := d.exchange
 	if send == nil {
-		send = exchange
+		send = Exchange
 	}
 	answer, err := send(ctx, question, server)
 	if err != nil {

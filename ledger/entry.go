@@ -1,11 +1,14 @@
 package ledger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -14,8 +17,8 @@ import (
 // one and refuses newer ones, because it could not keep what it does not understand.
 const formatVersion = 2
 
-// Entry is one paid order. It holds no secret and no private key. An Entry that the
-// ledger handed out is not changed, see [Ledger.Write].
+// Entry is one paid order. It holds no secret and no private key. An Entry that the ledger handed
+// out must not be changed, see [Ledger.Write].
 type Entry struct {
 	Version int `json:"version"`
 
@@ -40,7 +43,7 @@ type Entry struct {
 	State   State     `json:"state"`
 	Updated time.Time `json:"updated"`
 
-	// Flag asks a person. Nil if nobody is needed.
+	// Flag says that a person is asked to decide. Nil if nobody is needed.
 	Flag *Flag `json:"flag,omitempty"`
 
 	// Problem is the last thing that went wrong, for people. Cleared by success.
@@ -54,19 +57,23 @@ type Entry struct {
 	// Paid is when the intent to pay was stored, by the clock of the server that did.
 	Paid time.Time `json:"paid"`
 
-	// Ends is the end of the paid term; until the vendor told it, it is reckoned from
-	// Paid and Term.
+	// Ends is the end of the paid term; until the vendor tells it, it is reckoned from Paid and
+	// Term.
 	Ends time.Time `json:"ends"`
 
-	// OrderID is the vendor's handle of the order, which a reissue may change. RootID is
-	// the one under which it was paid for. Empty until the vendor told.
+	// OrderID is the vendor's handle of the order, which a reissue may change. RootID is the one
+	// under which it was paid for. Empty until the vendor tells.
 	OrderID   string `json:"order_id,omitempty"`
 	RootID    string `json:"root_id,omitempty"`
 	CAOrderID string `json:"ca_order_id,omitempty"`
 
-	// GivenUp is whether the plugin gave the order up, because the vendor had ended it and
-	// the configuration allows to place another one. It is then gone.
+	// GivenUp is whether the plugin gave the order up, because the vendor had ended it and the
+	// configuration allows placing another one. It is then gone.
 	GivenUp bool `json:"given_up,omitempty"`
+
+	// EndedByHand is what a person has had done to the order, or was about to: Cancelled or
+	// Revoked. Nothing takes the place of such an order before a person says so.
+	EndedByHand Ending `json:"ended_by_hand,omitempty"`
 
 	// Adopted is whether the order was bought elsewhere.
 	Adopted bool `json:"adopted,omitempty"`
@@ -79,7 +86,19 @@ type Entry struct {
 
 	// Issued counts the certificates that this order has given.
 	Issued int `json:"issued,omitempty"`
+
+	// Story is what has happened to it, oldest first, for people. Nothing is decided by it.
+	Story []Event `json:"story,omitempty"`
 }
+
+// Ending is a way in which a person ends an order. Empty is none.
+type Ending string
+
+// The ways.
+const (
+	Cancelled Ending = "cancelled"
+	Revoked   Ending = "revoked"
+)
 
 // Kind tells what an attempt asks of the vendor.
 type Kind string
@@ -125,6 +144,20 @@ type Attempt struct {
 
 	// Challenges are the proofs to present until the attempt is over.
 	Challenges []vendors.Challenge `json:"challenges,omitempty"`
+
+	// Visits are those to the servers that drove the order, for people. Nil before the first.
+	Visits *Visits `json:"visits,omitempty"`
+
+	// Unproven is why the CA has not validated the names yet, for people. Nil if it has, or if
+	// nobody has found out.
+	Unproven *Unproven `json:"unproven,omitempty"`
+}
+
+// Unproven is why a CA has not validated a name, as far as could be seen.
+type Unproven struct {
+	Cause  string `json:"cause"` // a word for programs
+	Name   string `json:"name"`
+	Reason string `json:"reason"` // for people, with what to do
 }
 
 // Certificate is what the ledger knows of a certificate.
@@ -140,11 +173,15 @@ type Certificate struct {
 	Reference string `json:"reference,omitempty"`
 
 	// Lost is whether it is of no use: it was revoked, with the order or while that lives
-	// on, or the vendor has another one in its place.
+	// on, or the vendor has another one in its place, or a person asked for another one.
 	Lost bool `json:"lost,omitempty"`
+
+	// Unwanted is whether it is lost only because a person asked for another one. Nothing is
+	// bought for that.
+	Unwanted bool `json:"unwanted,omitempty"`
 }
 
-// Flag asks a person.
+// Flag says since when and why a person is asked to decide about an order.
 type Flag struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason"`
@@ -175,6 +212,21 @@ func (e *Entry) Over(now time.Time) bool { return !now.Before(e.Ends) }
 // LostCertificate reports whether the latest certificate is of no use.
 func (e *Entry) LostCertificate() bool { return e.Certificate != nil && e.Certificate.Lost }
 
+// WhyEnded tells why the order has ended, given what the vendor says of it.
+func (e *Entry) WhyEnded(says string) string {
+	if e.EndedByHand == "" {
+		return says
+	}
+	return fmt.Sprintf("%s by hand: %s", e.EndedByHand, says)
+}
+
+// DeadCertificate reports whether the latest certificate is of no use, whatever a person wants.
+func (e *Entry) DeadCertificate() bool { return e.LostCertificate() && !e.Certificate.Unwanted }
+
+// UnwantedCertificate reports whether the latest certificate is lost only because a person asked
+// for another one.
+func (e *Entry) UnwantedCertificate() bool { return e.LostCertificate() && e.Certificate.Unwanted }
+
 // Unissued reports whether the first certificate is still to come.
 func (e *Entry) Unissued() bool { return e.Issued == 0 && e.State != Gone }
 
@@ -194,6 +246,21 @@ func (e *Entry) Blocks(name string, margin time.Duration, now time.Time) bool {
 		return false
 	}
 	return e.Ends.Sub(now) > e.Margin(margin)
+}
+
+// MayBeReplaced reports whether another order may be bought in place of one that the vendor has
+// ended, given all entries for its names: it was not bought elsewhere, no person has ended it, and
+// it is not itself in the place of one that was given up within its term.
+func (e *Entry) MayBeReplaced(about []*Entry, now time.Time) bool {
+	return !e.Adopted && e.EndedByHand == "" && !slices.ContainsFunc(about, func(other *Entry) bool {
+		return other.ID != e.ID && other.GivenUp && !other.Over(now)
+	})
+}
+
+// RenewalBegins is when certmagic would renew a certificate: when the last part of its life
+// begins, of the given ratio. Zero means certmagic's default.
+func RenewalBegins(notBefore, notAfter time.Time, ratio float64) time.Time {
+	return notAfter.Add(-time.Duration(float64(notAfter.Sub(notBefore)) * cmp.Or(ratio, certmagic.DefaultRenewalWindowRatio)))
 }
 
 // EndOfTerm reckons the end of a paid term.

@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Beside the entries there are two kinds of files that live for a short time, and one that
-// tells servers apart what they look at.
+// Beside the entries there are two kinds of files that live for a short time, private keys and
+// drafts, and two notes that may be lost: whose turn it is to look at orders, and prices.
 //
 // The private key of a request is kept from before it is sent until its certificate is
 // stored with it. certmagic makes a new key for each attempt and forgets it when the
@@ -72,8 +73,8 @@ func (l *Ledger) remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// Draft is what is presented in DNS for an order that is not stored yet. Records do not go
-// away by themselves when a process dies, so that they are noted before they are added.
+// Draft is what is presented in DNS for an order that is not stored yet. Records do not go away
+// by themselves when a process dies, so they are noted before they are added.
 type Draft struct {
 	Reference  string              `json:"reference"`
 	Names      []string            `json:"names"`
@@ -135,29 +136,23 @@ func (l *Ledger) LeftBehind(ctx context.Context) ([]Draft, error) {
 	return left, nil
 }
 
-// Turns are when servers look next, by their clocks, at the orders that have their
-// certificates, so that each is looked at by one of them. They may be lost: then it is looked at
-// more often.
+// Turns are when servers look next, by their clocks, at the orders that have their certificates,
+// so that only one of them looks at each. They may be lost: then each order is looked at more
+// often.
 type Turns struct {
-	// Parts are those of all orders, see [Memory.Certified].
+	// Parts are the turns of the parts of all orders, see [Memory.Certified].
 	Parts []time.Time `json:"parts"`
 
-	// Changes is when the vendor is asked which orders have changed, and Since since when.
+	// Changes is when the vendor is next asked which orders have changed, and Since the time
+	// since which it is asked.
 	Changes time.Time `json:"changes,omitzero"`
 	Since   time.Time `json:"since,omitzero"`
 }
 
 // Turns reads them. Those that are not there, or cannot be read, are zero.
 func (l *Ledger) Turns(ctx context.Context) (t Turns, err error) {
-	data, err := l.Storage.Load(ctx, path.Join(l.Prefix, turns))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Turns{}, nil
-	}
-	if err != nil {
+	if err := l.note(ctx, turns, &t); err != nil {
 		return Turns{}, fmt.Errorf("reading whose turn it is to look at orders: %w", err)
-	}
-	if json.Unmarshal(data, &t) != nil {
-		t = Turns{} // as if it were lost
 	}
 	return t, nil
 }
@@ -169,14 +164,72 @@ func (l *Ledger) SetTurns(ctx context.Context, change func(*Turns)) error {
 		return err
 	}
 	change(&t)
-	data, err := json.Marshal(t)
-	if err == nil {
-		ctx, cancel := storageContext(ctx)
-		defer cancel()
-		err = l.Storage.Store(ctx, path.Join(l.Prefix, turns), data)
-	}
-	if err != nil {
+	if err := l.setNote(ctx, turns, t); err != nil {
 		return fmt.Errorf("noting whose turn it is to look at orders: %w", err)
 	}
 	return nil
+}
+
+// Price is what the vendor has asked for one name.
+type Price struct {
+	// Text is as the vendor writes it. It is empty as long as the vendor has not told.
+	Text string `json:"price,omitempty"`
+
+	// Since is when that was told first, and Asked when the vendor was asked last.
+	Since time.Time `json:"since,omitzero"`
+	Asked time.Time `json:"asked"`
+}
+
+// Prices are what the vendor has asked for its products, by product and term. They may be lost:
+// then a change is not noticed.
+type Prices map[string]Price
+
+// Prices reads them. Those that are not there, or cannot be read, are none.
+func (l *Ledger) Prices(ctx context.Context) (p Prices, err error) {
+	if err := l.note(ctx, prices, &p); err != nil {
+		return nil, fmt.Errorf("reading the prices of before: %w", err)
+	}
+	return p, nil
+}
+
+// SetPrice notes one of them.
+func (l *Ledger) SetPrice(ctx context.Context, of string, price Price) error {
+	all, err := l.Prices(ctx)
+	if err != nil {
+		return err
+	}
+	if all == nil {
+		all = make(Prices)
+	}
+	all[of] = price
+	if err := l.setNote(ctx, prices, all); err != nil {
+		return fmt.Errorf("noting the price of %s: %w", of, err)
+	}
+	return nil
+}
+
+// note reads a small file beside the entries, which may be lost. One that is not there, or is
+// damaged, leaves v zero.
+func (l *Ledger) note(ctx context.Context, file string, v any) error {
+	data, err := l.Storage.Load(ctx, path.Join(l.Prefix, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if json.Unmarshal(data, v) != nil {
+		reflect.ValueOf(v).Elem().SetZero()
+	}
+	return nil
+}
+
+func (l *Ledger) setNote(ctx context.Context, file string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := storageContext(ctx)
+	defer cancel()
+	return l.Storage.Store(ctx, path.Join(l.Prefix, file), data)
 }

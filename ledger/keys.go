@@ -11,13 +11,14 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// listTries is how often a listing is tried that broke off. While hundreds of entries are
-// written per second, that may be each second one.
+// listTries is how often a listing that breaks off is tried. While hundreds of entries are
+// written per second, every other one may.
 const listTries = 30
 
 // listKeys lists a folder, all of it or with an error. A folder that does not exist is empty.
-// A file storage says the same of it and of a file that went away while it was looking, as the
-// temporary file of each write does: then the list ends there, and that is no empty ledger.
+// A file storage returns the same error for it and for a file that went away during the
+// listing, as the temporary file of each write does. Then the list is not complete, and must
+// not be taken for that of an empty ledger.
 func listKeys(ctx context.Context, storage certmagic.Storage, folder string) ([]string, error) {
 	var err error
 	for range listTries {

@@ -41,7 +41,7 @@ type Ledger struct {
 	// Storage is where entries are kept.
 	Storage certmagic.Storage
 
-	// Prefix is where they are in it, see [Prefix].
+	// Prefix is where the ledger is in it, see [Prefix].
 	Prefix string
 
 	// Memory is what the process remembers. It is shared by all ledgers of the same
@@ -53,6 +53,10 @@ type Ledger struct {
 
 	// Random fills a buffer, for IDs. Nil means crypto/rand.
 	Random func([]byte)
+
+	// Written is called after each change of an entry that this process has stored; before is nil
+	// for a new one. It must neither block nor change them. It may be nil.
+	Written func(before, after *Entry)
 }
 
 // Time tells the wall-clock time, without a monotonic reading.
@@ -135,7 +139,7 @@ const (
 	listGrace = 10 * time.Second
 )
 
-// lead makes a listing for all that wait for it, who are let go whatever becomes of it.
+// lead makes a listing for all callers that wait for it, and releases them whatever comes of it.
 func (l *Ledger) lead(ctx context.Context, current *listing) error {
 	m := l.Memory
 	current.err = errors.New("listing the ledger broke off")
@@ -196,8 +200,8 @@ func (l *Ledger) Recall(ctx context.Context) error {
 	return err
 }
 
-// RecallWithin does the same where each entry has its turn once in the given time, and returns
-// their IDs.
+// RecallWithin is Recall where each entry has its turn once in the given time. It returns the IDs
+// of those whose turn it was.
 func (l *Ledger) RecallWithin(ctx context.Context, every time.Duration) ([]string, error) {
 	ids, undo := l.Memory.recall(every)
 	for _, id := range ids {
@@ -211,11 +215,11 @@ func (l *Ledger) RecallWithin(ctx context.Context, every time.Duration) ([]strin
 }
 
 // errBehind is a storage that shows less of an entry than it did before.
-var errBehind = errors.New("the storage has shown a later state of it before, and may be late")
+var errBehind = errors.New("the storage has shown a later version of it before, and may be lagging behind")
 
-// Load reads an entry. One that is not there is fs.ErrNotExist. Where the storage is
-// behind what this process knows, that is returned, or for a while an error, if only a
-// [Brief] of it is left.
+// Load reads an entry. One that is not there is fs.ErrNotExist. Where the storage is behind what
+// this process knows, the entry is returned as known; or, for a while, an error if only a [Brief]
+// of it is left.
 func (l *Ledger) Load(ctx context.Context, id string) (*Entry, error) {
 	begun := time.Now() // a slow storage answers with what was true then
 	e, err := l.read(ctx, l.key(id))
@@ -267,8 +271,8 @@ func (l *Ledger) About(ctx context.Context, names ...string) ([]*Entry, error) {
 	return found, nil
 }
 
-// Requested reads the entries that wait for what was requested with one of the references, or
-// whose certificate came of it, by reference, as far as they are known since the last
+// Requested reads the entries whose latest request has one of the references, or whose latest
+// certificate came of such a request, by reference, as far as they are known since the last
 // [Ledger.Refresh].
 func (l *Ledger) Requested(ctx context.Context, references []string) (map[string][]*Entry, error) {
 	found := make(map[string][]*Entry)
@@ -296,11 +300,11 @@ func (l *Ledger) Requested(ctx context.Context, references []string) (map[string
 // moment.
 func (l *Ledger) Create(ctx context.Context, e *Entry) error {
 	e.Revision = 0
-	return l.store(ctx, e)
+	return l.store(ctx, nil, e)
 }
 
-// Write changes an entry if it is still the one that was read, and if its state may
-// follow. It returns the entry as written. If another writer was faster, the error is
+// Write changes an entry if it is still the one that was read, and if its new state may follow the
+// old one. It returns the entry as written. If another writer was faster, the error is
 // ErrConflict.
 func (l *Ledger) Write(ctx context.Context, e *Entry, change func(*Entry)) (*Entry, error) {
 	ctx, cancel := storageContext(ctx)
@@ -316,20 +320,23 @@ func (l *Ledger) Write(ctx context.Context, e *Entry, change func(*Entry)) (*Ent
 		return nil, fmt.Errorf("%w: %s has revision %d, expected %d", ErrConflict, l.key(e.ID), stored.Revision, e.Revision)
 	}
 	next := e.clone()
+	if next.Attempt.Visits == nil {
+		next.Attempt.Visits = stored.Attempt.Visits // which memory may have left out
+	}
 	change(next)
 	if !canFollow(e.State, next.State) {
 		return nil, fmt.Errorf("ledger entry %s cannot go from %q to %q", l.key(e.ID), e.State, next.State)
 	}
-	return next, l.store(ctx, next)
+	return next, l.store(ctx, e, next)
 }
 
 // answerRetries is how often the vendor's answer is stored anew before it is left to a
 // look-up.
 const answerRetries = 5
 
-// Answer records what the vendor answered to the request in the entry. It wins over what
-// any other writer guessed meanwhile, even over gone: only the change of somebody who knows
-// the same order stands.
+// Answer records what the vendor answered to the request in the entry. It wins over what any other
+// writer guessed meanwhile, even over gone: only the change of a writer that knows the same order
+// stands.
 func (l *Ledger) Answer(ctx context.Context, e *Entry, change func(*Entry)) (*Entry, error) {
 	var err error
 	for try := range answerRetries {
@@ -365,7 +372,7 @@ func (l *Ledger) answer(ctx context.Context, e *Entry, change func(*Entry)) (*En
 	if stored != nil && stored.Revision != e.Revision && stored.OrderID == next.OrderID && stored.State != Gone {
 		return stored, nil
 	}
-	return next, l.store(ctx, next)
+	return next, l.store(ctx, base, next)
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -377,12 +384,14 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (l *Ledger) store(ctx context.Context, e *Entry) error {
+// store stores an entry. before is the entry as it was until now, nil for a new one.
+func (l *Ledger) store(ctx context.Context, before, e *Entry) error {
 	begun := time.Now()
 	ctx, cancel := storageContext(ctx)
 	defer cancel()
 	e.Version, e.Updated = formatVersion, l.Time()
 	e.Revision++
+	e.tellChanges(before, e.Updated)
 	if err := e.check(); err != nil {
 		return fmt.Errorf("writing ledger entry %s: %w", l.key(e.ID), err)
 	}
@@ -394,6 +403,9 @@ func (l *Ledger) store(ctx context.Context, e *Entry) error {
 		return fmt.Errorf("writing ledger entry %s: %w", l.key(e.ID), err)
 	}
 	l.Memory.put(e, begun, true)
+	if l.Written != nil {
+		l.Written(before, e)
+	}
 	return nil
 }
 
@@ -412,9 +424,9 @@ func (l *Ledger) Delete(ctx context.Context, id string) error {
 // disagree and for late answers.
 const keepOver = 3 * 24 * time.Hour
 
-// Sweep moves entries that are over, or long gone, out of the way: their files stay for
-// people, in another folder. What was paid for within the last spend, the span of a
-// spending limit, stays: it counts.
+// Sweep moves entries that are over, or long gone, out of the way: their files stay for people, in
+// another folder. What was paid for within spend, the span of the spending limit, stays, because
+// it counts. Files of visits that belong to no entry are removed.
 func (l *Ledger) Sweep(ctx context.Context, spend time.Duration) error {
 	now := l.Time()
 	before := now.Add(-keepOver)
@@ -431,7 +443,7 @@ func (l *Ledger) Sweep(ctx context.Context, spend time.Duration) error {
 		if err != nil {
 			continue
 		}
-		// A certificate that is of no use may still be served, and then it is to be known.
+		// A certificate that is of no use may still be served, and then that must be known.
 		old := e.Ends.Before(before) || e.State == Gone && e.Updated.Before(before) && !e.LostCertificate()
 		if !old || e.Paid.After(now.Add(-spend)) {
 			continue
@@ -447,5 +459,6 @@ func (l *Ledger) Sweep(ctx context.Context, spend time.Duration) error {
 		}
 		errs = append(errs, l.Delete(ctx, id))
 	}
+	errs = append(errs, l.sweepVisits(ctx))
 	return errors.Join(errs...)
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -73,6 +75,28 @@ func TestTransitionsAreDrawn(t *testing.T) {
 	}
 	if n := strings.Count(string(doc), " -> "); n != len(transitions) {
 		t.Errorf("the diagram has %d lines, and there are %d states", n, len(transitions))
+	}
+}
+
+// TestDiagramForPeople compares the diagram of docs/money.md with the table.
+func TestDiagramForPeople(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "docs", "money.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var drawn, want []string
+	for _, step := range regexp.MustCompile(`(?m)^    (\w+ --> \w+): .`).FindAllSubmatch(page, -1) {
+		drawn = append(drawn, string(step[1]))
+	}
+	for from, nexts := range transitions {
+		for _, to := range nexts {
+			want = append(want, fmt.Sprintf("%s --> %s", from, to))
+		}
+	}
+	slices.Sort(drawn)
+	slices.Sort(want)
+	if !slices.Equal(drawn, want) {
+		t.Errorf("drawn are %q, and the table has %q", drawn, want)
 	}
 }
 

@@ -31,7 +31,8 @@ type Memory struct {
 	listings uint32    // begun so far
 	first    time.Time // when the first one began; monotonic
 
-	// recalled is since then, up to where copies were read again, by how often each is.
+	// recalled is the time since first up to which copies have been read again, by how often
+	// each is.
 	recalled map[time.Duration]time.Duration
 }
 
@@ -50,13 +51,14 @@ type Brief struct {
 	listed     uint32 // the latest listing that it was in, or written in; protected by Memory.mu
 	revision   int64
 	paid, ends moment
+	expires    moment // of the latest certificate; zero if there is none
 	order      uint64 // fingerprint of its ID
 	serial     uint64 // fingerprint of that of the latest certificate
 	reference  uint64 // fingerprint of that of the request that gave it
 }
 
-// moment is a time in nanoseconds since 1970. Those that cannot be told so are the first or
-// the last one.
+// moment is a time in nanoseconds since 1970. Times that are out of its range are the first or
+// the last moment.
 type moment int64
 
 func momentOf(t time.Time) moment {
@@ -102,7 +104,7 @@ func (e *Entry) brief() *Brief {
 		b.order = fingerprint(e.OrderID)
 	}
 	if c := e.Certificate; c != nil {
-		b.serial, b.reference = fingerprint(c.Serial), fingerprint(c.Reference)
+		b.serial, b.reference, b.expires = fingerprint(c.Serial), fingerprint(c.Reference), momentOf(c.NotAfter)
 	}
 	return b
 }
@@ -127,12 +129,12 @@ func (b *Brief) Gave(serial string) bool { return b.serial != 0 && b.serial == f
 func (b *Brief) PaidAfter(t time.Time) bool { return b.paid > momentOf(t) }
 
 // lateAtMost is how long a storage that shows less of an entry than it did before may be late.
-// What it shows then is all that there is: a slow writer has won, or a backup was restored.
+// After that, what it shows counts: a slow writer has won, or a backup was restored.
 const lateAtMost = 30 * time.Minute
 
-// put remembers an entry, as it was at a moment, and returns what is known of it now. That is
-// nil if the storage is late, and what it did show is not remembered. What this process has
-// written is not known to be stored.
+// put remembers an entry as of a moment, and returns the newest that is known of it. That is
+// nil if the storage is late and only a Brief of the newer one is left. An entry that this
+// process has written stays whole, because the storage has not shown it yet.
 func (m *Memory) put(e *Entry, read time.Time, written bool) *Entry {
 	b := e.brief()
 	m.mu.Lock()
@@ -161,6 +163,11 @@ func (m *Memory) put(e *Entry, read time.Time, written bool) *Entry {
 	if e.done() && !written {
 		b.Entry = nil
 	} else {
+		if e.done() && e.Attempt.Visits != nil {
+			b.Entry = new(Entry)
+			*b.Entry = *e
+			b.Entry.Attempt.Visits = nil // nobody needs them until it is read again
+		}
 		m.whole[b] = read
 	}
 	return e
@@ -234,11 +241,11 @@ func (m *Memory) begin() {
 	}
 }
 
-// compare returns the IDs of which of the listed entries must be read: those that are not
-// known, and of those whose copy is old, the ones without a certificate, because the names
-// that their first certificate covers are not known, and the flagged ones, because a person
-// may have settled them. What is not listed any more is forgotten, unless it was written or
-// read while the listing was made.
+// compare returns the IDs of the listed entries that must be read: those that are not known,
+// and, if the copy is old, those without a certificate, because the names that their first one
+// covers are not known, and those that are flagged, because a person may have settled them.
+// What is not listed any more is forgotten, unless it was written or read while the listing was
+// made.
 func (m *Memory) compare(keys []string) (unread []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -283,12 +290,12 @@ const (
 	// that, so that the storage is never asked for all of them at once.
 	recallEvery = 12 * time.Hour
 
-	// recallMost is how much of that is made up for at a time.
+	// recallMost is the longest part of that which one call covers.
 	recallMost = time.Hour
 )
 
-// recall returns the IDs of the entries whose moment has come since the last call that was for
-// as often. Undo makes the next call return them again.
+// recall returns the IDs of the entries whose moment has come since the last call with the same
+// interval. undo makes the next such call return them again.
 func (m *Memory) recall(every time.Duration) (ids []string, undo func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -314,7 +321,7 @@ func (m *Memory) recall(every time.Duration) (ids []string, undo func()) {
 }
 
 // Certified returns the IDs of the entries that have their certificate, ask nobody and are not
-// over, or of one of so many equal parts of them, which are numbered from 0.
+// over, in one of so many parts of about the same size, which are numbered from 0.
 func (m *Memory) Certified(now time.Time, part, parts int) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -332,8 +339,8 @@ func (b *Brief) certified(now time.Time) bool {
 	return (b.Entry == nil || b.Entry.done()) && momentOf(now) < b.ends
 }
 
-// Ordered returns the IDs of those of them that have one of the vendor's order IDs. It may
-// return others.
+// Ordered returns the IDs of the entries that [Memory.Certified] is about and whose order has
+// one of the given IDs of the vendor. It may return others.
 func (m *Memory) Ordered(now time.Time, orders []string) []string {
 	wanted := make(map[uint64]struct{}, len(orders))
 	for _, order := range orders {
@@ -415,9 +422,22 @@ func (m *Memory) All() []*Brief {
 	return slices.AppendSeq(make([]*Brief, 0, len(m.entries)), maps.Values(m.entries))
 }
 
-// Pending returns the entries that something is to be done for, or that led to nothing: all
-// but those that have their certificate and ask nobody. Newest first. They must not be
-// changed.
+// Orders returns the IDs of the entries of orders that were placed here, the latest first.
+func (m *Memory) Orders() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := make([]string, 0, len(m.entries))
+	for id, b := range m.entries {
+		if !b.adopted {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b string) int { return strings.Compare(b, a) })
+	return ids
+}
+
+// Pending returns the entries that need something done, or that led to nothing: all but those
+// that have their certificate and ask nobody. Newest first. They must not be changed.
 func (m *Memory) Pending() []*Entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -478,6 +498,19 @@ func (m *Memory) requested(references []string) []*Brief {
 		}
 		return !given && !latest
 	})
+}
+
+// references returns the fingerprints of the latest requests of all entries, and of those that
+// gave their certificates.
+func (m *Memory) references() map[uint64]struct{} {
+	known := make(map[uint64]struct{})
+	for _, b := range m.All() {
+		known[b.reference] = struct{}{}
+		if b.Entry != nil {
+			known[fingerprint(b.Entry.Attempt.Reference)] = struct{}{}
+		}
+	}
+	return known
 }
 
 // Claim reserves names for a purchase of this process, or reports that one of them is

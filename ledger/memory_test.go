@@ -3,7 +3,9 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -254,11 +256,14 @@ func TestMemoryAgreesWithEntries(t *testing.T) {
 				State: []State{Asked, Open, Issued, Gone}[rnd.IntN(4)], Adopted: rnd.IntN(4) == 0,
 				Term: vendors.Term{Years: 1}, Paid: paid, Ends: now.Add(time.Duration(rnd.IntN(5)-2) * time.Nanosecond),
 			}
+			if e.State == Issued {
+				e.Issued = 1
+			}
 			if rnd.IntN(3) == 0 {
 				e.Flag = new(Flag)
 			}
 			if e.State == Issued || rnd.IntN(2) == 0 {
-				e.Certificate = &Certificate{Serial: fmt.Sprint(rnd.IntN(3)), Reference: fmt.Sprint(rnd.IntN(3))}
+				e.Certificate = &Certificate{Serial: fmt.Sprint(rnd.IntN(3)), Reference: fmt.Sprint(rnd.IntN(3)), NotAfter: now.Add(time.Duration(rnd.IntN(5)))}
 			}
 			if have := entries[id]; have != nil {
 				e.Revision = have.Revision
@@ -271,13 +276,28 @@ func TestMemoryAgreesWithEntries(t *testing.T) {
 		}
 		var pending []*Entry
 		var paid []time.Time
+		tally := Tally{States: map[State]int{}}
 		for _, e := range entries {
+			switch {
+			case e.State != Gone && e.Flag != nil:
+				tally.Flagged++
+			default:
+				tally.States[e.State]++
+				if e.State != Gone && e.Issued == 0 && (tally.Oldest.IsZero() || e.Paid.Before(tally.Oldest)) {
+					tally.Oldest = e.Paid
+				}
+			}
 			if e.State != Issued || e.Flag != nil {
 				pending = append(pending, e)
 			}
 			if !e.Adopted && e.Paid.After(now) {
 				paid = append(paid, e.Paid)
 			}
+		}
+		got := m.Tally()
+		maps.DeleteFunc(got.States, func(_ State, n int) bool { return n == 0 })
+		if !reflect.DeepEqual(got, tally) {
+			t.Fatalf("tally %v, want %v", got, tally)
 		}
 		sortNewest(pending)
 		if got := m.Pending(); !slices.Equal(got, pending) {
@@ -290,13 +310,44 @@ func TestMemoryAgreesWithEntries(t *testing.T) {
 				t.Fatalf("%d purchases, number %d at %s, want %v", n, nth, at, paid)
 			}
 		}
+		until := now.Add(time.Nanosecond)
+		var ending []EndingTerm
+		for _, id := range slices.Sorted(maps.Keys(entries)) {
+			e := entries[id]
+			if e.State == Gone || !e.Ends.Equal(until) {
+				continue
+			}
+			b := EndingTerm{ID: id, Paid: e.Paid, Ends: e.Ends}
+			for _, name := range names {
+				follows := func(other *Entry) bool { return other.State != Gone && other.Speaks(name) && other.Ends.After(e.Ends) }
+				if e.Speaks(name) && !slices.ContainsFunc(slices.Collect(maps.Values(entries)), follows) {
+					b.Names = append(b.Names, name)
+				}
+			}
+			if b.Names != nil {
+				ending = append(ending, b)
+			}
+		}
+		same := func(a, b EndingTerm) bool {
+			return a.ID == b.ID && a.Paid.Equal(b.Paid) && a.Ends.Equal(b.Ends) && slices.Equal(a.Names, b.Names)
+		}
+		if got := m.Ending(now, until); !slices.EqualFunc(got, ending, same) {
+			t.Fatalf("ending %v, want %v", got, ending)
+		}
 		for _, name := range names {
 			var about, serving []*Entry
+			var expires, ends time.Time
 			given := false
 			for _, e := range entries {
 				if slices.Contains(slices.Concat(e.Names, e.Maybe, e.Covered), name) {
 					about = append(about, e)
 					given = given || e.Certificate != nil && e.Certificate.Serial == "1"
+					if e.State != Gone && e.Speaks(name) {
+						ends = latest(ends, e.Ends)
+						if e.Certificate != nil {
+							expires = latest(expires, e.Certificate.NotAfter)
+						}
+					}
 					if e.State != Gone && !e.Over(now) && e.Speaks(name) {
 						serving = append(serving, e)
 					}
@@ -313,6 +364,9 @@ func TestMemoryAgreesWithEntries(t *testing.T) {
 			if !slices.EqualFunc(got, about, same) || m.Knows(name) != (len(about) > 0) || m.HasSerial(name, "1") != given {
 				t.Fatalf("about %s: %v, want %v", name, got, about)
 			}
+			if certificate, term := m.Lasts(name); !certificate.Equal(expires) || !term.Equal(ends) {
+				t.Fatalf("%s lasts until %s and %s, want %s and %s", name, certificate, term, expires, ends)
+			}
 			got = slices.DeleteFunc(got, func(b *Brief) bool { return !b.Serves(name, now) })
 			if !slices.EqualFunc(got, serving, same) {
 				t.Fatalf("for %s: %v, want %v", name, got, serving)
@@ -325,6 +379,13 @@ func TestMemoryAgreesWithEntries(t *testing.T) {
 	if len(m.entries)+len(m.byName)+len(m.more)+len(m.whole)+len(m.behind)+len(m.paid) > 0 {
 		t.Errorf("something is left: %+v", &m)
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Requests are told by what the entries say.

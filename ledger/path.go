@@ -36,7 +36,9 @@ const (
 	past    = "past"
 	keys    = "keys"
 	drafts  = "drafts"
+	visits  = "visits"
 	turns   = "watch.json"
+	prices  = "prices.json"
 )
 
 // StorageIdentity tells storages apart across reloads of the configuration, which make a

@@ -108,6 +108,14 @@ func Benchmark100000(b *testing.B) {
 			l.Memory.Pending()
 			return nil
 		}},
+		{"Tally", func(l *Ledger) error {
+			l.Memory.Tally()
+			return nil
+		}},
+		{"Lasts", func(l *Ledger) error {
+			l.Memory.Lasts(stored(99_000).Names[0])
+			return nil
+		}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -16,7 +16,7 @@ const (
 	// Issued: the order has a certificate for the latest request.
 	Issued State = "issued"
 
-	// Gone: there is no such order at the vendor, or a person gave it up.
+	// Gone: there is no such order at the vendor, or it was given up.
 	Gone State = "gone"
 )
 

@@ -27,14 +27,14 @@ const (
 	// trialPatience bounds how long a trial looks for one change.
 	trialPatience = 2 * time.Minute
 
-	// lockPatience is how long a lock that is held must be refused for.
+	// lockPatience is for how long a lock that is held must be refused.
 	lockPatience = 2 * time.Second
 )
 
-// Lateness tells how long after a write or a deletion through one handle of a storage had ended
-// a look through the other was begun that did not show it yet. Zero means that every look did.
-// It calls late, if that is not nil, whenever it knows more. An error means that the storage
-// could not be tried to the end.
+// Lateness tells how late a storage shows through one handle what was written or deleted
+// through the other: the longest time from the end of a change to the start of a look that did
+// not show it yet. Zero means that every look did. It calls late, if that is not nil, whenever
+// it knows more. An error means that the storage could not be tried to the end.
 func Lateness(ctx context.Context, one, other certmagic.Storage, late func(time.Duration)) (time.Duration, error) {
 	most := time.Duration(0)
 	note := func(d time.Duration) {
@@ -62,7 +62,7 @@ func Lateness(ctx context.Context, one, other certmagic.Storage, late func(time.
 	return most, untilShown(ctx, other, key, nil, note)
 }
 
-// trialKey is one that nobody else has.
+// trialKey returns a key that nobody else has.
 func trialKey() string {
 	id := make([]byte, 8)
 	new(Ledger).Fill(id)

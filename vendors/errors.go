@@ -46,8 +46,8 @@ var (
 	// not allow the request, for example a reissue before the first issue.
 	ErrWrongState = errors.New("order is in the wrong state for this request")
 
-	// ErrStillIssuing matches answers that say that the certificate is being
-	// made and the caller is to come back.
+	// ErrStillIssuing matches answers that say that the certificate is being made and
+	// the caller should come back later.
 	ErrStillIssuing = errors.New("certificate is still being issued")
 
 	// ErrCredential matches errors about a refused credential or client address.
@@ -57,9 +57,9 @@ var (
 	ErrBalance = errors.New("account balance is too low")
 
 	// ErrUndecidable matches errors of Find that say that the vendor's answers prove
-	// neither that there is an order nor that there is none. Only a person can tell
-	// once time has not resolved it. An error of Changed that matches it says that more
-	// has changed than is told.
+	// neither that there is an order nor that there is none. If time does not resolve
+	// it, only a person can tell. An error of Changed that matches it says that more
+	// has changed than it returns.
 	ErrUndecidable = errors.New("the vendor's answers do not tell whether there is an order")
 )
 

@@ -2,6 +2,7 @@ package vendors
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -72,11 +73,27 @@ type Term struct {
 	Days  int
 }
 
+// Months is the term as vendors list prices for it. 365 days count as a year.
+func (t Term) Months() int { return 12 * (t.Years + t.Days/365) }
+
+// String is for people, for example "2 years". It is empty for the zero term.
+func (t Term) String() string {
+	switch {
+	case t.Years == 1:
+		return "1 year"
+	case t.Years > 0:
+		return fmt.Sprintf("%d years", t.Years)
+	case t.Days > 0:
+		return fmt.Sprintf("%d days", t.Days)
+	}
+	return ""
+}
+
 // Status is where an order stands, in the words of this package.
 type Status string
 
-// The states of an order. A vendor word without a translation is StatusUnknown,
-// which is not an end: the order is asked again.
+// The states of an order. A vendor word without a translation is StatusUnknown, which is not an
+// end: the vendor is asked again.
 const (
 	StatusUnknown   Status = ""
 	StatusPending   Status = "pending"   // being validated or made
@@ -121,6 +138,9 @@ type Order struct {
 	// Challenges are what the vendor wants published. They win over predicted ones.
 	Challenges []Challenge
 
+	// Held is whether the order waits for a person at the vendor's before anything is validated.
+	Held bool
+
 	// Names is what the vendor tells about each name's validation.
 	Names []NameStatus
 
@@ -134,6 +154,25 @@ type Order struct {
 
 	// Detail is a short note on progress in the vendor's own words.
 	Detail string
+}
+
+// ListedOrder is what a list tells of an order. Everything but ID may be missing.
+type ListedOrder struct {
+	ID    string
+	Names []string // in lower case
+
+	// Status is our translation, RawStatus the vendor's own word.
+	Status    Status
+	RawStatus string
+
+	// Serial is the serial number of the latest certificate in hexadecimal.
+	Serial string
+
+	Created  time.Time
+	TermEnds time.Time // the end of the paid term
+
+	// Reference is our own, of the request that made the order.
+	Reference string
 }
 
 // Describe tells where the order stands in one line, in the vendor's words where
@@ -226,11 +265,11 @@ type Contact struct {
 	// Two-letter country code (ISO 3166-1 alpha-2).
 	Country string `json:"country,omitempty"`
 
-	// Kind of the paper that identifies the person, in the vendor's words. Only few CAs
-	// ask for one.
+	// Kind of document that identifies the person, in the vendor's words. Only a few CAs ask for
+	// one.
 	IDType string `json:"id_type,omitempty"`
 
-	// Number of that paper.
+	// Number of that document.
 	IDNumber string `json:"id_number,omitempty"`
 }
 
@@ -276,8 +315,8 @@ type Organization struct {
 	// Number in the company register.
 	RegistrationNumber string `json:"registration_number,omitempty"`
 
-	// Kind of the register or the paper that the number is from, in the vendor's words.
-	// Only few CAs ask for one.
+	// Kind of register or document that the number is from, in the vendor's words. Only a few
+	// CAs ask for one.
 	IDType string `json:"id_type,omitempty"`
 }
 

@@ -125,10 +125,10 @@ type Reissuer interface {
 	Reissue(ctx context.Context, oldOrderID string, req OrderRequest) (Order, error)
 }
 
-// Renewer is a vendor where a new order can name the one it follows. Renew
-// costs money and obeys the same rules as Place. Outside
-// Description.RenewWindow, and where Description.RenewKeepsProduct would buy
-// something else than configured, the issuer calls Place instead.
+// Renewer is a vendor where a new order can name the one it follows. Renew costs money and obeys
+// the same rules as Place. Outside Description.RenewWindow, and where
+// Description.RenewKeepsProduct would buy something other than configured, the issuer calls Place
+// instead.
 type Renewer interface {
 	Renew(ctx context.Context, oldOrderID string, req OrderRequest) (Order, error)
 }
@@ -150,8 +150,9 @@ type Watcher interface {
 // ChangeLister is a vendor that tells with one call which of all orders have changed, so
 // that those can be looked at.
 type ChangeLister interface {
-	// Changed returns the IDs of the orders whose status has changed since then. It may
-	// return others. ErrUndecidable means that there are too many to tell.
+	// Changed returns the IDs of the orders whose status has changed since then. It may return
+	// others. ErrUndecidable means that not all can be told: they are too many, or since is too
+	// long ago.
 	Changed(ctx context.Context, since time.Time) ([]string, error)
 }
 
@@ -166,9 +167,52 @@ type Revoker interface {
 	Revoke(ctx context.Context, orderID, reason string) error
 }
 
+// Auditor is a vendor that lists all orders of an account.
+type Auditor interface {
+	// ListOrders tells them one by one, until yield fails. It only reads. An error that matches
+	// ErrUndecidable comes after what could be listed, and says that there may be more.
+	ListOrders(ctx context.Context, yield func(ListedOrder) error) error
+}
+
 // ProductLister is a vendor that tells what it sells.
 type ProductLister interface {
 	Products(ctx context.Context) ([]Product, error)
+}
+
+// Pricer is a vendor that tells with one call what an order would cost.
+type Pricer interface {
+	// Price is an estimate, as the vendor writes it. It is empty if there is none.
+	Price(ctx context.Context, product string, names []string, term Term) (string, error)
+}
+
+// Funder is a vendor that tells what the account has to pay orders with.
+type Funder interface {
+	// Balance is as the vendor writes it, with the currency if it tells that.
+	Balance(ctx context.Context) (string, error)
+}
+
+// Clock is a vendor whose service tells the time.
+type Clock interface {
+	// Time sends no credential.
+	Time(ctx context.Context) (time.Time, error)
+}
+
+// Price asks a vendor what an order would cost, as the vendor writes it: a [Pricer] for these
+// names, a [ProductLister] for one. It is empty if the vendor does not tell.
+func Price(ctx context.Context, v Vendor, product string, names []string, term Term) (string, error) {
+	switch v := v.(type) {
+	case Pricer:
+		return v.Price(ctx, product, names, term)
+	case ProductLister:
+		products, err := v.Products(ctx)
+		for _, p := range products {
+			if p.Code == product {
+				return p.Prices[term.Months()], nil
+			}
+		}
+		return "", err
+	}
+	return "", nil
 }
 
 // Description is what a vendor says about itself.
@@ -191,8 +235,21 @@ type Description struct {
 	// twin as well, so that an order for the twin waits until that is known.
 	CoversTwin bool
 
+	// EndsWithTerm is whether certificates end with the paid term at the latest, and TermsAreDays
+	// whether the vendor tells the end of a term as a day, which is taken for the beginning of
+	// that day. A forecast goes by them where the ledger does not tell.
+	EndsWithTerm, TermsAreDays bool
+
 	// NeedsCommonName is whether a CSR must carry a CommonName.
 	NeedsCommonName bool
+
+	// Cancelling and Revoking tell people what a Canceler and a Revoker do to an order: when it is
+	// possible, what is refunded, and what is lost with it.
+	Cancelling, Revoking string
+
+	// CancelWithin is how long after its first certificate an order can be cancelled. Zero if that
+	// is not known, or not possible.
+	CancelWithin time.Duration
 
 	// NeedsUnique is whether each order and reissue takes a fresh unique value.
 	NeedsUnique bool
@@ -234,15 +291,15 @@ type Description struct {
 	RenewKeepsProduct bool
 }
 
-// Pace bounds the waits between two looks at a pending order, which grow from Min. Zero
-// values mean what the issuer has for any vendor, and the configuration overrides all.
+// Pace bounds the waits between two looks at a pending order, which grow from Min. Zero values
+// mean the issuer's defaults, and the configuration overrides all.
 type Pace struct {
 	// Min is the first wait, Max the longest while a proof is fresh, so that the CA is
 	// expected to see it soon.
 	Min, Max time.Duration
 
-	// Fresh is how long after the request that is. Slow is the longest wait from then on:
-	// people look at the order, or at why it is not validated.
+	// Fresh is how long after the request a proof is fresh. Slow is the longest wait from then on,
+	// when people have to look at the order, or at why it is not validated.
 	Fresh, Slow time.Duration
 
 	// Watch is the shortest time between looks at two orders that have their certificates,

@@ -143,7 +143,7 @@ func (r *reader) addKey(key crypto.Signer) {
 	r.Keys = append(r.Keys, Key{key, r.file})
 }
 
-// decodeText takes away what Windows puts around text: byte order marks, and UTF-16.
+// decodeText undoes what Windows does to text: byte order marks, and UTF-16.
 func decodeText(data []byte) []byte {
 	if rest, ok := bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); ok {
 		return rest

@@ -47,8 +47,8 @@ func (r *reader) der(data []byte) error {
 	return nil
 }
 
-// isA reports whether data has the form of v, which is filled in. There may be more in inner
-// structures than v has.
+// isA reports whether data has the form of v, which is filled in. Structures in it may have
+// more fields at their ends than v has.
 func isA(data []byte, v any) bool {
 	_, err := asn1.Unmarshal(data, v)
 	return err == nil
@@ -91,7 +91,7 @@ func (r *reader) pkcs7(data []byte) error {
 	return nil
 }
 
-// pkcs12 reads a file that is encrypted as a whole. Many have an empty password.
+// pkcs12 reads a PKCS#12 file, all of it under one password. Many have an empty one.
 func (r *reader) pkcs12(data []byte) error {
 	private, leaf, others, err := pkcs12.DecodeChain(data, "")
 	if err != nil {

@@ -39,9 +39,9 @@ func (r *reader) pem(text []byte) error {
 	}
 }
 
-// tidy takes away what gets into PEM when it is copied: other ends of lines, blanks around
-// lines, and an END and a BEGIN in one line, which is what becomes of two files put together
-// of which the first does not end its last line.
+// tidy mends what happens to PEM when it is copied: other line endings, blanks around lines,
+// and an END and a BEGIN on one line, as where two files are joined of which the first has no
+// line break at its end.
 func tidy(text []byte) []byte {
 	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
 	text = bytes.ReplaceAll(text, []byte("\r"), []byte("\n"))
@@ -85,7 +85,8 @@ func (r *reader) block(block *pem.Block) error {
 	return nil
 }
 
-// certificate adds a certificate. One that cannot be read need not be the one that is wanted.
+// certificate adds a certificate. One that cannot be read is noted and left out: it need not be
+// the one that is wanted.
 func (r *reader) certificate(der []byte) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -96,8 +97,8 @@ func (r *reader) certificate(der []byte) {
 	r.addCertificate(cert)
 }
 
-// legacy decrypts a key as openssl encrypted it before PKCS#8: the headers of the block tell
-// how.
+// legacy decrypts a key in OpenSSL's format from before PKCS#8, in which the headers of the
+// block tell how it is encrypted.
 func (r *reader) legacy(block *pem.Block) error {
 	password, err := r.password()
 	if err != nil {

@@ -58,7 +58,8 @@ func (r *reader) encrypted(data []byte) error {
 	return nil
 }
 
-// decrypt decrypts in CBC mode and takes the padding off. With a wrong password it is wrong.
+// decrypt decrypts in CBC mode and takes the padding off, or reports that there is no valid
+// padding, as is most likely with a wrong password.
 func decrypt(block cipher.Block, iv, data []byte) ([]byte, bool) {
 	size := block.BlockSize()
 	if len(iv) != size || len(data) == 0 || len(data)%size != 0 {
@@ -81,7 +82,7 @@ var (
 // open makes the cipher of a password.
 type open func(password string) (block cipher.Block, iv []byte, err error)
 
-// maxIterations is more than anybody waits for.
+// maxIterations is more than anybody would wait for.
 const maxIterations = 10_000_000
 
 // opener reads how a key is encrypted: by PBES2, which has been usual for twenty years, or by

@@ -15,7 +15,8 @@ func Func(parse func(d *caddyfile.Dispenser) error) Option {
 	return Option{parse: parse}
 }
 
-// Refused is an option that could be expected, but does not exist, and why.
+// Refused is an option that people might expect but that does not exist. Why tells them
+// the reason.
 func Refused(why error) Option {
 	option := Func(func(d *caddyfile.Dispenser) error { return d.Errf("option '%s': %w", d.Val(), why) })
 	option.refused = true
@@ -23,7 +24,7 @@ func Refused(why error) Option {
 }
 
 // Value is an option with exactly one argument, which must not be empty. An
-// error of set is told with the option's name; it must not repeat secrets.
+// error of set is reported with the option's name; it must not repeat secrets.
 func Value(set func(arg string) error) Option {
 	return Func(func(d *caddyfile.Dispenser) error {
 		name := d.Val()

@@ -1,6 +1,6 @@
-// Package poll says how long to wait between two looks at something that takes
-// its time, and waits, and how long to see a call through. It uses the time package
-// directly: tests run it under testing/synctest.
+// Package poll paces repeated looks at something that takes its time: how long to
+// wait between two of them, and how long a call may outlast its caller. It uses the
+// time package directly: tests run it under testing/synctest.
 package poll
 
 import (
@@ -17,13 +17,13 @@ type Schedule struct {
 	next time.Duration
 }
 
-// growth is how much longer each wait is than the one before. At half again as
-// long, going from 5 s to 10 min takes 13 looks and about half an hour.
+// growth is the factor by which each wait is longer than the one before. At 1.5,
+// going from 5 s to 10 min takes 13 looks and about half an hour.
 const growth = 1.5
 
 // Next returns the next wait: up to a tenth shorter or longer than planned, so
-// that many orders do not ask in step. Random returns a number from 0 to below 1. It is
-// not remembered: there may be as many schedules as orders.
+// that many orders do not ask in step. Random returns a number in [0, 1). A schedule
+// does not keep it, because there may be as many schedules as orders.
 func (s *Schedule) Next(random func() float64) time.Duration {
 	planned := max(s.next, s.Min)
 	s.next = min(time.Duration(float64(planned)*growth), s.Max)
@@ -44,7 +44,7 @@ func Wait(ctx context.Context, d time.Duration) error {
 }
 
 // WithGrace returns a context for a call that should not break off the moment its caller
-// goes away: it is done after the timeout, and after the grace once ctx is done, whichever
+// goes away. It is done after the timeout or, once ctx is done, after the grace, whichever
 // comes first. Cancel must be called.
 func WithGrace(ctx context.Context, timeout, grace time.Duration) (lasting context.Context, cancel context.CancelFunc) {
 	lasting, end := context.WithTimeout(context.WithoutCancel(ctx), timeout)

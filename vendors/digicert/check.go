@@ -55,7 +55,8 @@ func isDV(product string) bool { return slices.Contains(strings.Split(product, "
 
 // Validate implements vendors.Validator. The API has no dry run of an order, so
 // this looks at what an order would fail for: the key, the product, and the
-// organization. What the key may not see is left to the order, and so are the funds.
+// organization. Whatever the key may not see is left to the order, and so are the
+// funds: if they seem too low, that is only logged.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	if _, err := do[productData](ctx, o, callProduct, nil, req.Product); err != nil && !o.hidden(err) {
 		return err
@@ -75,8 +76,9 @@ func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	return nil
 }
 
-// hidden reports whether a key may order although it may not ask: its role lacks a
-// permission (documented), which a wrong key is told otherwise.
+// hidden reports whether an error only says that the key's role may not look at
+// something (documented; a wrong key gets another error). It may be able to order
+// all the same.
 func (o *Orders) hidden(err error) bool {
 	if !hasCode(err, "access_denied|missing_permission") {
 		return false
@@ -111,7 +113,19 @@ func (o *Orders) funds(ctx context.Context) (money, error) {
 	return do[money](ctx, o, callBalance, nil)
 }
 
-// price is an estimate. "0" and the empty text mean that there is none.
+// Balance implements vendors.Funder.
+func (o *Orders) Balance(ctx context.Context) (string, error) {
+	has, err := o.funds(ctx)
+	if err != nil {
+		return "", err
+	}
+	if has.Available == "" {
+		return "credit without a limit", nil
+	}
+	return o.Text(strings.TrimSpace(has.Available + " " + has.Currency)), nil
+}
+
+// price is an estimate. A total of "0" or "" means that there is none.
 func (o *Orders) price(ctx context.Context, product string, names []string, term vendors.Term) (money, error) {
 	return do[money](ctx, o, callPrice, map[string]any{
 		"certificate": map[string]any{"dns_names": names}, "order_validity": validity(term), "product_name_id": product,
@@ -144,14 +158,23 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 			Wildcard:   strings.Contains(p.NameID, "wildcard") || strings.Contains(p.NameID, "flex"),
 			Prices:     make(map[int]string),
 		}
-		costs, err := o.price(ctx, product.Code, []string{"example.com"}, vendors.Term{Years: 1})
+		costs, err := o.Price(ctx, product.Code, []string{"example.com"}, vendors.Term{Years: 1})
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		if err == nil && less("0", costs.Total) {
-			product.Prices[12] = strings.TrimSpace(costs.Total + " " + costs.Currency)
+		if err == nil && costs != "" {
+			product.Prices[12] = costs
 		}
 		products = append(products, product)
 	}
 	return products, nil
+}
+
+// Price implements vendors.Pricer.
+func (o *Orders) Price(ctx context.Context, product string, names []string, term vendors.Term) (string, error) {
+	costs, err := o.price(ctx, product, names, term)
+	if err != nil || !less("0", costs.Total) {
+		return "", err
+	}
+	return o.Text(strings.TrimSpace(costs.Total + " " + costs.Currency)), nil
 }

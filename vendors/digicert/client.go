@@ -48,8 +48,12 @@ var (
 	callAlternate = get("alternate", "/order/alternate/%s")
 	callList      = get("list", "/order/certificate?filters%%5Bdomain_name%%5D=%s&limit=100&sort=-date_created")
 
-	// "Status change list": the orders whose status has changed in the last minutes, with the
-	// one that they have.
+	// "List orders": all of them, page by page, the newest first, so that none is missed if others
+	// are placed meanwhile.
+	callAudit = get("list", "/order/certificate?limit=%s&offset=%s&sort=-date_created")
+
+	// "Status change list": the orders whose status has changed in the last so many minutes,
+	// each with its present status.
 	callChanges = get("status-changes", "/order/certificate/status-changes?minutes=%s")
 
 	callProduct      = get("product", "/product/%s")           // "Product info"
@@ -69,8 +73,8 @@ func get(name, path string) kit.Call {
 
 func put(name, path string) kit.Call { return kit.Call{Name: name, Method: http.MethodPut, Path: path} }
 
-// do sends a call with the JSON of body, nil for none, and decodes its answer, which is JSON
-// unless a string is wanted. The arguments go into its path. What changes something by PUT may
+// do sends a call with body as JSON, or without one if it is nil, and decodes the answer, which
+// is JSON unless T is a string. The arguments go into the path. A PUT that changes something may
 // be answered with HTTP 204, which has no body (documented).
 func do[T any](ctx context.Context, o *Orders, call kit.Call, body any, args ...any) (answer T, err error) {
 	// Observed: clients name the type on every request, and it chooses the form of errors.
@@ -114,7 +118,7 @@ func problems(body []byte) []problem {
 //
 // Refusals are told by the HTTP status: 400, 401, 403 and 404 with a list of errors mean that
 // the request was turned down (documented), and so does any other 4xx with codes of the
-// service's own, except for those that tell of a moment: 408, 425 and 429. The same status
+// service's own, except for 408, 425 and 429, which are about the moment only. The same status
 // without such a list comes from something in front of the service, and proves nothing.
 func (o *Orders) explained(resp *kit.Response, err error) error {
 	e, ok := errors.AsType[*vendors.Error](err)
@@ -148,7 +152,7 @@ func (o *Orders) explained(resp *kit.Response, err error) error {
 	return e
 }
 
-// meaning is what callers decide on, nil if there is nothing to it.
+// meaning is the error of package vendors that callers act on, nil if there is none.
 func meaning(list []problem, status int) error {
 	for _, p := range list {
 		switch code, _, _ := strings.Cut(p.Code, ":"); code {

@@ -33,8 +33,8 @@ func (o *Orders) methodWord(m vendors.Method) string {
 	return methodTXT
 }
 
-// proofOf is what to publish for a random value under a method of the API. Methods
-// by mail have nothing, and neither has a value that cannot stand in a file and a record.
+// proofOf is what to publish for a random value under a method of the API. There is nothing
+// to publish for methods by mail, nor for a value that does not fit into a file and a record.
 func proofOf(word, value string) (vendors.Challenge, bool) {
 	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_dnsauth"}
 	switch {
@@ -84,8 +84,8 @@ func (o *Orders) challenges(ctx context.Context, orderID, word string) []vendors
 }
 
 // Recheck implements vendors.Rechecker: the CA looks at all names of the order now.
-// That a proof was not found yet is an error matching vendors.ErrStillIssuing; the
-// CA goes on looking by itself for days (documented).
+// If a proof is not found yet, the error matches vendors.ErrStillIssuing; the CA goes
+// on looking by itself for days (documented).
 func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, method vendors.Method) error {
 	defer o.watch.forget(orderID)
 	_, err := do[struct{}](ctx, o, callCheckDCV, nil, orderID)

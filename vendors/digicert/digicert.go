@@ -33,9 +33,9 @@ func init() {
 }
 
 // DigiCert orders certificates from DigiCert CertCentral. The account pays from
-// its balance unless configured otherwise, and the API key should belong to an
-// administrator, because orders of others wait for approval. For accounts on
-// CertCentral Europe the endpoint is https://certcentral.digicert.eu/services/v2.
+// its balance unless configured otherwise. The API key should belong to an
+// administrator, because orders placed with other keys wait for approval. For accounts
+// on CertCentral Europe the endpoint is https://certcentral.digicert.eu/services/v2.
 type DigiCert struct {
 	// REQUIRED. An API key of the account. Placeholders are supported, for example
 	// {env.DIGICERT_KEY} or {file./run/secrets/digicert}.
@@ -50,13 +50,13 @@ type DigiCert struct {
 	*Orders `json:"-"`
 }
 
-// Options are what orders have besides the account.
+// Options are the options that orders have besides those of the account.
 type Options struct {
 	// ID of a validated organization in the account. Required for products that
 	// are not domain-validated (OV, EV), which name it; others ignore it.
 	OrganizationID int `json:"organization_id,omitempty"`
 
-	// ID of the division that owns and pays the orders. Default: that of the key.
+	// ID of the division that owns and pays for the orders. Default: that of the key.
 	ContainerID int `json:"container_id,omitempty"`
 
 	// How orders are paid: balance (the account's funds) or profile (the stored
@@ -82,22 +82,24 @@ const (
 	// docs.digicert.com ("Turn on or off automatic certificate renewals").
 	renewWindow = 90 * 24 * time.Hour
 
-	// maxShare is how many servers can share a key: the shorter limit has no more.
+	// maxShare is how many servers can share a key: then each has one request of the shorter limit.
 	maxShare = 100
 )
 
-// limits is a share of what a key may do (documented, "Rate limits"). That there is one
-// request at a time is what the page "Best practices" asks for.
-func limits(share int) []kit.Limit {
+// limits is a share of what a key may do (documented, "Rate limits"). One request at a time
+// is what the page "Best practices" asks for.
+func limits(share int) kit.Limits {
 	share = max(share, 1)
-	return []kit.Limit{{Requests: 100 / share, Per: 5 * time.Second}, {Requests: 1000 / share, Per: 3 * time.Minute}}
+	return kit.Limits{AtOnce: 1, Rates: []kit.Limit{
+		{Requests: 100 / share, Per: 5 * time.Second}, {Requests: 1000 / share, Per: 3 * time.Minute},
+	}}
 }
 
-// NewLimiter returns a limiter that keeps to one of so many shares of what a key may do, for those
-// who use Orders without Caddy.
-func NewLimiter(share int) *kit.Limiter { return kit.NewLimiter(limits(share)...) }
+// NewLimiter returns a limiter for those who use Orders without Caddy. Share is how many servers
+// use the key, each with an equal part of what it may do.
+func NewLimiter(share int) *kit.Limiter { return kit.NewLimiter(limits(share)) }
 
-// Pace is how often orders are looked at by one of so many servers that share a key.
+// Pace is how often each of the servers that share a key looks at orders.
 func Pace(share int) vendors.Pace {
 	return vendors.Pace{Slow: slowPace, Watch: watchPace * time.Duration(max(share, 1))}
 }
@@ -129,7 +131,7 @@ func (v *DigiCert) Provision(ctx caddy.Context) error {
 	}
 	cfg, err := v.Config(ctx, "api_key", v.APIKey, defaultEndpoint, vendors.Description{
 		Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow, Pace: Pace(v.RateShare),
-	}, limits(v.RateShare)...)
+	}, limits(v.RateShare))
 	if err != nil {
 		return err
 	}
@@ -172,12 +174,16 @@ var (
 	_ vendors.ConfigChecker = (*DigiCert)(nil)
 	_ vendors.Finder        = (*DigiCert)(nil)
 	_ vendors.OrderLister   = (*DigiCert)(nil)
+	_ vendors.Auditor       = (*DigiCert)(nil)
 	_ vendors.Reissuer      = (*DigiCert)(nil)
 	_ vendors.Renewer       = (*DigiCert)(nil)
 	_ vendors.Rechecker     = (*DigiCert)(nil)
 	_ vendors.Canceler      = (*DigiCert)(nil)
 	_ vendors.Revoker       = (*DigiCert)(nil)
 	_ vendors.ProductLister = (*DigiCert)(nil)
+	_ vendors.Clock         = (*DigiCert)(nil)
+	_ vendors.Funder        = (*DigiCert)(nil)
+	_ vendors.Pricer        = (*DigiCert)(nil)
 	_ vendors.CAAIdentifier = (*DigiCert)(nil)
 	_ vendors.Watcher       = (*DigiCert)(nil)
 	_ vendors.ChangeLister  = (*DigiCert)(nil)

@@ -91,8 +91,9 @@ func TestProvision(t *testing.T) {
 		}
 		want := vendors.Description{
 			Name: "digicert", Account: tt.account, Portal: tt.portal,
-			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
-			RecordType: "TXT", AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute, Watch: time.Second},
+			Methods:      []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
+			EndsWithTerm: true, TermsAreDays: true,
+			RecordType: "TXT", Cancelling: cancelling, Revoking: revoking, AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute, Watch: time.Second},
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 20*time.Second, true
@@ -129,7 +130,7 @@ func TestProvision(t *testing.T) {
 // down.
 func TestLimits(t *testing.T) {
 	for share, want := range map[int][2]int{0: {100, 1000}, 1: {100, 1000}, 3: {33, 333}, maxShare: {1, 10}} {
-		got := limits(share)
+		got := limits(share).Rates
 		if got[0] != (kit.Limit{Requests: want[0], Per: 5 * time.Second}) || got[1] != (kit.Limit{Requests: want[1], Per: 3 * time.Minute}) {
 			t.Errorf("share %d: %v", share, got)
 		}

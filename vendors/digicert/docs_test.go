@@ -34,7 +34,7 @@ func TestDocsAreComplete(t *testing.T) {
 	for _, number := range []string{
 		fmt.Sprintf("every %d seconds", int(listKept.Seconds())), fmt.Sprintf("last %d minutes", listMinutes),
 		fmt.Sprintf("has %d orders", listMost), fmt.Sprintf("then %d minutes pass", int(listPause.Minutes())),
-		fmt.Sprintf("%d requests in 5 seconds and %d in 3 minutes", limits(1)[0].Requests, limits(1)[1].Requests),
+		fmt.Sprintf("%d requests in 5 seconds and %d in 3 minutes", limits(1).Rates[0].Requests, limits(1).Rates[1].Requests),
 	} {
 		if !strings.Contains(string(data), number) {
 			t.Errorf("docs/digicert.md does not have %q", number)

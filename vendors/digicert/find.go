@@ -16,14 +16,14 @@ import (
 
 // Find implements vendors.Finder.
 //
-// A reissue has its order's ID, so that order tells, whatever other orders there are. It has
-// one reissue in progress at most. If that is not the request's, the key of its certificate
-// will tell.
+// A reissue has its order's ID, so only that order is looked at. It has at most one reissue
+// in progress. If that is not the request's, the key of its certificate will tell.
 //
 // For orders, the look-up by alternative order ID is the first witness. No page tells how soon
 // it finds an order. So where it finds nothing, the newest orders for the name are looked at
-// one by one: one that bears the reference or has the request's CSR is the one, and one of
-// about that time or later that tells neither makes the outcome undecidable (vendors.ErrUndecidable).
+// one by one. One that bears the reference or has the request's CSR is the one. One from about
+// that time or later that shows neither a reference nor a CSR makes the outcome undecidable
+// (vendors.ErrUndecidable).
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	if req.OrderID != "" {
 		info, err := o.info(ctx, req.OrderID)
@@ -90,8 +90,8 @@ func (o *Orders) findByName(ctx context.Context, req vendors.Lookup) ([]string, 
 	return found, nil
 }
 
-// OrdersFor implements vendors.OrderLister. Orders that are not issued are left out: they have no
-// certificate that is in force, or are being reissued.
+// OrdersFor implements vendors.OrderLister. Orders that are known not to be issued are left out:
+// they have no certificate that is in force, or are being reissued.
 func (o *Orders) OrdersFor(ctx context.Context, name string) ([]string, error) {
 	list, err := do[orderList](ctx, o, callList, nil, name)
 	if err != nil {
@@ -106,12 +106,47 @@ func (o *Orders) OrdersFor(ctx context.Context, name string) ([]string, error) {
 	return ids, nil
 }
 
+// auditPage is how many orders a page of the list has, at most (documented).
+const auditPage = 1000
+
+// ListOrders implements vendors.Auditor. As far as is documented, the list tells neither the end
+// of the paid term nor the serial number; where it does, they are used.
+func (o *Orders) ListOrders(ctx context.Context, yield func(vendors.ListedOrder) error) error {
+	seen := make(map[string]bool)
+	for {
+		page, err := do[orderPage](ctx, o, callAudit, nil, auditPage, len(seen))
+		if err != nil {
+			return err
+		}
+		before := len(seen)
+		for _, row := range page.orders {
+			if seen[row.id()] {
+				continue // others were placed since the page before
+			}
+			seen[row.id()] = true
+			if err := yield(vendors.ListedOrder{
+				ID: row.id(), Names: row.names(), Status: statuses[row.word()], RawStatus: o.Text(row.word()), Serial: kit.Serial(row.Certificate.Serial),
+				Created: kit.Time(row.DateCreated), TermEnds: kit.Time(row.OrderValidTill), Reference: row.AlternativeID,
+			}); err != nil {
+				return err
+			}
+		}
+		last := len(page.orders) < auditPage
+		if page.total > 0 {
+			last = len(seen) >= page.total
+		}
+		if last || len(seen) == before {
+			return nil
+		}
+	}
+}
+
 // madeBy reports whether the request made the order or its certificate.
 func (i orderInfo) madeBy(req vendors.Lookup) bool {
 	return slices.Contains(i.references(), req.Reference) || len(req.CSR) > 0 && bytes.Equal(i.csr(), req.CSR)
 }
 
-// references are those that the order and its requests bear.
+// references are the references of ours that the order and its requests bear.
 func (i orderInfo) references() []string {
 	borne := make([]string, 0, len(i.Requests)+1)
 	for _, r := range i.Requests {

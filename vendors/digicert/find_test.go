@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,5 +186,41 @@ func TestSecondWitnessByDate(t *testing.T) {
 		if len(got) > 0 || errors.Is(err, vendors.ErrUndecidable) != undecidable || (err != nil) != undecidable {
 			t.Errorf("%s: %v, %v", date, got, err)
 		}
+	}
+}
+
+// All pages are read, however many orders the service puts on one, and whatever is placed meanwhile.
+func TestListOrders(t *testing.T) {
+	row := func(id int) string {
+		return fmt.Sprintf(`{"id":%d,"status":"issued","certificate":{"common_name":"A.example","dns_names":["b.example"]},"date_created":"2026-03-02T20:00:00+00:00"}`, id)
+	}
+	const path = "GET /order/certificate?limit=1000&sort=-date_created&offset="
+	for name, pages := range map[string][]string{
+		"two pages":          {`{"orders":[` + row(3) + `,` + row(2) + `],"page":{"total":3}}`, "", `{"orders":[` + row(1) + `],"page":{"total":3}}`},
+		"one placed between": {`{"orders":[` + row(3) + `,` + row(2) + `],"page":{"total":3}}`, "", `{"orders":[` + row(2) + `,` + row(1) + `],"page":{"total":4}}`, `{"orders":[` + row(1) + `],"page":{"total":4}}`},
+		"no total":           {`{"orders":[` + row(3) + `,` + row(2) + `,` + row(1) + `]}`},
+		"page is not obeyed": {`{"orders":[` + row(3) + `,` + row(2) + `,` + row(1) + `],"page":{"total":9}}`, "", "", `{"orders":[` + row(3) + `],"page":{"total":9}}`},
+	} {
+		f := newFake(t)
+		for offset, page := range pages {
+			if page != "" {
+				f.expect(strings.Replace(path, "&sort=-date_created&offset=", fmt.Sprintf("&offset=%d&sort=-date_created", offset), 1), "", 200, page)
+			}
+		}
+		var ids []string
+		if err := f.orders.ListOrders(t.Context(), func(o vendors.ListedOrder) error {
+			if o.Status != vendors.StatusIssued || !reflect.DeepEqual(o.Names, []string{"a.example", "b.example"}) || o.Created.IsZero() {
+				t.Errorf("%+v", o)
+			}
+			ids = append(ids, o.ID)
+			return nil
+		}); err != nil || strings.Join(ids, " ") != "3 2 1" {
+			t.Errorf("%s: %v, %v", name, ids, err)
+		}
+	}
+	f := newFake(t)
+	f.expect("GET /order/certificate?limit=1000&offset=0&sort=-date_created", "", 200, `{"orders":[],"page":{"total":7}}`)
+	if err := f.orders.ListOrders(t.Context(), nil); err == nil {
+		t.Error("a list that shows less than it says was taken for all")
 	}
 }

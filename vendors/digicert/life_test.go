@@ -252,13 +252,16 @@ func TestApproval(t *testing.T) {
 	}
 	placed := func(name string) vendors.Order {
 		order := s.must(v.Status(t.Context(), s.must(v.Place(t.Context(), s.request(name))).ID))
-		if order.Status != vendors.StatusPending || !strings.Contains(order.Describe(), "needs_approval; waits for the approval") {
+		if order.Status != vendors.StatusPending || !order.Held || !strings.Contains(order.Describe(), "needs_approval; waits for the approval") {
 			t.Errorf("%s", order.Describe())
 		}
 		return order
 	}
 	order := placed("a.example.com")
 	decide(order, "approved")
+	if got := s.must(v.Status(t.Context(), order.ID)); got.Held {
+		t.Errorf("%s is held", got.Describe())
+	}
 	s.issue(v, s.must(v.Status(t.Context(), order.ID)))
 
 	order = placed("b.example.com")
@@ -423,7 +426,7 @@ func TestRevocation(t *testing.T) {
 	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = true })
 	order := s.must(v.Place(t.Context(), s.request("a.example.com")))
 	leaf := s.issue(v, order)
-	if err := v.Revoke(t.Context(), order.ID, "superseded"); vendors.VerdictOf(err) != vendors.Permanent || s.CA.Revoked(leaf.SerialNumber) {
+	if err := v.Revoke(t.Context(), order.ID, "superseded"); vendors.VerdictOf(err) != vendors.Uncertain || s.CA.Revoked(leaf.SerialNumber) {
 		t.Errorf("revocation that waits for approval: %v", err)
 	}
 	if err := s.CA.Update(func(cfg *hostile.Config) { cfg.Quirks.DigiCert.RevokeNeedsApproval = false }); err != nil {

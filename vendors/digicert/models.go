@@ -13,7 +13,7 @@ import (
 // orderBody is the body of an order and of a reissue, which leaves out what is about money.
 //
 // Fields that make DigiCert act by itself (auto_renew, auto_reissue) are not among
-// them: it would buy or replace keys behind our back.
+// them: DigiCert would buy, or replace keys, behind our back.
 type orderBody struct {
 	Certificate      certificateBody   `json:"certificate"`
 	Validity         validity          `json:"order_validity,omitzero"`
@@ -91,7 +91,7 @@ func (i orderInfo) id() string   { return cmp.Or(i.ID, i.OrderID) }
 func (i orderInfo) word() string { return strings.ToLower(i.Status) }
 
 // csr is the DER of the request of the order's certificate, nil if it is not told.
-// Documented; while a reissue is pending it is that of the certificate before.
+// Documented; while a reissue is pending, it is the request of the previous certificate.
 func (i orderInfo) csr() []byte { return kit.ReadCSR(i.Certificate.CSR) }
 
 // names lists the order's names in lower case, the common name first.
@@ -111,9 +111,9 @@ type orderList []orderInfo
 var errNoList = errors.New("answer has no list of orders")
 
 // UnmarshalJSON implements json.Unmarshaler. A list without orders may be {"orders":[]},
-// but also {}, [], or a page alone (all observed). Whatever else has no orders is an
-// error, so that no answer that is not understood is taken for "there is none", and so is
-// an order without an ID, which could be any.
+// but also {}, [], or a page alone (all observed). Any other answer without orders is an
+// error, so that an answer that is not understood is never taken for "there is none". An
+// order without an ID is an error, too: it could be any order.
 func (l *orderList) UnmarshalJSON(b []byte) error {
 	*l = nil
 	var fields map[string]json.RawMessage
@@ -140,6 +140,20 @@ func (l *orderList) UnmarshalJSON(b []byte) error {
 	}
 	*l = rows
 	return nil
+}
+
+// orderPage is a page of a list of orders, and how many orders all pages have; zero if not told.
+type orderPage struct {
+	orders orderList
+	total  int
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *orderPage) UnmarshalJSON(b []byte) error {
+	var answer struct{ Page struct{ Total int } }
+	_ = kit.Unmarshal(b, &answer)
+	p.total = answer.Page.Total
+	return p.orders.UnmarshalJSON(b)
 }
 
 // compact is JSON without white space.

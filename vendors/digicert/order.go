@@ -52,6 +52,9 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	// common name, and no twin is added that was not asked for.
 	cfg.Description.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
 	cfg.Description.RecordType = strings.ToUpper(opts.DNSRecord)
+	// That certificates end with the order is assumed; order_valid_till is a day (documented).
+	cfg.Description.EndsWithTerm, cfg.Description.TermsAreDays = true, true
+	cfg.Description.Cancelling, cfg.Description.Revoking = cancelling, revoking
 	client, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
@@ -125,8 +128,8 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	return o.placed(oldOrderID, req.Method, p), nil
 }
 
-// placed is what is needed of the answer of a call that makes a certificate. The next look tells the
-// rest, such as a certificate that was there at once (documented).
+// placed takes what is needed from the answer of a call that makes a certificate. The next look
+// tells the rest, such as a certificate that was issued at once (documented).
 func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Order {
 	order := vendors.Order{ID: id, Status: vendors.StatusPending, TermEnds: kit.Time(p.OrderValidTill)}
 	if ch, ok := proofOf(o.methodWord(method), p.RandomValue); ok {
@@ -134,6 +137,12 @@ func (o *Orders) placed(id string, method vendors.Method, p placed) vendors.Orde
 	}
 	return order
 }
+
+// What ends an order, all documented.
+const (
+	cancelling = "only before the first certificate. What was paid from the balance is not paid back by itself: ask DigiCert's support (documented)"
+	revoking   = "all certificates of the order are revoked, reissues included, and nothing is paid back (documented)"
+)
 
 // Cancel implements vendors.Canceler. The balance is not refunded by itself: the vendor's
 // support must be asked (documented).
@@ -143,8 +152,8 @@ func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	return o.unless(ctx, orderID, vendors.StatusCancelled, err)
 }
 
-// unless forgives the refusal of what is done already. The codes for that are observed at
-// best, so the order itself is asked.
+// unless forgives the refusal of something that is done already. The codes of such a refusal
+// are observed at best, so the order is looked at instead.
 func (o *Orders) unless(ctx context.Context, orderID string, done vendors.Status, err error) error {
 	if e, ok := errors.AsType[*vendors.Error](err); !ok || e.HTTPStatus != http.StatusBadRequest {
 		return err
@@ -161,7 +170,7 @@ func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	pending, err := do[request](ctx, o, callRevoke,
 		map[string]any{"revocation_reason": revocationReason(reason), "comments": kit.Reason(reason), "skip_approval": true}, orderID)
 	if note := approval([]request{pending}, false); err == nil && note != "" {
-		return o.Refuse(callRevoke, errors.New("the revocation "+o.Text(note)))
+		return o.Fail(callRevoke, "", "the revocation "+o.Text(note), nil) // it may still be approved
 	}
 	return o.unless(ctx, orderID, vendors.StatusRevoked, err)
 }

@@ -73,6 +73,10 @@ func wireCalls() []wireCall {
 			call: func(ctx context.Context, o *Orders) error {
 				return first(o.Find(ctx, vendors.Lookup{Reference: "ref-1", Names: []string{"example.com"}}))
 			}},
+		{endpoint: "list", request: "GET /order/certificate?limit=1000&offset=0&sort=-date_created", good: `{"orders":[]}`,
+			call: func(ctx context.Context, o *Orders) error {
+				return o.ListOrders(ctx, func(vendors.ListedOrder) error { return nil })
+			}},
 		{endpoint: "status-changes", request: "GET /order/certificate/status-changes?minutes=65", good: `{"orders":[{"order_id":123,"status":"issued"}]}`,
 			call: func(ctx context.Context, o *Orders) error {
 				return first(do[orderList](ctx, o, callChanges, nil, listMinutes))
@@ -321,7 +325,7 @@ func TestCancelAndRevoke(t *testing.T) {
 		t.Error(err)
 	}
 	f.expect("PUT /order/certificate/123/revoke", "*", 201, `{"id":7,"type":"revoke","status":"pending","requester":{"id":1}}`)
-	if err := f.orders.Revoke(t.Context(), "123", ""); vendors.VerdictOf(err) != vendors.Permanent || !strings.Contains(err.Error(), "request 7 revoke") {
+	if err := f.orders.Revoke(t.Context(), "123", ""); vendors.VerdictOf(err) != vendors.Uncertain || !strings.Contains(err.Error(), "request 7 revoke") {
 		t.Errorf("revocation that waits: %v", err)
 	}
 	for after, good := range map[string]bool{"revoked": true, "issued": false, "reissue_pending": false} {

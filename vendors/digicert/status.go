@@ -68,11 +68,12 @@ func (o *Orders) look(ctx context.Context, orderID string) (vendors.Order, error
 	return order, nil
 }
 
-// revoked reports whether the latest certificate was revoked. The order lives on when its only
-// one is (documented).
+// revoked reports whether the latest certificate was revoked. The order lives on even if that
+// was its only certificate (documented).
 func (i orderInfo) revoked() bool { return strings.EqualFold(i.Certificate.Status, statusRevoked) }
 
-// Look implements vendors.Watcher, without the download and what a pending order waits for.
+// Look implements vendors.Watcher. It downloads nothing and does not ask what a pending order
+// waits for.
 func (o *Orders) Look(ctx context.Context, orderID string) (vendors.Order, error) {
 	info, err := o.info(ctx, orderID)
 	if err != nil {
@@ -87,8 +88,8 @@ func (o *Orders) Look(ctx context.Context, orderID string) (vendors.Order, error
 	return order, nil
 }
 
-// collect downloads the certificate of an issued order, which has none yet where it tells no ID
-// or the download is refused.
+// collect downloads the certificate of an issued order. If the order does not tell the ID of a
+// certificate, or the download is refused, there is none yet.
 func (o *Orders) collect(ctx context.Context, order vendors.Order, certificateID string) (vendors.Order, error) {
 	var text string
 	var err error
@@ -114,6 +115,7 @@ func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderI
 	unapproved := info.word() == statusApproval
 	order.Detail = o.Text(approval(info.Requests, unapproved))
 	if unapproved {
+		order.Held = true
 		return
 	}
 	v, err := do[validation](ctx, o, callValidation, nil, order.ID)
@@ -124,7 +126,7 @@ func (o *Orders) progress(ctx context.Context, order *vendors.Order, info orderI
 	order.Names = v.names()
 	if info.word() == statusReissuing && !slices.ContainsFunc(order.Names, func(n vendors.NameStatus) bool { return !n.Verified }) {
 		// Every reissue of a DV order is validated anew, so these are the validations of
-		// the certificate before.
+		// the previous certificate.
 		order.Names = nil
 	}
 	order.Detail = o.Text(strings.Trim(order.Detail+"; "+v.organization(), "; "))

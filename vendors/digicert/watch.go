@@ -14,8 +14,8 @@ import (
 )
 
 // watch remembers pending orders as they were at the last look, so that one call tells for
-// all of them whether they still are: status-changes lists the orders whose status changed,
-// with the one that they have (documented). It lists nothing else, so what else there is to
+// all of them whether that has changed: status-changes lists the orders whose status changed,
+// each with its present one (documented). It tells nothing else, so whatever else there is to
 // see, such as which names are validated so far, is as old as the last look. No page tells
 // how soon a change is listed, nor that a key sees all its orders there. So each order is
 // still looked at from time to time.
@@ -23,7 +23,7 @@ type watch struct {
 	turn   chan struct{}     // of whoever uses the list: one call at a time
 	listed map[string]string // the latest list: status by ID of the order; nil if it was of no use
 	began  time.Time         // when it was asked for
-	until  time.Time         // when another one is
+	until  time.Time         // when the next one may be
 
 	mu     sync.Mutex
 	orders map[string]*pendingOrder // by ID
@@ -33,7 +33,7 @@ type pendingOrder struct {
 	order vendors.Order
 	first time.Time // when it was seen pending first
 	at    time.Time // when the last look at it began
-	until time.Time // up to when lists told that nothing has changed since
+	until time.Time // up to when lists have told that nothing changed
 	stale bool      // something was done to it since
 }
 
@@ -41,13 +41,13 @@ const (
 	// fewOrders are looked at one by one: that costs little more, and takes nothing on trust.
 	fewOrders = 4
 
-	// A list serves for listKept. It reaches back beyond the list or the look before, which
-	// must be no older than maxLook, by as much as a change may take to be listed (assumed).
+	// A list is used for listKept. It covers maxLook, which is how old the previous list or
+	// look may be, and in addition the time that a change may take to be listed (assumed).
 	listKept    = 10 * time.Second
 	listMinutes = int((maxLook + 5*time.Minute) / time.Minute)
 
-	// listMost is where other lists end (documented), so that this one may be cut there.
-	// After one that is of no use there is none for listPause.
+	// listMost is where other lists end (documented), so this one may be cut there, too.
+	// After a list that is of no use, the next one is asked for after listPause.
 	listMost  = 1000
 	listPause = 5 * time.Minute
 
@@ -56,19 +56,19 @@ const (
 	minLook = time.Minute
 	maxLook = time.Hour
 
-	// Of many orders, there is one look in lookEvery, however many they are: it takes three
-	// calls, and of what only reads there may be five in a second.
+	// Many orders are looked at in turn, one every lookEvery, however many they are: a look
+	// takes three calls, and calls that only read may be five per second.
 	lookEvery = 2 * time.Second
 )
 
-// known reports whether the last look will do if nothing has changed since, where so many
-// orders are pending.
+// known reports whether the last look is recent enough, given how many orders are pending,
+// provided that nothing has changed since.
 func (p *pendingOrder) known(orders int) bool {
 	return p != nil && !p.stale && time.Since(p.until) <= maxLook &&
 		time.Since(p.at) <= max(min(max(time.Since(p.first)/2, minLook), maxLook), time.Duration(orders)*lookEvery)
 }
 
-// unchanged returns a pending order as it was at the last look, if that is how it stands.
+// unchanged returns a pending order as it was at the last look, if nothing has changed since.
 func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool) {
 	w := &o.watch
 	w.mu.Lock()
@@ -91,7 +91,8 @@ func (o *Orders) unchanged(ctx context.Context, id string) (vendors.Order, bool)
 	return p.order, true
 }
 
-// changes is the list, asked for unless there is one, and when it was; nil if there is none.
+// changes returns the list and when it was asked for. It asks for a new one if the latest has
+// served its time. The list is nil if it is of no use.
 func (o *Orders) changes(ctx context.Context) (list map[string]string, began time.Time) {
 	w := &o.watch
 	select {
@@ -120,7 +121,7 @@ func (o *Orders) changes(ctx context.Context) (list map[string]string, began tim
 	return w.listed, w.began
 }
 
-// saw notes what a look at an order found that began at the given time.
+// saw notes what was found by a look at an order that began at the given time.
 func (w *watch) saw(began time.Time, order vendors.Order) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,8 +165,8 @@ const (
 	changedLate = 15 * time.Minute
 )
 
-// Changed implements vendors.ChangeLister. That an order is listed whose certificate was
-// revoked while it lives on is not documented.
+// Changed implements vendors.ChangeLister. Whether an order is listed that lives on after its
+// certificate was revoked is not documented.
 func (o *Orders) Changed(ctx context.Context, since time.Time) ([]string, error) {
 	back := time.Since(since) + changedLate
 	if back > longestList {

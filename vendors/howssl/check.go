@@ -32,9 +32,6 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	return errors.Join(problems...)
 }
 
-// months is a term as the API takes it; 365 days count as a year.
-func months(t vendors.Term) int { return 12 * (t.Years + t.Days/365) }
-
 // Products implements vendors.ProductLister, page by page until there is nothing new: no
 // page of the documents tells the largest size (2252013).
 func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
@@ -55,7 +52,7 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 		have := len(products)
 		for _, p := range list {
 			if !seen[p.Code] {
-				seen[p.Code], products = true, append(products, p.product())
+				seen[p.Code], products = true, append(products, p.product(o.Text))
 			}
 		}
 		if len(products) == have {
@@ -65,10 +62,11 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 	return products, nil
 }
 
-func (p productData) product() vendors.Product {
+// product is what the vendor sells. Text makes the vendor's own words fit for people.
+func (p productData) product(text func(string) string) vendors.Product {
 	product := vendors.Product{
 		Code:       p.Code,
-		Name:       p.Name,
+		Name:       text(p.Name),
 		Validation: strings.ToLower(p.AuditType),
 		Wildcard:   p.DomainType == "3" || p.DomainType == "4",
 		Prices:     make(map[int]string),
@@ -78,7 +76,7 @@ func (p productData) product() vendors.Product {
 	}
 	for _, row := range p.Prices {
 		if months, err := strconv.Atoi(row.Months); err == nil && row.Price != "" {
-			product.Prices[months] = row.Price
+			product.Prices[months] = text(row.Price)
 		}
 	}
 	return product

@@ -47,15 +47,15 @@ func field(name, value string) kit.Field { return kit.Field{Name: name, Value: v
 
 var (
 	errRefused = errors.New("refused")       // by the service; its reasons are for people only
-	errNotTold = errors.New("answer has no") // what was asked for, although it is a good one
+	errNotTold = errors.New("answer has no") // followed by a field that a success should have
 )
 
 // ask sends a form and decodes the data of the answer into v. Data of another kind reads
 // as empty; the callers insist on what they need.
 //
 // A refusal by the service, other than of the credential, is returned apart from other
-// errors, with what data there is beside it: what it means is known from the place of the
-// call alone. Until then it is uncertain, if the call may have had an effect.
+// errors, and its data, if any, is decoded all the same: only the caller can know what the
+// refusal means. Until the caller decides, it is uncertain, if the call may have had an effect.
 func (o *Orders) ask(ctx context.Context, call kit.Call, v any, fields ...kit.Field) (refusal *vendors.Error, err error) {
 	body, contentType := kit.Form(append([]kit.Field{field(tokenField, o.token)}, fields...)...)
 	resp, err := o.Do(ctx, kit.Request{Call: call, ContentType: contentType, Body: body})
@@ -86,7 +86,7 @@ func (o *Orders) ask(ctx context.Context, call kit.Call, v any, fields ...kit.Fi
 	return refusal, nil
 }
 
-// get is ask where it does not matter why there is no answer.
+// get is ask for callers to whom a refusal is an error like any other.
 func (o *Orders) get(ctx context.Context, call kit.Call, v any, fields ...kit.Field) error {
 	refusal, err := o.ask(ctx, call, v, fields...)
 	if refusal != nil {
@@ -95,7 +95,7 @@ func (o *Orders) get(ctx context.Context, call kit.Call, v any, fields ...kit.Fi
 	return err
 }
 
-// notTold is the error for a good answer without a field that is needed.
+// notTold is the error for a success whose answer lacks a field that is needed.
 func (o *Orders) notTold(call kit.Call, name string) error {
 	return o.Fail(call, "", "", fmt.Errorf("%w %s", errNotTold, name))
 }

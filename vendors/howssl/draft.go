@@ -71,8 +71,8 @@ func toASCII(name string) (string, error) {
 	return idna.ToASCII(strings.ToLower(strings.TrimSpace(name)))
 }
 
-// Prepare implements vendors.Preparer. It yields the check_id to pay for, one that was
-// created at HowSSL for these names or else a new one, when it has looked at its draft.
+// Prepare implements vendors.Preparer. It examines the draft to pay for and yields its
+// check_id: one that was created at HowSSL for these names, or else a new one.
 func (o *Orders) Prepare(ctx context.Context, req vendors.OrderRequest) (vendors.Prepared, error) {
 	id, err := o.checkIDs.find(req.Names)
 	if err != nil {
@@ -125,14 +125,14 @@ func (o *Orders) creatable(req vendors.OrderRequest) error {
 }
 
 // examine looks at a draft before it is paid for: it must wait for payment, and be for what
-// is to be bought. One from the config may have been paid for already, and what HowSSL does
-// not tell counts as paid; of one that was just created it counts as good.
+// is to be bought. If HowSSL tells nothing of a draft, one from the config counts as paid for
+// already, and one that was just created counts as good.
 func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendors.OrderRequest) error {
 	info, refusal, err := o.lookUp(ctx, draft.ID)
 	switch {
 	case !draft.Foreign && (refusal != nil || errors.Is(err, errNotTold) || kit.IsMissing(err)):
-		// Assumed: there are drafts of which nothing is told. And one of the books does not
-		// have the call that tells the order of a check_id.
+		// Assumed: there are drafts that HowSSL tells nothing of. And one of the books does
+		// not have the call that tells the order of a check_id.
 		return nil //nolint:nilerr // as above
 	case refusal != nil:
 		refusal.Verdict = vendors.Permanent
@@ -145,8 +145,9 @@ func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendor
 		if draft.Foreign || !info.known() {
 			return o.Refuse(getOrderInfo, err)
 		}
-		// Documented: createOrder does not buy. If it does, once is enough, and what it bought
-		// is used: nothing else would remember after a restart that it was bought.
+		// Documented: createOrder does not buy. If it does all the same, it is not called
+		// again, and the order is used: otherwise nothing would remember after a restart
+		// that it was bought.
 		err = fmt.Errorf("createOrder is not called again, as it seems to buy: %w", err)
 		o.bought.Store(&err)
 		if info.order().Status.Ended() {
@@ -162,11 +163,11 @@ func (o *Orders) examine(ctx context.Context, draft vendors.Prepared, req vendor
 	return nil
 }
 
-// differs tells what a draft is for and what was wanted instead, if it is something else. The
-// documents show where its names stand; neither product nor term is shown anywhere. A product
-// in the config is not that of orders that were created at HowSSL.
+// differs tells what a draft is for and what was wanted instead, if they differ. The documents
+// show where its names are, but show neither product nor term anywhere. Orders that were created
+// at HowSSL have a product of their own, so it is not compared with the one in the config.
 func (i orderInfo) differs(foreign bool, req vendors.OrderRequest) (got, want string) {
-	names, term := i.names(), strconv.Itoa(months(req.Term))
+	names, term := i.names(), strconv.Itoa(req.Term.Months())
 	switch {
 	case len(names) > 0 && !sameNames(names, req.Names):
 		return strings.Join(names, ", "), strings.Join(req.Names, ", ")
@@ -183,7 +184,7 @@ func (i orderInfo) differs(foreign bool, req vendors.OrderRequest) (got, want st
 // line break in HTML before the method.
 var toldName = regexp.MustCompile(`^(?:[^:：<]*[:：])?\s*((?:\*\.)?[\pL\pN_-]+(?:\.[\pL\pN_-]+)+)\s*(?:<|$)`)
 
-// names are those that the texts tell.
+// names are the names that the display texts tell.
 func (i orderInfo) names() []string {
 	var names []string
 	for _, v := range i.Validity {
@@ -197,8 +198,8 @@ func (i orderInfo) names() []string {
 }
 
 // sameNames reports whether the names that a draft tells are those of an order. A wildcard
-// may be told as the name under which it is validated. A single name may be told as its
-// twin with or without www, which such an order covers, too (see Description.CoversTwin).
+// may be told as the name that it is validated by. A single name may be told as its twin,
+// with or without www, which such an order covers, too (see Description.CoversTwin).
 func sameNames(told, names []string) bool {
 	same := func(told, name string) bool {
 		return told == name || told == strings.TrimPrefix(name, "*.") ||

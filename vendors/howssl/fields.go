@@ -13,10 +13,10 @@ import (
 )
 
 // orderFields lists the fields of createOrder by our names, in the order in which they are
-// sent, with the names that page 2252015 documents. What can be read of it ends within the
-// company's address. Assumed: dcv_method has the name that updateDCV has for it (page
-// 2253237). For the domains siblings have domain, domainName and add_domain, and a wrong
-// guess would at best be refused; that there is a country tells page 2252025.
+// sent, with the names that page 2252015 documents. What can be read of that page ends within
+// the company's address. Assumed: dcv_method has the name that updateDCV has for it (page
+// 2253237). For the domains, sibling calls have domain, domainName and add_domain, and a wrong
+// guess would at best be refused. That there is a field for the country is known from page 2252025.
 var orderFields = []struct{ our, their string }{
 	{"product", "product_code"}, {"term", "validity_period"}, {"csr", "csr"}, {"domains", ""}, {"dcv_method", "check_way"},
 	{"auto_info", "auto_info"}, {"first_name", "first_name"}, {"last_name", "last_name"}, {"job_title", "contacter_job"},
@@ -63,8 +63,8 @@ func newFieldMap(configured map[string]string) (fieldMap, error) {
 	return m, nil
 }
 
-// methodWords are the words for the methods: those of check_way (page 2253237), and the numbers
-// that reissues have instead (2395665). There is none for files over HTTPS.
+// methodWords are HowSSL's words for the methods: those of check_way (page 2253237), and the
+// numbers that reissues have instead (2395665). There is none for files over HTTPS.
 var methodWords = map[vendors.Method]struct{ order, reissue string }{
 	vendors.MethodHTTP: {"FILE", "2"},
 	vendors.MethodDNS:  {"DNS", "1"},
@@ -77,7 +77,7 @@ var methodWords = map[vendors.Method]struct{ order, reissue string }{
 func (m fieldMap) form(req vendors.OrderRequest) []kit.Field {
 	values := map[string]string{
 		"product":    req.Product,
-		"term":       strconv.Itoa(months(req.Term)),
+		"term":       strconv.Itoa(req.Term.Months()),
 		"csr":        kit.CSR(req.CSR),
 		"domains":    req.Names[0],
 		"dcv_method": methodWords[req.Method].order,

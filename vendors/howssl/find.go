@@ -8,8 +8,8 @@ import (
 )
 
 // Find implements vendors.Finder. HowSSL knows an order by its check_id, which the ledger has
-// since before commitOrder. It cannot tell that there will be no order: "not submitted" may
-// mean that the commit waits in a queue, and refusals have no known reasons.
+// had since before commitOrder. Find cannot rule out that there will be an order: "not
+// submitted" may mean that the commit waits in a queue, and the reasons of refusals are not known.
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	if req.PreparedID == "" {
 		return nil, nil // commitOrder was never sent

@@ -14,9 +14,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// Status implements vendors.Vendor. An order that is being reissued is pending: its ID stays,
-// and the old certificate is of no use. One under review is refreshed first: whether
-// getOrderInfo does that is not documented. Documented: only such an order has proofs.
+// Status implements vendors.Vendor. An order that is being reissued is pending: it keeps its
+// ID, and its old certificate is of no use. An order under review is refreshed first, because
+// it is not documented that getOrderInfo does that. Documented: only such an order has proofs.
 func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, error) {
 	info, err := o.known(ctx, orderID)
 	if err == nil && info.Status == statusReview {
@@ -38,7 +38,7 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 	return order, nil
 }
 
-// Look implements vendors.Watcher: the list of reissues is left out.
+// Look implements vendors.Watcher. It does without the list of reissues.
 func (o *Orders) Look(ctx context.Context, orderID string) (vendors.Order, error) {
 	info, err := o.known(ctx, orderID)
 	if err != nil {
@@ -55,7 +55,7 @@ func (o *Orders) Look(ctx context.Context, orderID string) (vendors.Order, error
 	return order, nil
 }
 
-// try makes a call about an order that only costs freshness if it fails.
+// try makes a call about an order. If it fails, what is known of the order is only less fresh.
 func (o *Orders) try(ctx context.Context, call kit.Call, v any, orderID string) {
 	if err := o.get(ctx, call, v, field("order_id", orderID)); err != nil {
 		o.Logger.Debug("asking about an order failed; going on without", zap.String("order_id", orderID), zap.Error(err))
@@ -84,8 +84,8 @@ func (o *Orders) completed(ctx context.Context, order vendors.Order) (vendors.Or
 	return order, nil
 }
 
-// openReissue is the one in progress. Without the list of them, the certificate itself tells
-// whether it is the new one.
+// openReissue is the reissue in progress, nil if there is none. If they cannot be listed, the
+// certificate itself tells whether it is the new one.
 func (o *Orders) openReissue(ctx context.Context, orderID string) *reissue {
 	var list []reissue
 	o.try(ctx, reissueList, &list, orderID)
@@ -100,10 +100,10 @@ func (o *Orders) openReissue(ctx context.Context, orderID string) *reissue {
 // over; then the certificate shows what came of it.
 func (r reissue) open() bool { return r.Code == "0" || r.Code == "1" }
 
-// challenges returns the proofs of a reissue: those that its records tell, read leniently,
+// challenges returns the proofs of a reissue: those in its records, which are read leniently,
 // as table and example of page 3025058 disagree; what is no DNS record is taken for a file.
-// Or else, as getValidity_info is for orders under review only, those that Sectigo derives
-// from the CSR.
+// Without any, the proofs are those that Sectigo derives from the CSR, because getValidity_info
+// is for orders under review only.
 func (r reissue) challenges() []vendors.Challenge {
 	var list []vendors.Challenge
 	for _, v := range r.Records {
@@ -129,8 +129,8 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	// Whether an order that is revoked lives on without its certificate, no page tells. The
-	// service decides, and there is nothing to lose.
+	// No page tells whether a revoked order lives on without its certificate. The service
+	// decides, and there is nothing to lose.
 	status := info.order().Status
 	if status != vendors.StatusIssued && status != vendors.StatusRevoked {
 		return vendors.Order{}, o.wrongState(reissueSubmit, info)
@@ -148,8 +148,8 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 	if err != nil {
 		return vendors.Order{}, err
 	}
-	// The page's own example of a success has the status of a failure, so that the
-	// list decides whether a refusal is one.
+	// The page's own example of a success has the status of a failure, so the list
+	// decides whether a refusal is really one.
 	order, err := o.submitted(ctx, oldOrderID, req.CSR)
 	switch {
 	case order.ID != "":
@@ -166,8 +166,9 @@ func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 }
 
 // submitted looks for the reissue with the request's CSR. Another one in progress is
-// ErrWrongState: whoever submitted it, it has to be followed to its end first. A refusal reads as none: assumed, as the page does not
-// tell what an order without any is answered.
+// ErrWrongState: whoever submitted it, it has to be followed to its end first. A refusal is
+// taken to mean that there are no reissues (assumed: the page does not tell the answer for an
+// order without any).
 func (o *Orders) submitted(ctx context.Context, orderID string, csr []byte) (vendors.Order, error) {
 	var list []reissue
 	if _, err := o.ask(ctx, reissueList, &list, field("order_id", orderID)); err != nil {

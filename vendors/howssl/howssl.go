@@ -2,10 +2,10 @@
 // api.howssl.com.
 //
 // The API is documented in two public books on kancloud.cn, howssl/api_certificate
-// (Chinese, fuller and newer) and howssl/ssl-api (English), of which not all can be read;
-// docs/howssl.md tells what is known and what is not. Comments say "documented" for what a
-// page states, with its number, and "assumed" for what is concluded from sibling calls or
-// from examples. Page NNN is https://www.kancloud.cn/howssl/api_certificate/NNN.
+// (Chinese, fuller and newer) and howssl/ssl-api (English), neither of which can be read in
+// full; docs/howssl.md tells what is known and what is not. Comments say "documented" for
+// what a page states, with its number, and "assumed" for what is concluded from sibling calls
+// or from examples. Page NNN is https://www.kancloud.cn/howssl/api_certificate/NNN.
 //
 // An order takes two calls: createOrder is free and yields a check_id, and commitOrder
 // pays for it. commitOrder is never sent twice for one check_id. There is no call that
@@ -31,8 +31,8 @@ func init() {
 // HowSSL orders certificates from HowSSL. The account needs a balance and permission
 // to use the API.
 //
-// It is not known what HowSSL calls the domain of an order. Either say so in
-// create_order_fields, or prepare orders at HowSSL and list them in check_ids.
+// It is not known what HowSSL calls the field for the domain of an order. Either name
+// it in create_order_fields, or create orders at HowSSL and list them in check_ids.
 type HowSSL struct {
 	// REQUIRED. The account's API token, from the API settings of HowSSL's
 	// console. Placeholders are supported, for example {env.HOWSSL_TOKEN} or
@@ -46,25 +46,25 @@ type HowSSL struct {
 
 // Options are those that only HowSSL has.
 type Options struct {
-	// What HowSSL calls the fields of createOrder, by what they are called here:
+	// HowSSL's names of the fields of createOrder, by the names that they have here:
 	// domains, dcv_method, product, term, csr, auto_info, first_name, last_name,
 	// job_title, phone, email, country, postal_code, organization_name,
 	// organization_phone, organization_address, organization_city,
 	// organization_state, organization_country, organization_postal_code.
 	//
 	// REQUIRED for domains, unless every name is in check_ids: all known copies of
-	// HowSSL's documents end before that field. The default of dcv_method, check_way, is
-	// assumed from sibling calls. Countries and postal codes are not sent without a
-	// name. All others have the documented one.
+	// HowSSL's documents end before that field. The default for dcv_method, check_way, is
+	// assumed from sibling calls. Countries and postal codes have no default, and are sent
+	// only if they are given a name. All other fields default to their documented names.
 	CreateOrderFields map[string]string `json:"create_order_fields,omitempty"`
 
 	// Orders that were created at HowSSL and wait for payment. Each is paid for
-	// once, when its names first need a certificate; after its certificate is
-	// issued it is reissued for a key of ours.
+	// once, when its names first need a certificate. Once its certificate is
+	// issued, the order is reissued for a private key that Caddy has made.
 	CheckIDs []CheckID `json:"check_ids,omitempty"`
 }
 
-// CheckID is an order that was created at HowSSL, and waits for payment.
+// CheckID is an order that was created at HowSSL and waits for payment.
 type CheckID struct {
 	// REQUIRED. The order's check_id.
 	ID string `json:"id"`
@@ -79,10 +79,20 @@ const (
 	console         = "the HowSSL console" // whose address the books do not give
 
 	// absenceAge is for how long it is worth asking what became of a lost commitOrder,
-	// before a person has to: 1 min until it is sent, 1 min for a pause just before, 2 min
+	// before a person is asked to: 1 min until it is sent, 1 min for a pause just before, 2 min
 	// for the call, and, assumed, 11 min for the queue for bulk orders of page 2252011.
 	absenceAge = 15 * time.Minute
 )
+
+// limits are half of what a token may do, which is about 50 requests per second (documented, EN
+// 2296837), so that two servers together keep to it. About concurrent requests nothing is documented.
+var limits = kit.Limits{AtOnce: 8, Rates: []kit.Limit{{Requests: 25, Per: time.Second}}}
+
+// NewLimiter returns a limiter for those who use Orders without Caddy.
+func NewLimiter() *kit.Limiter { return kit.NewLimiter(limits) }
+
+// Pace is how often orders are looked at. A look takes two requests.
+var Pace = vendors.Pace{Watch: time.Second}
 
 // CaddyModule returns the Caddy module information.
 func (*HowSSL) CaddyModule() caddy.ModuleInfo {
@@ -91,7 +101,9 @@ func (*HowSSL) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders and prepares the client. It makes no call.
 func (h *HowSSL) Provision(ctx caddy.Context) error {
-	cfg, err := h.Config(ctx, "token", h.Token, defaultEndpoint, vendors.Description{Name: moduleName, AbsenceAge: absenceAge})
+	cfg, err := h.Config(ctx, "token", h.Token, defaultEndpoint, vendors.Description{
+		Name: moduleName, AbsenceAge: absenceAge, Pace: Pace,
+	}, limits)
 	if err != nil {
 		return err
 	}
@@ -159,6 +171,7 @@ var (
 	_ vendors.Rechecker     = (*HowSSL)(nil)
 	_ vendors.Canceler      = (*HowSSL)(nil)
 	_ vendors.ProductLister = (*HowSSL)(nil)
+	_ vendors.Clock         = (*HowSSL)(nil)
 	_ vendors.CAAIdentifier = (*HowSSL)(nil)
 	_ vendors.Watcher       = (*HowSSL)(nil)
 )

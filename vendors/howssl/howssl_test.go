@@ -92,7 +92,7 @@ func TestProvision(t *testing.T) {
 		want := vendors.Description{
 			Name: "howssl", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
-			CoversTwin: true, NeedsCommonName: true, AbsenceAge: 15 * time.Minute,
+			CoversTwin: true, NeedsCommonName: true, Cancelling: cancelling, AbsenceAge: 15 * time.Minute, Pace: Pace,
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 20*time.Second, true

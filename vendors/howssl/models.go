@@ -24,7 +24,7 @@ const (
 
 // orderInfo is the data of getOrderInfo.
 type orderInfo struct {
-	ID     string `json:"-"` // that was asked for
+	ID     string `json:"-"` // the one that was asked for
 	Status string `json:"order_status"`
 	// One entry per name. What it is about is told in display text only.
 	Validity []struct {
@@ -35,7 +35,7 @@ type orderInfo struct {
 	Amounts []struct {
 		Value *float64 `json:"value"`
 	} `json:"total_amount"`
-	// Not documented here. Assumed: if they are told, then as createOrder takes them.
+	// Not documented here. Assumed: if they are there, they are as createOrder takes them.
 	Product string `json:"product_code"`
 	Months  string `json:"validity_period"`
 }
@@ -52,8 +52,8 @@ type placed struct {
 	ValidInfo kit.DCV `json:"valid_info"`
 }
 
-// certificateData is the data of getCertificate. A private_key beside it, if HowSSL made
-// the CSR, is left where it is, and so are dates without a zone.
+// certificateData is the data of getCertificate. Not read are a private_key, which is there
+// if HowSSL made the CSR, and dates, which have no zone.
 type certificateData struct {
 	CAOrderID   string `json:"ca_order_id"`
 	Certificate struct {

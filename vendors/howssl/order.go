@@ -27,7 +27,7 @@ type Orders struct {
 
 	committed sync.Map              // check_ids that commitOrder was sent for
 	early     sync.Map              // of orderInfo by check_id: those that createOrder has bought
-	bought    atomic.Pointer[error] // why createOrder is not called any more
+	bought    atomic.Pointer[error] // why createOrder is not called any more; nil while it is
 }
 
 // New returns the vendor, or an error about its configuration. It needs a name for the field
@@ -47,6 +47,7 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	about := &cfg.Description
 	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
 	about.CoversTwin, about.NeedsCommonName = true, true
+	about.Cancelling = cancelling
 	client, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
@@ -60,8 +61,8 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 	if id == "" {
 		return vendors.Order{}, o.Refuse(commitOrder, errors.New("the order was not prepared"))
 	}
-	// The ledger sees to it that a check_id is sent once, also across restarts; this is the
-	// second lock on the same door.
+	// The ledger sees to it that a check_id is sent only once, also across restarts; this is
+	// a second safeguard.
 	if _, sent := o.committed.LoadOrStore(id, true); sent {
 		return vendors.Order{}, o.Refuse(commitOrder, fmt.Errorf("check_id %s was sent before, and is not sent twice", id))
 	}
@@ -136,13 +137,15 @@ func (o *Orders) Predict(req vendors.OrderRequest) ([]vendors.Challenge, error) 
 func (o *Orders) CAAIdentities(product string) []string { return kit.SectigoCAA(product) }
 
 // Recheck implements vendors.Rechecker: refreshOrder, which updates the state of
-// validation and issuance, is the nearest that there is.
+// validation and issuance, is the nearest thing there is.
 func (o *Orders) Recheck(ctx context.Context, orderID string, _ []string, _ vendors.Method) error {
 	return o.get(ctx, refreshOrder, nil, field("order_id", orderID))
 }
 
-// Cancel implements vendors.Canceler for orders that have no certificate yet. What it
-// does to one that has, and what is refunded, is not documented.
+const cancelling = "only before the certificate is there. What is paid back is not documented: compare the account's balance"
+
+// Cancel implements vendors.Canceler for orders that have no certificate yet. What
+// cancelOrder does to one that has, and what is refunded, is not documented.
 func (o *Orders) Cancel(ctx context.Context, orderID, _ string) error {
 	info, err := o.known(ctx, orderID)
 	if err != nil {

@@ -336,11 +336,12 @@ func TestNoRevocation(t *testing.T) {
 	}
 }
 
+// What terminals obey is left out.
 func TestProducts(t *testing.T) {
 	f := newFake(t)
 	list := data(`[
-		{"product_name":"PositiveSSL","product_code":"comodo-positivessl-dv","audit_type":"DV","domain_type":"1",
-		 "prices_info":"[{\"label\":\"12\",\"currency\":\"USD\",\"real_price\":\"49\",\"price\":\"6.95\"},{\"label\":24,\"price\":12.5},{\"label\":\"x\"}]"},
+		{"product_name":"Positive\u001b\r\nSSL","product_code":"comodo-positivessl-dv","audit_type":"DV","domain_type":"1",
+		 "prices_info":"[{\"label\":\"12\",\"currency\":\"USD\",\"real_price\":\"49\",\"price\":\"6.95\\u001b\"},{\"label\":24,\"price\":12.5},{\"label\":\"x\"}]"},
 		{"product_code":"multi","audit_type":"OV","domain_type":4,"prices_info":"broken"}]`)
 	// The service has smaller pages than are asked for, and the last one over and over.
 	last := data(`[{"product_code":"multi"},{"product_code":"last","domain_type":"3"}]`)
@@ -352,7 +353,7 @@ func TestProducts(t *testing.T) {
 	})
 	got, err := f.orders.Products(t.Context())
 	want := []vendors.Product{
-		{Code: "comodo-positivessl-dv", Name: "PositiveSSL", Validation: "dv", MaxNames: 1, Prices: map[int]string{12: "6.95", 24: "12.5"}},
+		{Code: "comodo-positivessl-dv", Name: "Positive SSL", Validation: "dv", MaxNames: 1, Prices: map[int]string{12: "6.95", 24: "12.5"}},
 		{Code: "multi", Validation: "ov", Wildcard: true, Prices: map[int]string{}},
 		{Code: "last", Wildcard: true, MaxNames: 1, Prices: map[int]string{}},
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// The order_status that something else than its translation hangs on.
+// The values of order_status that are not only translated: something else depends on them, too.
 const (
 	statusDraft     = "0" // created, and not committed
 	statusCancelled = "5"
@@ -14,7 +14,8 @@ const (
 )
 
 // statuses translates order_status (page 2252024, appendix 1). Codes that are not in
-// it are unknown, and never an end. A draft is none of the neutral states.
+// it are unknown, and never the end of an order. No vendors.Status says that an order is
+// a draft.
 var statuses = map[string]struct {
 	status vendors.Status
 	words  string
@@ -39,7 +40,7 @@ func (i orderInfo) describe() string {
 	case words != "":
 		return i.Status + " (" + words + ")"
 	case len(i.Status) > 16:
-		return "no code (unknown)" // whatever it is, secrets are longer
+		return "no code (unknown)" // whatever it is: it could be a secret, which is longer than a code
 	}
 	return fmt.Sprintf("%q (unknown)", i.Status)
 }

@@ -28,7 +28,7 @@ var (
 	contactFields      = strings.Fields("first_name last_name email phone organization job_title address city state postal_code country")
 	organizationFields = strings.Fields("name phone address city postal_code country")
 
-	// The papers by which CFCA identifies people and organizations (documented).
+	// The identity documents by which CFCA knows people and organizations (documented).
 	personPapers       = []string{"SFZ", "HZ"}
 	organizationPapers = []string{"TYDMZ", "OTHERS"}
 )
@@ -77,8 +77,8 @@ func checkOrganization(org *vendors.Organization, product string) error {
 		checkPaper(block, product, org.IDType, organizationPapers, "registration_number", org.RegistrationNumber))
 }
 
-// checkPaper judges the kind and the number of a paper. They are for CFCA only, and nobody's
-// number is to be told to another CA by mistake.
+// checkPaper judges the kind and the number of an identity document. They are for CFCA only,
+// and nobody's number is to be told to another CA by mistake.
 func checkPaper(block, product, kind string, kinds []string, numberField, number string) error {
 	switch {
 	case kind == "" && (number == "" || block == "organization"): // whose number is for any CA

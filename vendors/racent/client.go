@@ -20,13 +20,19 @@ var (
 	cancel        = effect("cancel")      // 16: up to 30 days after issue; the reason is required
 	revoke        = effect("revoke")      // observed
 	certIDByRefID = read("certIdByrefId") // 23, odd capitals included: the order that was placed with a reference
-	list          = read("list")          // observed: the orders of the account
+	list          = largest(read("list")) // observed: the orders of the account, all of them
 	productList   = read("productList")   // 15: the products of a brand, whose spelling matters
 )
 
 func effect(name string) kit.Call { return kit.Call{Name: name, Path: "/" + name, Class: kit.Effect} }
 
 func read(name string) kit.Call { return kit.Call{Name: name, Path: "/" + name, Class: kit.Read} }
+
+// largest is a call whose answer grows with the account.
+func largest(c kit.Call) kit.Call {
+	c.MaxBody = kit.MaxList
+	return c
+}
 
 func field(name, value string) kit.Field { return kit.Field{Name: name, Value: value} }
 

@@ -15,10 +15,10 @@ import (
 )
 
 // Find implements vendors.Finder. The look-up by reference is the first witness: an order that
-// it tells is the one, and success without any says that there is none. But what it answers
-// for an unknown reference is in no document, and a code such as -1 could as well mean that
-// the look-up itself is refused. So a refusal has to be confirmed by the list of orders, the
-// second witness; and where that shows an order that could be the one, by its CSR.
+// it returns is the one, and success without an order says that there is none. But what it
+// answers for an unknown reference is in no document, and a code such as -1 could as well mean
+// that the look-up itself is refused. So a refusal has to be confirmed by the list of orders, the
+// second witness. If the list has orders that could be the one, their CSRs decide.
 func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error) {
 	a, err := o.call(ctx, certIDByRefID, field("refId", req.Reference))
 	switch {
@@ -62,14 +62,16 @@ const (
 
 // findInList is the second witness: paid orders are listed within seconds, unpaid ones
 // never (observed). The list has no references, so an order for the request's names that
-// may have been made since is told by its CSR. Doubt is why it is not known whether there
-// is an order; without any there is none, or else the returned ones.
+// may have been made since is recognized by its CSR. Doubt is why it is not known whether
+// there is an order; if it is empty, there are the returned ones and no others.
 func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []string, doubt string, err error) {
-	a, err := o.call(ctx, list)
+	a, err := o.listAll(ctx)
 	switch {
 	case err == nil:
 	case kit.IsMissing(err):
 		return nil, "there is no list of orders", nil
+	case kit.IsTooLarge(err):
+		return nil, "the list of orders is longer than is read of it", nil
 	case a.Code == "" || a.Code == codeDenied:
 		return nil, "", err
 	default:
@@ -77,7 +79,7 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	}
 	var rows []listedOrder
 	_ = kit.Unmarshal(a.Data, &rows)
-	// A list within a text is none here: nobody has seen one, and no rows are a proof.
+	// A list within a text does not count: nobody has seen one, and an empty list is a proof.
 	if !bytes.HasPrefix(bytes.TrimSpace(a.Data), []byte("[")) {
 		return nil, "the list of orders is not understood", nil
 	}
@@ -109,9 +111,20 @@ func (o *Orders) findInList(ctx context.Context, req vendors.Lookup) (ids []stri
 	return ids, doubt, nil
 }
 
+// listAll lists the orders of the account, for one caller at a time: the list may be large.
+func (o *Orders) listAll(ctx context.Context) (answer, error) {
+	select {
+	case o.listing <- struct{}{}:
+		defer func() { <-o.listing }()
+	case <-ctx.Done():
+		return answer{}, context.Cause(ctx)
+	}
+	return o.call(ctx, list)
+}
+
 // OrdersFor implements vendors.OrderLister, from the list of orders, which may be cut.
 func (o *Orders) OrdersFor(ctx context.Context, name string) ([]string, error) {
-	a, err := o.call(ctx, list)
+	a, err := o.listAll(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +143,43 @@ func (o *Orders) OrdersFor(ctx context.Context, name string) ([]string, error) {
 	return ids, nil
 }
 
+// ListOrders implements vendors.Auditor, from the list of orders, which may be cut.
+func (o *Orders) ListOrders(ctx context.Context, yield func(vendors.ListedOrder) error) error {
+	a, err := o.listAll(ctx)
+	if err != nil {
+		return err
+	}
+	var rows []listedOrder
+	if err := kit.Unmarshal(a.Data, &rows); err != nil || !bytes.HasPrefix(bytes.TrimSpace(a.Data), []byte("[")) {
+		return o.Fail(list, "", "", errors.New("the list of orders is not understood"))
+	}
+	for _, row := range rows {
+		if row.CertID == "" {
+			continue // nobody has paid for it
+		}
+		if err := yield(row.listed(o.Text(row.Status))); err != nil {
+			return err
+		}
+	}
+	if isCut(rows) {
+		return o.Fail(list, "", fmt.Sprintf("%d orders are listed, and the list may end before the newest", len(rows)), vendors.ErrUndecidable)
+	}
+	return nil
+}
+
+// listed is the row of a list, with the vendor's word for its status.
+func (r listedOrder) listed(word string) vendors.ListedOrder {
+	order := vendors.ListedOrder{
+		ID: r.CertID, Status: statuses[strings.ToLower(r.Status)], RawStatus: word, Created: r.since(), TermEnds: parseDate(r.EndDate),
+	}
+	for _, name := range append([]string{r.CommonName}, r.Domains...) {
+		if name = strings.ToLower(name); name != "" && !slices.Contains(order.Names, name) {
+			order.Names = append(order.Names, name)
+		}
+	}
+	return order
+}
+
 // isCut reports whether a list may be a page without the newest orders, beginning with the
 // oldest. Whether there are pages is in no document; clients ask for none.
 func isCut(rows []listedOrder) bool {
@@ -140,8 +190,8 @@ func isCut(rows []listedOrder) bool {
 	return first.IsZero() || last.IsZero() || !first.After(last)
 }
 
-// couldBe reports whether a listed order may be what the request has made. Whatever is
-// not told speaks for it.
+// couldBe reports whether a listed order may be what the request has made. Whatever the
+// list does not tell of it speaks in favour of that.
 func (r listedOrder) couldBe(req vendors.Lookup) bool {
 	if since := r.since(); !since.IsZero() && since.Before(req.Sent.Add(-clockSkew)) || r.CertID == req.OrderID && req.OrderID != "" {
 		return false
@@ -160,8 +210,8 @@ func (r listedOrder) since() time.Time {
 	return cmp.Or(parseDate(r.Created), parseDate(r.BeginDate))
 }
 
-// reissued returns why it is not known whether an order was replaced. Only an issued one
-// can be, and the old one is "reissued" then (observed).
+// reissued returns why it is not known whether an order was replaced, or nothing if it was
+// not. Only an issued order can be replaced, and its status is "reissued" then (observed).
 func (o *Orders) reissued(ctx context.Context, orderID string) (doubt string, err error) {
 	old, err := o.Status(ctx, orderID)
 	if err != nil || old.Status == vendors.StatusIssued {

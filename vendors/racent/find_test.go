@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
+	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 	"github.com/caddy-commercial/caddy-commercial/vendors/vendortest"
 )
 
@@ -110,6 +111,8 @@ func TestSecondWitness(t *testing.T) {
 		"page of the oldest":     {many(20, hours(1)), ``, nil, true},
 		"page of the newest":     {many(20, hours(-1)), ``, nil, false},
 		"more than fills a page": {many(21, hours(1)), ``, nil, false},
+		"a large account":        {many(50_001, hours(-1)), ``, nil, false},
+		"more than is read":      {strings.Repeat(" ", kit.MaxList) + `[]`, ``, nil, true},
 		"page without dates":     {many(10, func(int) string { return "" }), ``, nil, true},
 	} {
 		for _, code := range []string{"-1", "-5", "-7"} {
@@ -294,4 +297,32 @@ func TestSecondWitnessLooksAtFewOrders(t *testing.T) {
 
 func pemOf(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+func TestListOrders(t *testing.T) {
+	const row = `{"certId":"a","commonName":"A.example","domains":["b.example"],"status":"REVOKED","created":"2026-03-02 08:00:00","endDate":"2027-03-02 07:59:59"}`
+	want := vendors.ListedOrder{
+		ID: "a", Names: []string{"a.example", "b.example"}, Status: vendors.StatusRevoked, RawStatus: "REVOKED",
+		Created: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC), TermEnds: time.Date(2027, 3, 1, 23, 59, 59, 0, time.UTC),
+	}
+	for data, orders := range map[string]int{
+		`[` + row + `,{"certId":"","domains":[]}]`:              1,
+		`[` + strings.Repeat(row+",", 2*pageSize-1) + row + `]`: -2 * pageSize, // may be cut
+		`[]`: 0,
+		`{}`: -1, `"[]"`: -1, `null`: -1,
+	} {
+		f := newFake(t)
+		f.expect("list", nil, 200, `{"code":1,"data":`+data+`}`)
+		n := 0
+		err := f.orders.ListOrders(t.Context(), func(o vendors.ListedOrder) error {
+			if !reflect.DeepEqual(o, want) {
+				t.Errorf("%+v", o)
+			}
+			n++
+			return nil
+		})
+		if (err != nil) != (orders < 0) || n != max(orders, 0) && n != -orders || errors.Is(err, vendors.ErrUndecidable) != (orders < -1) {
+			t.Errorf("%.40s: %d orders, %v", data, n, err)
+		}
+	}
 }

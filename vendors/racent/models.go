@@ -7,7 +7,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// answer is the envelope of every call. Fields of answers have the names of the wire but for
+// answer is the envelope of every call. Fields of answers are named as on the wire, except for
 // the case of letters. Documented: code is an integer, status stands beside data (collect
 // only), errors is a list, an object or a text. Observed: errors may be absent.
 type answer struct {
@@ -50,8 +50,8 @@ type dcvState struct {
 // listedOrder is an order of list (observed). The common name is empty until the order has
 // data, and its endDate is the end of the subscription, as collect's dueDate.
 type listedOrder struct {
-	CertID, CommonName, Created, BeginDate string
-	Domains                                []string
+	CertID, CommonName, Created, BeginDate, EndDate, Status string
+	Domains                                                 []string
 }
 
 // productData is one product of productList.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -24,6 +25,7 @@ type Orders struct {
 
 	token, server string
 	document      kit.Field
+	listing       chan struct{} // of the caller that lists all orders
 }
 
 // New returns the vendor, or an error about its settings. It makes no call.
@@ -36,24 +38,25 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	about.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS, vendors.MethodDNS}
 	about.CoversTwin, about.NeedsCommonName, about.NeedsUnique = true, true, true
 	about.RenewKeepsProduct = true // renew has no field for the product
+	about.Cancelling, about.Revoking, about.CancelWithin = cancelling, revoking, cancelWithin
 	client, err := kit.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &Orders{client, cfg.Secret, cmp.Or(opts.Server, "other"), document}, nil
+	return &Orders{client, cfg.Secret, cmp.Or(opts.Server, "other"), document, make(chan struct{}, 1)}, nil
 }
 
-// hiding returns the vendor with the numbers of a request's persons as secrets, because the
-// service's errors may repeat them.
+// hiding returns the vendor with the identity numbers of a request's contacts among its secrets,
+// because the service's errors may repeat them.
 func (o *Orders) hiding(req vendors.OrderRequest) *Orders {
 	hiding := *o
 	hiding.Client = o.Hiding(req.Contact.IDNumber, req.TechContact().IDNumber, req.BillingContact().IDNumber)
 	return &hiding
 }
 
-// Validate asks for a dry run of the order. Its refusal of a parameter is only logged: it
-// refused what the service had accepted before (observed), and placing the order has the last
-// word and refuses without charge. Any other failure is a reason not to order now.
+// Validate asks for a dry run of the order. If that refuses a parameter, it is only logged: dry
+// runs have refused what the service had accepted before (observed), and placing the order has
+// the last word and refuses without charge. Any other failure is a reason not to order now.
 func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	o = o.hiding(req)
 	a, err := o.order(ctx, validate, req, field("productCode", req.Product), o.document)
@@ -79,14 +82,14 @@ func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.Order
 	return o.placed(renew, req.Method, a, err)
 }
 
-// order makes a call with what all have that are about a new order.
+// order makes one of the calls about a new order, with the fields that all of them have.
 func (o *Orders) order(ctx context.Context, call kit.Call, req vendors.OrderRequest, fields ...kit.Field) (answer, error) {
-	years, _ := kit.Years(req.Term, maxYears) // CheckConfig has seen it
+	years, _ := kit.Years(req.Term, maxYears) // CheckConfig has checked it
 	return o.call(ctx, call, append(fields, field("years", strconv.Itoa(years)), field("params", o.params(req)))...)
 }
 
-// Reissue implements vendors.Reissuer. The vendor's own reissue would use the old
-// CSR again, so it is its replace that takes the new one. The order gets a new ID.
+// Reissue implements vendors.Reissuer. The vendor's call reissue would use the old
+// CSR again; the one that takes a new CSR is replace. The order gets a new ID.
 func (o *Orders) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	params := string(kit.JSON(certParams(req)))
 	a, err := o.call(ctx, replace, field("certId", oldOrderID), field("refId", req.Reference), field("params", params))
@@ -151,6 +154,13 @@ func (o *Orders) Recheck(ctx context.Context, orderID string, names []string, me
 	return nil
 }
 
+// What ends an order. The window is documented on www.nicsrs.com/help-detail/16.
+const (
+	cancelWithin = 30 * 24 * time.Hour
+	cancelling   = "until 30 days after the certificate was issued (documented). The order is paid back (observed), and the certificate is to be taken for revoked (assumed)"
+	revoking     = "nothing is paid back (observed). Whether the order lives on is not documented"
+)
+
 // Cancel implements vendors.Canceler. The vendor refunds up to 30 days after issue.
 func (o *Orders) Cancel(ctx context.Context, orderID, reason string) error {
 	return o.end(ctx, cancel, orderID, reason, codeCancelled)
@@ -161,7 +171,7 @@ func (o *Orders) Revoke(ctx context.Context, orderID, reason string) error {
 	return o.end(ctx, revoke, orderID, reason, codeOK)
 }
 
-// end ends an order for a reason. Done is a code for success.
+// end ends an order for a reason. An answer with the code done is a success, too.
 func (o *Orders) end(ctx context.Context, call kit.Call, orderID, reason, done string) error {
 	a, err := o.call(ctx, call, field("certId", orderID), field("reason", kit.Reason(reason)))
 	if a.Code == done {
@@ -188,21 +198,22 @@ func (o *Orders) Products(ctx context.Context) ([]vendors.Product, error) {
 		var rows []productData
 		_ = kit.Unmarshal(a.Data, &rows)
 		for _, row := range rows {
-			products = append(products, row.product())
+			products = append(products, row.product(o.Text))
 		}
 	}
 	return products, nil
 }
 
-func (p productData) product() vendors.Product {
+// product is what the vendor sells. Text makes the vendor's own words fit for people.
+func (p productData) product(text func(string) string) vendors.Product {
 	prices := make(map[int]string)
 	for key, price := range p.Price.BasePrice {
 		if months, err := strconv.Atoi(strings.TrimPrefix(key, "price")); err == nil && price != "" {
-			prices[months] = price
+			prices[months] = text(price)
 		}
 	}
 	return vendors.Product{
-		Code: p.Code, Name: p.ProductName, Validation: strings.ToLower(p.ValidationType),
+		Code: p.Code, Name: text(p.ProductName), Validation: strings.ToLower(p.ValidationType),
 		Wildcard: strings.EqualFold(p.SupportWildcard, "Y"), MaxNames: p.MaxDomain, Prices: prices,
 	}
 }
@@ -235,11 +246,11 @@ func certParams(req vendors.OrderRequest) map[string]any {
 	return p
 }
 
-// texts are fields without blanks, which the service takes for errors (observed).
+// texts are fields without blank values, which the service takes for errors (observed).
 type texts map[string]string
 
-// contact spells organation as the service insists; a client leaves out organization, which
-// one page has, on purpose (observed).
+// contact has organation, a spelling that the service insists on. One page has organization,
+// which a client leaves out on purpose (observed).
 func contact(c vendors.Contact) texts {
 	return withoutBlanks(texts{
 		"job": c.JobTitle, "firstName": c.FirstName, "lastName": c.LastName, "email": c.Email, "mobile": c.Phone,

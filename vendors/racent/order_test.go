@@ -325,15 +325,16 @@ func TestValidateIsAdvice(t *testing.T) {
 	}
 }
 
+// What terminals obey is left out.
 func TestProducts(t *testing.T) {
 	f := newFake(t)
-	f.expect("productList", nil, 200, `{"code":1,"data":[{"code":"comodo-positivessl","productName":"PositiveSSL",
+	f.expect("productList", nil, 200, `{"code":1,"data":[{"code":"comodo-positivessl","productName":"Positive\u001b\r\nSSL",
 		"supportWildcard":"N","validationType":"DV","maxDomain":1,"maxYear":5,
-		"price":{"basePrice":{"price012":5.5,"price024":"10.00","other":1},"sanPrice":[]}},
+		"price":{"basePrice":{"price012":5.5,"price024":"10.00\u001b\u0007","other":1},"sanPrice":[]}},
 		{"code":"x","supportWildcard":"Y","maxDomain":"250","price":[]}]}`)
 	got, err := f.orders.Products(t.Context())
 	want := []vendors.Product{
-		{Code: "comodo-positivessl", Name: "PositiveSSL", Validation: "dv", MaxNames: 1, Prices: map[int]string{12: "5.5", 24: "10.00"}},
+		{Code: "comodo-positivessl", Name: "Positive SSL", Validation: "dv", MaxNames: 1, Prices: map[int]string{12: "5.5", 24: "10.00"}},
 		{Code: "x", Wildcard: true, MaxNames: 250, Prices: map[int]string{}},
 	}
 	if err != nil || len(got) != len(brands)*len(want) || !reflect.DeepEqual(got[:2], want) {

@@ -2,7 +2,7 @@
 // international brand NicSRS, which runs the same API on another host.
 //
 // The API is documented on help.racent.com ("SSL 开发参考") and www.nicsrs.com/help-detail/NN,
-// not all of which can be read. Comments say "documented" for what a page of the vendor
+// of which not every page can be read. Comments say "documented" for what a page of the vendor
 // states, "observed" for what published clients of the live service rely on, and "assumed"
 // for the rest. docs/racent.md has a table of all parameters.
 package racent
@@ -37,13 +37,13 @@ type Racent struct {
 	*Orders `json:"-"`
 }
 
-// Options are the options of the vendor beside its account.
+// Options are the options of the vendor besides its account.
 type Options struct {
 	// The kind of server that the certificate is for, in Racent's words, such as nginx
 	// or tomcat. It changes nothing for Caddy. Default: other
 	Server string `json:"server,omitempty"`
 
-	// A file in support of the organization of OV and EV orders, such as a scan of its
+	// A file that proves the organization of OV and EV orders, such as a scan of its
 	// business licence: jpg, jpeg, png, gif, bmp, rar, zip or pdf, of up to 2 MB. It is
 	// read when the configuration is loaded. Placeholders are supported.
 	VerificationDocument string `json:"verification_document,omitempty"`
@@ -69,7 +69,7 @@ func (*Racent) CaddyModule() caddy.ModuleInfo {
 // Provision resolves placeholders and prepares the client. It makes no call.
 func (r *Racent) Provision(ctx caddy.Context) error {
 	about := vendors.Description{Name: moduleName, AbsenceAge: absenceAge, RenewWindow: renewWindow}
-	cfg, err := r.Config(ctx, "api_token", r.APIToken, defaultEndpoint, about)
+	cfg, err := r.Config(ctx, "api_token", r.APIToken, defaultEndpoint, about, kit.Limits{})
 	if err != nil {
 		return err
 	}
@@ -116,6 +116,7 @@ var (
 	_ vendors.ConfigChecker = (*Racent)(nil)
 	_ vendors.Finder        = (*Racent)(nil)
 	_ vendors.OrderLister   = (*Racent)(nil)
+	_ vendors.Auditor       = (*Racent)(nil)
 	_ vendors.Predictor     = (*Racent)(nil)
 	_ vendors.Reissuer      = (*Racent)(nil)
 	_ vendors.Renewer       = (*Racent)(nil)
@@ -123,5 +124,6 @@ var (
 	_ vendors.Canceler      = (*Racent)(nil)
 	_ vendors.Revoker       = (*Racent)(nil)
 	_ vendors.ProductLister = (*Racent)(nil)
+	_ vendors.Clock         = (*Racent)(nil)
 	_ vendors.CAAIdentifier = (*Racent)(nil)
 )

@@ -88,7 +88,7 @@ func TestProvision(t *testing.T) {
 		want := vendors.Description{
 			Name: "racent", Account: tt.account, Portal: tt.portal,
 			Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodHTTPS, vendors.MethodDNS},
-			CoversTwin: true, NeedsCommonName: true, NeedsUnique: true,
+			CoversTwin: true, NeedsCommonName: true, NeedsUnique: true, Cancelling: cancelling, Revoking: revoking, CancelWithin: cancelWithin,
 			AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, RenewKeepsProduct: true,
 		}
 		if strings.Contains(tt.config, "test_service") {

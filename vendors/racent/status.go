@@ -26,7 +26,7 @@ const (
 )
 
 // refusals are the codes that say that a request was turned down before it had any effect,
-// whatever the request. Others leave that open; some have a meaning.
+// whatever the request. Other codes leave that open; meanings are what some of them say.
 var (
 	refusals = map[string]error{
 		codeInput: errors.New("a parameter was refused"), "-3": errors.New("product or its price is wrong"),
@@ -39,7 +39,7 @@ var (
 )
 
 // errPoor explains an unexpected error on an order. Observed: an account without money
-// gets that, and nothing else; the documented code for it was seen as well.
+// may get just that code; the documented one for it was seen as well.
 var errPoor = errors.New("unexpected error at the vendor, most likely for want of money: check the account's balance and top it up; " +
 	"whether there is an order is looked up before another one is placed")
 
@@ -65,7 +65,7 @@ func (o *Orders) failure(call kit.Call, a answer) *vendors.Error {
 }
 
 // statuses translates the words of collect. PENDING, COMPLETE and CANCELLED are
-// documented, the others observed, in either case.
+// documented, the others observed, in upper and lower case.
 var statuses = map[string]vendors.Status{
 	"pending": vendors.StatusPending, "processing": vendors.StatusPending, "approving": vendors.StatusPending,
 	"complete": vendors.StatusIssued, "active": vendors.StatusIssued, "issued": vendors.StatusIssued,
@@ -86,8 +86,8 @@ func (o *Orders) collected(id string, a answer) vendors.Order {
 		order.Status = vendors.StatusPending
 	}
 	if order.Status == vendors.StatusIssued {
-		// Assumed: certStatus repeats the status (observed), but for a certificate that was
-		// revoked while its order lives on.
+		// Observed: certStatus repeats the status. Assumed: it does not for a certificate
+		// that was revoked while its order lives on.
 		order.CertificateRevoked = statuses[strings.ToLower(a.CertStatus)] == vendors.StatusRevoked
 		kit.Deliver(&order, d.Certificate, d.CACertificate)
 		if order.CertificateRevoked {
@@ -103,7 +103,7 @@ func (a answer) order() (d orderData) {
 	return d
 }
 
-// names tells about each name what dcvList does, or else what was ordered.
+// names tells about each name what dcvList says, or else the echo of the order.
 func (d orderData) names() (names []vendors.NameStatus) {
 	list := d.DCVList
 	if len(list) == 0 {
@@ -129,8 +129,8 @@ func (d orderData) progress() string {
 }
 
 // challenges returns the proofs that the vendor asks for, exactly as it wrote
-// them. The method is the one that was ordered; empty means what the answer
-// says of it.
+// them. Ordered is the method that was ordered, for names of which the answer
+// tells none; empty if that is not known.
 func (d orderData) challenges(ordered vendors.Method) []vendors.Challenge {
 	perName := d.DCVInfo
 	if len(perName) == 0 {

@@ -43,8 +43,8 @@ type Sandbox struct {
 	// 127.0.0.1:0, which lets the system choose a port.
 	Listen string `json:"listen,omitempty"`
 
-	// Directory of the CA's keys, orders and charges, with the root certificate
-	// as root.pem. Default: commercial-sandbox in Caddy's data directory.
+	// Directory of the CA's keys, orders and charges. The root certificate is
+	// root.pem in it. Default: commercial-sandbox in Caddy's data directory.
 	// Placeholders are supported.
 	DataDir string `json:"data_dir,omitempty"`
 
@@ -55,15 +55,15 @@ type Sandbox struct {
 	// 365 days.
 	Year caddy.Duration `json:"year,omitempty"`
 
-	// Time between validation and the certificate. Default: none.
+	// Time from validation to the issuance of the certificate. Default: none.
 	Delay caddy.Duration `json:"delay,omitempty"`
 
-	// Where validation files are fetched over HTTP. Default: the HTTP app's port, or
-	// else 80.
+	// Port on which validation files are fetched over HTTP. Default: the HTTP app's
+	// HTTP port, or else 80.
 	HTTPPort int `json:"http_port,omitempty"`
 
-	// Where validation files are fetched over HTTPS. Default: the HTTP app's port, or
-	// else 443.
+	// Port on which validation files are fetched over HTTPS. Default: the HTTP app's
+	// HTTPS port, or else 443.
 	HTTPSPort int `json:"https_port,omitempty"`
 
 	// Where DNS records are looked up: a recursive resolver, as an IP address with an
@@ -94,8 +94,8 @@ const (
 	token = "sandbox"
 
 	// absenceAge is short because nothing is on the way for long within one
-	// process. It leaves a paid call half as long, which must be more than the
-	// two seconds that the sandbox may wait for a slow validation.
+	// process. A paid call may take half of it, which must be more than the two
+	// seconds that the sandbox may wait for a slow validation.
 	absenceAge = 20 * time.Second
 )
 
@@ -124,8 +124,8 @@ func (s *Sandbox) Provision(ctx caddy.Context) error {
 	if block == nil {
 		return errors.New("the sandbox has no root certificate")
 	}
-	// The root tells the CA of this directory from one that was started anew
-	// after the directory was wiped, and that knows none of the orders.
+	// The account is named after the root, so that a CA that was started anew
+	// after its directory was wiped, and knows none of the orders, is another one.
 	root := sha256.Sum256(block.Bytes)
 	s.Orders, err = racent.New(racent.Config{
 		Secret:   token,
@@ -201,8 +201,8 @@ func (s *Sandbox) apply(cfg *sandboxca.Config) {
 	cfg.Logger = s.ctx.Logger()
 }
 
-// setPorts completes the ports from the HTTP app. It cannot be asked before all
-// apps are provisioned, which is certain when somebody orders.
+// setPorts takes the ports that are not configured from the HTTP app. The app cannot
+// be asked before all apps are provisioned, as they are when an order is placed.
 func (s *Sandbox) setPorts() {
 	s.ports.Do(func() {
 		app, err := s.ctx.AppIfConfigured("http")

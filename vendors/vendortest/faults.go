@@ -141,8 +141,8 @@ func unreachable(s suite) {
 	}
 }
 
-// brief returns a context that ends before a vendor's pause between attempts of
-// a read does, so that there is only one.
+// brief returns a context that ends before the pause between a vendor's attempts
+// of a read does, so that there is only one attempt.
 func (s suite) brief() context.Context {
 	ctx, cancel := context.WithTimeout(s.ctx(), time.Second)
 	s.t.Cleanup(cancel)

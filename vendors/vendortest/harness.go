@@ -58,7 +58,7 @@ const (
 	ExtraFields Kind = "unknown fields"
 )
 
-// broken lists the faults after which no answer can be used, without Hang.
+// broken lists the faults that leave no usable answer, except for Hang.
 var broken = []Kind{HTML200, HTML502, HTTP500, Empty, CutOff, BadJSON, Text, Huge, Redirect, Reset, EchoToken}
 
 // Fault hits all calls of a role until it is removed.
@@ -83,7 +83,7 @@ type Service interface {
 	Sent(role Role) int
 
 	// Arrived returns a channel that is closed when the next request of a role
-	// has arrived and, if it is to be, was carried out.
+	// has arrived or, with afterEffect, when it was carried out.
 	Arrived(role Role, afterEffect bool) <-chan struct{}
 
 	// Prove publishes an order's challenges and lets time pass, so that the next
@@ -102,8 +102,8 @@ type Harness struct {
 	Vendor  vendors.Vendor
 	Service Service
 
-	// Stranger is the same vendor with a credential that the service refuses,
-	// Unreachable one whose service does not listen.
+	// Stranger is the same vendor with a credential that the service refuses;
+	// Unreachable is one whose service does not listen.
 	Stranger, Unreachable vendors.Vendor
 
 	// Order is the configured part of a good order for one name.

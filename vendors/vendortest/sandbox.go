@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Sandbox is the sandbox CA as a [Service], with a clock of its own, and the web of the
-// names, where it finds what was proven.
+// Sandbox is the sandbox CA as a [Service], with a clock of its own. It is also the web
+// in which the CA looks for the proofs.
 type Sandbox struct {
 	CA *hostile.CA
 
@@ -39,8 +39,8 @@ type Sandbox struct {
 // Credential is hard to quote, and made of what a header can hold.
 const Credential = `t0k"en/+ &=\x` //nolint:gosec // of the sandbox
 
-// NewSandbox starts a sandbox with one account, which the credential is for. Calls are its
-// names of the calls for each role.
+// NewSandbox starts a sandbox with one account, whose credential is Credential. Calls has
+// the sandbox's name of the call for each role.
 func NewSandbox(t *testing.T, calls map[Role]string, change func(*hostile.Config)) *Sandbox {
 	t.Helper()
 	s := &Sandbox{T: t, calls: calls, files: make(map[string]string)}
@@ -63,7 +63,7 @@ func NewSandbox(t *testing.T, calls map[Role]string, change func(*hostile.Config
 	return s
 }
 
-// Harness is one with the sandbox for vendors that open makes at an address.
+// Harness returns a harness with the sandbox as its service. Open makes a vendor for a URL.
 func (s *Sandbox) Harness(order vendors.OrderConfig, open func(url, credential string) vendors.Vendor) *Harness {
 	return &Harness{
 		Vendor: open(s.URL, Credential), Stranger: open(s.URL, Credential+"wrong"), Unreachable: open(s.Closed, Credential),
@@ -100,8 +100,8 @@ func (s *Sandbox) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(content))}, nil
 }
 
-// Put has a content found at a host and path, or at a path of all hosts. What else a test
-// puts there, such as records by their name, it finds by Get.
+// Put publishes a content at a host and path, or at a path of all hosts. A test may also
+// put other things, such as DNS records by their names, for itself to find with Get.
 func (s *Sandbox) Put(place, content string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *Sandbox) Inject(f Fault) (remove func()) {
 	return s.CA.Inject(fault)
 }
 
-// faults are the sandbox's for the kinds of the suite.
+// faults are the sandbox's faults for the kinds of the suite.
 var faults = map[Kind]hostile.Fault{
 	HTML200:     {Kind: hostile.HTML, Status: http.StatusOK},
 	HTML502:     {Kind: hostile.HTML},

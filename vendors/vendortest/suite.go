@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Run runs the suite. The function makes a fresh harness for each scenario; what
-// it opens it closes with t.Cleanup. Scenarios for optional interfaces that the
+// Run runs the suite. Open makes a fresh harness for each scenario, and closes
+// what it has opened with t.Cleanup. Scenarios for optional interfaces that the
 // vendor does not have are left out.
 func Run(t *testing.T, open func(t *testing.T) *Harness) {
 	for name, scenario := range map[string]func(suite){
@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) *Harness) {
 		"cancels and revokes":                cancelsAndRevokes,
 		"looks at issued orders":             looks,
 		"lists products":                     listsProducts,
+		"lists all orders":                   listsOrders,
 		"works concurrently":                 concurrent,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -52,6 +53,12 @@ func describes(s suite) {
 		s.t.Errorf("description is incomplete: %+v", about)
 	}
 	s.clean("description", about.Account+about.Portal)
+	if _, cancels := s.Vendor.(vendors.Canceler); cancels != (about.Cancelling != "") {
+		s.t.Errorf("cancelling: %v, and told %q", cancels, about.Cancelling)
+	}
+	if _, revokes := s.Vendor.(vendors.Revoker); revokes != (about.Revoking != "") {
+		s.t.Errorf("revoking: %v, and told %q", revokes, about.Revoking)
+	}
 	if again := s.Vendor.Describe(); !reflect.DeepEqual(about, again) {
 		s.t.Errorf("description changed from %+v to %+v", about, again)
 	}
@@ -106,7 +113,7 @@ func findsLost(s suite) {
 	}
 }
 
-// challenges asks for those of an order.
+// challenges asks the vendor for the challenges of an order.
 func (s suite) challenges(id string) []vendors.Challenge {
 	s.t.Helper()
 	order, err := s.Vendor.Status(s.ctx(), id)
@@ -156,7 +163,7 @@ func reissues(s suite) {
 	if reflect.DeepEqual(first.Certificates[0], second.Certificates[0]) {
 		s.t.Error("the reissue gave the old certificate")
 	}
-	// A vendor that knows requests by what was prepared has no mark of a reissue.
+	// A vendor that knows requests by what was prepared cannot tell reissues by it.
 	_, prepares := s.Vendor.(vendors.Preparer)
 	if finder, ok := s.Vendor.(vendors.Finder); ok && !prepares {
 		asked := lookup(change)
@@ -295,6 +302,32 @@ func listsProducts(s suite) {
 	s.t.Errorf("%d products without %s", len(products), s.Order.Product)
 }
 
+func listsOrders(s suite) {
+	auditor, ok := s.Vendor.(vendors.Auditor)
+	if !ok {
+		return
+	}
+	req := s.request()
+	issued := s.place(req)
+	s.issue(issued, req)
+	want := map[string]vendors.Status{issued.ID: vendors.StatusIssued, s.place(s.request()).ID: vendors.StatusPending}
+	if err := auditor.ListOrders(s.ctx(), func(o vendors.ListedOrder) error {
+		if status, known := want[o.ID]; !known || o.Status != status || len(o.Names) == 0 || o.Created.IsZero() {
+			s.t.Errorf("listed %+v", o)
+		}
+		delete(want, o.ID)
+		return nil
+	}); err != nil || len(want) > 0 {
+		s.t.Errorf("not listed: %v, %v", want, err)
+	}
+	enough := errors.New("enough")
+	if err := auditor.ListOrders(s.ctx(), func(vendors.ListedOrder) error { return enough }); !errors.Is(err, enough) {
+		s.t.Errorf("error = %v", err)
+	}
+	nothing := func(vendors.ListedOrder) error { return nil }
+	s.failed(s.Stranger.(vendors.Auditor).ListOrders(s.ctx(), nothing), vendors.Permanent)
+}
+
 func concurrent(s suite) {
 	const orders = 8
 	requests := make([]vendors.OrderRequest, orders)
@@ -332,7 +365,7 @@ func concurrent(s suite) {
 	s.charged(orders)
 }
 
-// looks compares the cheaper look with the other one.
+// looks compares Watcher.Look, the cheaper one, with Status.
 func looks(s suite) {
 	w, ok := s.Vendor.(vendors.Watcher)
 	if !ok {

@@ -64,11 +64,11 @@ func (a *Account) Unmarshal(d *caddyfile.Dispenser, credentialName string, crede
 const testAbsenceAge = 20 * time.Second
 
 // Config resolves the placeholders of the account and of its credential, which is called
-// credentialName in the configuration, and judges them. Of about it needs the Name and
-// what else is true of the vendor whatever the account; Account and Portal are filled in,
-// the latter if it is empty. The endpoint is used where none is configured. All accounts with
-// the credential share the limits, if there are any; those that were loaded last count.
-func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint string, about vendors.Description, limits ...Limit) (Config, error) {
+// credentialName in the configuration, and judges them. about must have the Name and what
+// else is true of the vendor whatever the account; Account is filled in, and Portal, if it is
+// empty. The endpoint is used where none is configured. All accounts with the credential
+// share the limits, if there are any; those that were loaded last count.
+func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint string, about vendors.Description, limits Limits) (Config, error) {
 	repl := caddy.NewReplacer()
 	cfg := Config{Timeout: time.Duration(a.Timeout), Logger: ctx.Logger(), Description: about, account: a}
 	var err error
@@ -114,9 +114,9 @@ func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint
 		}
 		desc.AbsenceAge, desc.AnyName = testAbsenceAge, true
 	}
-	if len(limits) > 0 {
+	if limits.AtOnce > 0 {
 		var release func()
-		cfg.Limiter, release = SharedLimiter(cfg, limits...)
+		cfg.Limiter, release = SharedLimiter(cfg, limits)
 		a.ends = append(a.ends, release)
 	}
 	return cfg, nil

@@ -16,7 +16,7 @@ func TestMissingCredentialSaysWhatToWrite(t *testing.T) {
 		"token":     "token: missing; give it after the vendor's name, for example: vendor racent {env.RACENT_TOKEN}",
 	} {
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
-		_, err := new(Account).Config(ctx, credential, "", "https://portal.example", vendors.Description{Name: "racent"})
+		_, err := new(Account).Config(ctx, credential, "", "https://portal.example", vendors.Description{Name: "racent"}, Limits{})
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
@@ -28,7 +28,7 @@ func TestCleanupReleasesTheLimiter(t *testing.T) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
 	var a Account
-	cfg, err := a.Config(ctx, "token", "x", "https://portal.example", vendors.Description{Name: "racent"}, Limit{1, time.Hour})
+	cfg, err := a.Config(ctx, "token", "x", "https://portal.example", vendors.Description{Name: "racent"}, Limits{1, []Limit{{1, time.Hour}}})
 	if err != nil || cfg.Limiter == nil {
 		t.Fatalf("%+v, %v", cfg.Limiter, err)
 	}

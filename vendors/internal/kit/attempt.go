@@ -2,6 +2,7 @@ package kit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,16 +18,21 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/metrics"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // try sends the request once.
 func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, *failure) {
+	queued := time.Now()
 	end, err := c.limiter.begin(ctx, req.Class)
 	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
+	if c.limiter != nil {
+		metrics.LimiterWaitSeconds.WithLabelValues(c.about.Name).Observe(start.Sub(queued).Seconds())
+	}
 	var bytesRead, status int
 	var wish time.Duration
 	defer func() { end(status, wish) }() // also after a panic, which the rounds of the issuer survive
@@ -36,6 +42,7 @@ func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, 
 	} else {
 		status = resp.Status
 	}
+	metrics.VendorRequestSeconds.WithLabelValues(c.about.Name, req.Name, outcome(err)).Observe(time.Since(start).Seconds())
 	if ce := c.Logger.Check(zap.DebugLevel, "vendor call"); ce != nil {
 		fields := []zap.Field{
 			zap.String("vendor", c.about.Name),
@@ -52,6 +59,21 @@ func (c *Client) try(ctx context.Context, req Request, attempt int) (*Response, 
 		ce.Write(fields...)
 	}
 	return resp, err
+}
+
+// outcome is the word of the metrics for how a request ended.
+func outcome(failed *failure) string {
+	switch {
+	case failed == nil:
+		return metrics.OK
+	case failed.status == 0:
+		return metrics.Unanswered
+	case failed.status == http.StatusTooManyRequests:
+		return metrics.Limited
+	case failed.status/100 == 4:
+		return metrics.Refused
+	}
+	return metrics.Failed
 }
 
 func (c *Client) exchange(ctx context.Context, req Request, bytesRead *int) (*Response, *failure) {
@@ -75,15 +97,19 @@ func (c *Client) exchange(ctx context.Context, req Request, bytesRead *int) (*Re
 	}
 	defer httpResp.Body.Close()
 
-	body, err := io.ReadAll(io.LimitReader(httpResp.Body, MaxBody+1))
+	most := cmp.Or(req.MaxBody, MaxBody)
+	body, err := io.ReadAll(io.LimitReader(httpResp.Body, int64(most)+1))
 	*bytesRead = len(body)
-	isJSON := err == nil && len(body) <= MaxBody && json.Valid(trimBOM(body))
+	if len(body) > most {
+		err = tooLargeError(most)
+	}
+	isJSON := err == nil && json.Valid(trimBOM(body))
 	resp := &Response{Status: httpResp.StatusCode, Header: httpResp.Header, Body: trimBOM(body)}
 	failed := judge(httpResp, body, err, req.Raw || isJSON, c.secrets)
 	switch {
 	case failed == nil:
 		return resp, nil
-	case err != nil:
+	case err != nil && !errors.Is(err, errTooLarge):
 		failed.err = joinCause(failed.err, cause(ctx, err))
 		failed.again = retryableFailure(ctx)
 	}

@@ -83,8 +83,8 @@ func FileField(field, path string, size int64, kinds ...string) (Field, error) {
 	return Field{Name: field, FileName: field + extension, Value: string(content)}, nil
 }
 
-// NoPapers refuses papers of identity where the vendor has no field for them. A number that
-// is sent nowhere would make somebody believe that it is known.
+// NoPapers refuses papers of identity where the vendor has no field for them. A number that is
+// sent nowhere would make people believe that the vendor has it.
 func NoPapers(cfg vendors.OrderConfig) error {
 	for _, c := range []struct {
 		block string

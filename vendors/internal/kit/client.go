@@ -22,9 +22,10 @@ const (
 	// behind the vendor, and giving up early makes their outcome unknown.
 	DefaultTimeout = 60 * time.Second
 
-	// MaxBody bounds an answer. The largest legitimate one, a list of all
-	// products or orders of an account, stays far below.
+	// MaxBody bounds an answer, and MaxList that of a call which lists all orders of an
+	// account at once: some 180,000 of 350 bytes.
 	MaxBody = 4 << 20
+	MaxList = 64 << 20
 
 	// MaxRetryAfter bounds how long a vendor can make us wait.
 	MaxRetryAfter = 60 * time.Second
@@ -71,8 +72,8 @@ type Config struct {
 	// Limiter is what the requests have to wait for. Nil means nothing.
 	Limiter *Limiter
 
-	// Transport replaces the network, for tests and for services in this process. It is
-	// used for both classes.
+	// Transport replaces the network, for tests and for services in this process. It is used
+	// for all classes.
 	Transport http.RoundTripper
 
 	account *Account // whose Cleanup closes the client; may be nil
@@ -117,7 +118,10 @@ func NewClient(cfg Config) (*Client, error) {
 		c.timeout = DefaultTimeout
 	}
 	if cfg.Transport == nil {
-		reads := http.DefaultTransport.(*http.Transport).Clone()
+		reads := new(http.Transport)
+		if of, ok := http.DefaultTransport.(*http.Transport); ok { // another module may have put its own there
+			reads = of.Clone()
+		}
 		effects := reads.Clone()
 		effects.DisableKeepAlives = true
 		// HTTP/2 sends the head of a request before its body is read; see BeforeSending.
@@ -135,10 +139,11 @@ func NewClient(cfg Config) (*Client, error) {
 // Describe implements vendors.Vendor.
 func (c *Client) Describe() vendors.Description { return c.about }
 
-// minPrivate is the shortest value that is hidden: of shorter ones, codes are made.
+// minPrivate is the shortest value that is hidden: a shorter one may also be a part of a
+// code.
 const minPrivate = 5
 
-// Hiding returns the client with further values that are in no error and no log, such as the
+// Hiding returns a client that keeps further values out of errors and logs, too, such as the
 // number of a passport in an order, which the vendor may repeat in its answer.
 func (c *Client) Hiding(values ...string) *Client {
 	all := slices.Clone(c.secrets.forms)
@@ -198,7 +203,8 @@ func IsLoopback(host string) bool {
 
 // Call is what a request is, for errors and logs, and where it goes.
 type Call struct {
-	// Name is the vendor's name of it, for example "place".
+	// Name is the vendor's name of it, for example "place". It is a label of metrics, so that
+	// it never holds an ID.
 	Name string
 
 	// Method defaults to POST.
@@ -208,6 +214,9 @@ type Call struct {
 	Path string
 
 	Class Class
+
+	// MaxBody is how many bytes an answer may have. Zero means the constant MaxBody.
+	MaxBody int
 }
 
 // With puts arguments, such as the ID of an order, in place of each %s of the path, escaped.
@@ -241,10 +250,10 @@ type Response struct {
 	Body []byte
 }
 
-// Do sends the request. The response has a 2xx status, or there is an error, which is
-// always a *vendors.Error: Retryable if the request certainly had no effect, otherwise
-// Uncertain. An answer with another status is returned beside the error if it is JSON, for
-// vendors that explain refusals so; else the response is nil.
+// Do sends the request. The response has a 2xx status, or there is an error, which is always
+// a *vendors.Error: Retryable if the request certainly had no effect, otherwise judged by its
+// class, see Fail. An answer with another status is returned beside the error if it is JSON,
+// for vendors that explain refusals that way; else the response is nil.
 func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 	for attempt := 1; ; attempt++ {
 		resp, failed := c.try(ctx, req, attempt)

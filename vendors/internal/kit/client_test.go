@@ -602,6 +602,14 @@ func TestScrub(t *testing.T) {
 	}
 }
 
+// What a vendor says is for people, maybe at a terminal, which it must not command.
+func TestTextHasNoControls(t *testing.T) {
+	c, _, _ := newTestClient(t, answer(200, "{}"))
+	if got := c.Text("a\x1b[2J\tb\x00\u009b3m\r\nc\x7f"); got != "a [2J b 3m c" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestDecode(t *testing.T) {
 	c, _, _ := newTestClient(t, nil)
 	var v struct{ A string }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -32,8 +33,8 @@ func (c *Client) Fail(call Call, code, message string, err error) *vendors.Error
 	return e
 }
 
-// Decode is Unmarshal for the answer of a call. One of another form than that of v is an
-// error of the call.
+// Decode is Unmarshal for the answer of a call. An answer of another form than that of v is
+// an error of the call.
 func (c *Client) Decode(call Call, resp *Response, v any) error {
 	err := Unmarshal(resp.Body, v)
 	if err == nil {
@@ -57,23 +58,27 @@ func IsMissing(err error) bool {
 	return ok && (e.HTTPStatus == http.StatusNotFound || e.HTTPStatus == http.StatusMethodNotAllowed)
 }
 
+// IsTooLarge reports whether a call failed because its answer is larger than the call
+// allows.
+func IsTooLarge(err error) bool { return errors.Is(err, errTooLarge) }
+
 const (
 	// MaxMessage bounds a text of the vendor in an error, in bytes.
 	MaxMessage = 400
 
-	// maxSearched is far more than is told, and far less than what is slow to search.
+	// maxSearched is far more than is shown, and far less than what is slow to search.
 	maxSearched = 16 << 10
 )
 
 // Text is a text of the vendor for people: in one line, of bounded length, and without
-// secrets.
+// secrets and control characters.
 func (c *Client) Text(s string) string {
 	if len(s) > maxSearched {
 		s = c.secrets.scrubCut(s[:maxSearched])
 	} else {
 		s = c.secrets.scrub(s)
 	}
-	s = strings.Join(strings.Fields(s), " ")
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 	if len(s) > MaxMessage {
 		s = strings.ToValidUTF8(s[:MaxMessage], "") + "…"
 	}

@@ -42,7 +42,7 @@ func Form(fields ...Field) (body []byte, contentType string) {
 }
 
 // JSON encodes a value as vendors write it themselves: without escapes for HTML. It
-// panics for what JSON has no form of, which no type of a request is.
+// panics for what JSON cannot represent, which no type of a request has.
 func JSON(v any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)

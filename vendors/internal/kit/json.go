@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Unmarshal decodes JSON into the struct, slice or map that v points to, whatever has
-// become of the kinds of values in the vendor's documents: an optional field of an
-// unexpected kind must not cost a good answer, which may have been paid for.
+// Unmarshal decodes JSON into the struct, slice or map that v points to, even if values are
+// of other kinds than the vendor's documents say: an optional field of an unexpected kind
+// must not cost a good answer, which may have been paid for.
 //
 //   - A string takes a string, number or boolean, without white space around it unless
 //     the field has the tag `kit:"exact"`. Other kinds read as empty.

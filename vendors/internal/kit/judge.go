@@ -31,7 +31,9 @@ func judge(resp *http.Response, body []byte, readErr error, understood bool, sec
 		e.err = errors.New(what)
 	case status < 200 || status >= 400:
 		e.err = errors.New(what)
-	case readErr != nil, len(body) > MaxBody, !understood:
+	case errors.Is(readErr, errTooLarge):
+		e.err = readErr
+	case readErr != nil, !understood:
 		e.err = errors.New(what)
 	default:
 		return nil
@@ -39,13 +41,25 @@ func judge(resp *http.Response, body []byte, readErr error, understood bool, sec
 	return e
 }
 
+// tooLargeError is that of an answer with more than so many bytes.
+type tooLargeError int
+
+var errTooLarge = errors.New("answer is too large")
+
+func (most tooLargeError) Error() string {
+	return fmt.Sprintf("answer is larger than %d MiB", most>>20)
+}
+
+// Is implements the interface that errors.Is looks for.
+func (tooLargeError) Is(target error) bool { return target == errTooLarge }
+
 // describe says in a few words what kind of answer a body is.
 func describe(h http.Header, body []byte, readErr error, secrets scrubber) string {
 	// Far more than a snippet, far less than what is slow to search.
 	text := secrets.scrubCut(string(body[:min(len(body), 4096)]))
 	switch trimmed := bytes.TrimSpace(trimBOM(body)); {
-	case len(body) > MaxBody:
-		return fmt.Sprintf("answer is larger than %d MiB", MaxBody>>20)
+	case errors.Is(readErr, errTooLarge):
+		return readErr.Error()
 	case readErr != nil:
 		return fmt.Sprintf("answer was cut off after %d bytes: %q", len(body), snippet(text))
 	case len(trimmed) == 0:

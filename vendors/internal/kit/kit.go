@@ -2,12 +2,13 @@
 // endpoints, its wire types, its words.
 //
 //   - [Account] is the part of the configuration that every vendor has. It cleans up.
-//   - [Client] is the one way in which vendors speak HTTP, and embedded in them. Every call has a class: a
-//     [Read] may be repeated and is, a few times; an [Effect] may cost money and is sent
-//     at most once, and so is what is free, but leaves something behind ([Once]). Answers
-//     are judged before anyone decodes them: status, size, completeness, and whether they
-//     are JSON at all. All errors are *vendors.Error, and no secret is in one; neither
-//     headers nor bodies are ever logged.
+//   - [Client] is the one way in which vendors speak HTTP, and is embedded in
+//     them. Every call has a class: a [Read] may be repeated and is, a few times;
+//     an [Effect] may cost money and is sent at most once, and so is what is free,
+//     but leaves something behind ([Once]). Answers are judged before anyone
+//     decodes them: status, size, completeness, and whether they are JSON at all.
+//     All errors are *vendors.Error, and no secret is in one; neither headers nor
+//     bodies are ever logged.
 //   - [Limiter] keeps the requests of one credential within its vendor's limits, for all
 //     configurations of the process.
 //   - [Unmarshal] reads JSON into plain structs however its kinds of values differ from

@@ -11,13 +11,21 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Limit is how many requests a vendor takes within any span of time of that length.
+// Limit is how many requests a vendor takes within any span of the length Per.
 type Limit struct {
 	Requests int
 	Per      time.Duration
 }
 
-// Limiter keeps the requests of one credential to what its vendor allows: one at a time and
+// Limits are what a vendor takes of one credential. The zero value is a vendor without any.
+type Limits struct {
+	// AtOnce is how many requests may be under way.
+	AtOnce int
+
+	Rates []Limit
+}
+
+// Limiter keeps the requests of one credential to what its vendor allows: so many at a time and
 // within limits. HTTP 429 pauses all of them. Its clients share it; the nil Limiter lets
 // everything pass.
 //
@@ -27,26 +35,26 @@ type Limit struct {
 // A request counts from its end. The vendor counts it at some moment before, so that no
 // delay on the way can bring two of them closer together than they are here.
 type Limiter struct {
-	turn  chan struct{}    // of the request that is under way
+	turn  chan struct{}    // of the requests that are under way
 	first [2]chan struct{} // of each queue, of the request that is next
 
 	mu     sync.Mutex
 	limits []Limit
+	under  int           // way
 	ends   []time.Time   // of the latest requests, oldest first
 	until  time.Time     // when the pause is over
 	pause  time.Duration // the latest; zero after any answer but HTTP 429
 }
 
-// The bounds of the pause after HTTP 429. It doubles while there is nothing else.
+// The bounds of the pause after HTTP 429. It doubles until there is another answer.
 const (
 	minPause = 5 * time.Second
 	maxPause = 5 * time.Minute
 )
 
-// NewLimiter returns a limiter of its own. Without limits it still lets one request pass
-// at a time.
-func NewLimiter(limits ...Limit) *Limiter {
-	l := &Limiter{turn: make(chan struct{}, 1), limits: limits}
+// NewLimiter returns a limiter of its own.
+func NewLimiter(limits Limits) *Limiter {
+	l := &Limiter{turn: make(chan struct{}, max(limits.AtOnce, 1)), limits: limits.Rates}
 	for i := range l.first {
 		l.first[i] = make(chan struct{}, 1)
 	}
@@ -60,15 +68,15 @@ var limiters = caddy.NewUsagePool()
 func (*Limiter) Destruct() error { return nil }
 
 // SharedLimiter returns the limiter of the account's credential in this process, with these
-// limits from now on. Whoever has it releases it in the end.
-func SharedLimiter(cfg Config, limits ...Limit) (l *Limiter, release func()) {
+// rates from now on. The caller must release it in the end.
+func SharedLimiter(cfg Config, limits Limits) (l *Limiter, release func()) {
 	type credential struct{ endpoint, secret string }
 	key := credential{cfg.Endpoint, cfg.Secret}
-	shared, _, _ := limiters.LoadOrNew(key, func() (caddy.Destructor, error) { return NewLimiter(), nil })
+	shared, _, _ := limiters.LoadOrNew(key, func() (caddy.Destructor, error) { return NewLimiter(limits), nil })
 	l = shared.(*Limiter)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limits = limits
+	l.limits = limits.Rates
 	return l, func() { _, _ = limiters.Delete(key) }
 }
 
@@ -92,20 +100,20 @@ func (l *Limiter) begin(ctx context.Context, class Class) (end func(status int, 
 		return nil, l.refuse(ctx, class)
 	}
 	for wait(ctx, l.wait(class)) && enter(ctx, l.turn) {
-		if l.wait(class) == 0 {
+		if l.take(class) {
+			<-first
 			return func(status int, wish time.Duration) {
 				l.end(status, wish)
 				<-l.turn
-				<-first
 			}, nil
 		}
-		<-l.turn // the other queue took the room
+		<-l.turn // another one took the room
 	}
 	<-first
 	return nil, l.refuse(ctx, class)
 }
 
-// enter waits for a place that one request has at a time, and reports whether it has it.
+// enter waits for a free place, and reports whether the request has it.
 func enter(ctx context.Context, place chan<- struct{}) bool {
 	if ctx.Err() != nil {
 		return false
@@ -130,16 +138,37 @@ func (l *Limiter) refuse(ctx context.Context, class Class) *failure {
 func (l *Limiter) wait(class Class) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.untilRoom(class)
+}
+
+// take counts a request as under way if there is room for it.
+func (l *Limiter) take(class Class) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.untilRoom(class) > 0 {
+		return false
+	}
+	l.under++
+	return true
+}
+
+func (l *Limiter) untilRoom(class Class) time.Duration {
 	at := l.until
 	for _, limit := range l.limits {
-		room := limit.Requests
+		room := limit.Requests - l.under // which end later than now
 		if class == Read {
-			room -= room / 10
+			room -= limit.Requests / 10
 		}
-		if oldest := len(l.ends) - room; oldest >= 0 {
-			if free := l.ends[oldest].Add(limit.Per); free.After(at) {
-				at = free
-			}
+		oldest := len(l.ends) - room
+		if oldest < 0 {
+			continue
+		}
+		free := time.Now() // when one of those that are under way ends, at the earliest
+		if oldest < len(l.ends) {
+			free = l.ends[oldest]
+		}
+		if free = free.Add(limit.Per); free.After(at) {
+			at = free
 		}
 	}
 	return max(0, time.Until(at))
@@ -149,6 +178,7 @@ func (l *Limiter) end(status int, wish time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, most := time.Now(), 0
+	l.under--
 	for _, limit := range l.limits {
 		most = max(most, limit.Requests)
 	}

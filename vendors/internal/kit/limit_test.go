@@ -85,38 +85,40 @@ func (v *countingVendor) answer(*http.Request) (*http.Response, error) {
 // The vendor counts for itself, and sees all requests of two clients in the end, none too
 // many of them within any span, and as soon as that allows.
 func TestLimitsAreKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		limits := []Limit{{10, time.Second}, {40, 30 * time.Second}}
-		vendor := &countingVendor{limits: limits}
-		l := NewLimiter(limits...)
-		clients := []*Client{limitedClient(t, l, vendor.answer), limitedClient(t, l, vendor.answer)}
-		begin := time.Now()
-		var calls sync.WaitGroup
-		for i := range 200 {
-			calls.Go(func() {
-				req := []Request{read(), read(), effect(), effect()}[i%4]
-				if i%4 == 3 {
-					req.Class = Once
-				}
-				if _, err := clients[i%2].Do(t.Context(), req); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		calls.Wait()
-		if vendor.over > 0 || vendor.most != 1 || len(vendor.at) != 200 {
-			t.Errorf("%d requests, %d at a time, %d over the limit", len(vendor.at), vendor.most, vendor.over)
-		}
-		if took := time.Since(begin); took < 120*time.Second || took > 170*time.Second {
-			t.Errorf("took %s", took)
-		}
-	})
+	limits := []Limit{{10, time.Second}, {40, 30 * time.Second}}
+	for _, atOnce := range []int{1, 4, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			vendor := &countingVendor{limits: limits}
+			l := NewLimiter(Limits{atOnce, limits})
+			clients := []*Client{limitedClient(t, l, vendor.answer), limitedClient(t, l, vendor.answer)}
+			begin := time.Now()
+			var calls sync.WaitGroup
+			for i := range 200 {
+				calls.Go(func() {
+					req := []Request{read(), read(), effect(), effect()}[i%4]
+					if i%4 == 3 {
+						req.Class = Once
+					}
+					if _, err := clients[i%2].Do(t.Context(), req); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			calls.Wait()
+			if vendor.over > 0 || vendor.most > atOnce || vendor.most < min(atOnce, 4) || len(vendor.at) != 200 {
+				t.Errorf("%d at once: %d requests, %d at a time, %d over the limit", atOnce, len(vendor.at), vendor.most, vendor.over)
+			}
+			if took := time.Since(begin); took < 120*time.Second || took > 170*time.Second {
+				t.Errorf("%d at once: took %s", atOnce, took)
+			}
+		})
+	}
 }
 
 func TestFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
-		c := limitedClient(t, NewLimiter(), func(r *http.Request) (*http.Response, error) {
+		c := limitedClient(t, NewLimiter(Limits{AtOnce: 1}), func(r *http.Request) (*http.Response, error) {
 			got = append(got, r.URL.Path)
 			time.Sleep(time.Second)
 			return answered(200), nil
@@ -156,7 +158,7 @@ func TestLimitsAndDeadlines(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			sent := 0
-			c := limitedClient(t, NewLimiter(tt.limits...), func(*http.Request) (*http.Response, error) {
+			c := limitedClient(t, NewLimiter(Limits{1, tt.limits}), func(*http.Request) (*http.Response, error) {
 				sent++
 				time.Sleep(tt.slow)
 				return answered(200), nil
@@ -187,7 +189,7 @@ func TestLimitsAndDeadlines(t *testing.T) {
 // An effect does not wait for those that only read, neither for their turns nor for room.
 func TestEffectsPassReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := limitedClient(t, NewLimiter(Limit{20, time.Hour}), func(*http.Request) (*http.Response, error) {
+		c := limitedClient(t, NewLimiter(Limits{1, []Limit{{20, time.Hour}}}), func(*http.Request) (*http.Response, error) {
 			time.Sleep(time.Second)
 			return answered(200), nil
 		})
@@ -218,7 +220,7 @@ func TestEffectsPassReads(t *testing.T) {
 func TestQueueDoesNotOutlastTheLastCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		paid := 0
-		c := limitedClient(t, NewLimiter(), func(r *http.Request) (*http.Response, error) {
+		c := limitedClient(t, NewLimiter(Limits{AtOnce: 1}), func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path == "/paid" {
 				paid++
 			} else {
@@ -261,7 +263,7 @@ func TestTooManyRequestsPausesAll(t *testing.T) {
 			resp.Header.Set("Retry-After", wish)
 			return resp, nil
 		}
-		l := NewLimiter()
+		l := NewLimiter(Limits{AtOnce: 1})
 		first, second := limitedClient(t, l, vendor), limitedClient(t, l, vendor)
 		took := func(c *Client) time.Duration {
 			begin := time.Now()
@@ -292,14 +294,14 @@ func TestTooManyRequestsPausesAll(t *testing.T) {
 
 func TestSharedLimiter(t *testing.T) {
 	one, two := Config{Endpoint: "https://a", Secret: "x"}, Config{Endpoint: "https://a", Secret: "y"}
-	l, release := SharedLimiter(one, Limit{1, time.Hour})
-	again, releaseAgain := SharedLimiter(one, Limit{2, time.Hour})
-	other, releaseOther := SharedLimiter(two)
+	l, release := SharedLimiter(one, Limits{1, []Limit{{1, time.Hour}}})
+	again, releaseAgain := SharedLimiter(one, Limits{1, []Limit{{2, time.Hour}}})
+	other, releaseOther := SharedLimiter(two, Limits{AtOnce: 1})
 	if l != again || l == other || l.limits[0].Requests != 2 {
 		t.Errorf("%p %p %p: %v", l, again, other, l.limits)
 	}
 	release()
-	if l, release := SharedLimiter(one); l != again {
+	if l, release := SharedLimiter(one, Limits{AtOnce: 1}); l != again {
 		t.Error("it is forgotten while it is in use")
 	} else {
 		release()
@@ -313,7 +315,7 @@ func TestSharedLimiter(t *testing.T) {
 func TestPanicsHoldNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := true
-		c := limitedClient(t, NewLimiter(), func(*http.Request) (*http.Response, error) {
+		c := limitedClient(t, NewLimiter(Limits{AtOnce: 1}), func(*http.Request) (*http.Response, error) {
 			if broken {
 				broken = false
 				panic("broken")
