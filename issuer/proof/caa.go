@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caddy-commercial/caddy-commercial/check"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -16,16 +17,16 @@ type caaCheck struct {
 	mode       Mode
 	anyName    bool // names need not be in DNS
 	identities []string
-	resolvers  []string
+	resolvers  check.Resolvers
 	logger     *zap.Logger
 }
 
-// validationMethods are the labels of a method in the parameter validationmethods. CAs
-// that do not speak ACME go by the number of the method below section 3.2.2.4 of the
-// Baseline Requirements: 18 is the agreed-upon change to a website, 7 the DNS change.
-// Whether such a CA lets ACME's label for the same kind of proof pass is its own
-// affair, so that here it does.
-func validationMethods(m vendors.Method) []string {
+// ValidationMethods are the labels of a method in the CAA parameter validationmethods.
+// CAs that do not speak ACME go by the number of the method below section 3.2.2.4 of
+// the Baseline Requirements: 18 is the agreed-upon change to a website, 7 the DNS
+// change. Whether such a CA also accepts ACME's label for the same kind of proof is up
+// to the CA, so here it is accepted.
+func ValidationMethods(m vendors.Method) []string {
 	switch m {
 	case vendors.MethodHTTP, vendors.MethodHTTPS:
 		return []string{"ca-tbr-18", "http-01"}
@@ -35,34 +36,40 @@ func validationMethods(m vendors.Method) []string {
 	return nil
 }
 
-// check stops what DNS forbids the CA to issue. That it cannot be found out is no reason
-// to stop: the CA asks for itself.
+// check returns an error for names that CAA records forbid the CA to issue for, or whose DNS has
+// signatures that do not verify, unless the mode is [ModeWarn]. If that cannot be found out, it is
+// no reason to stop: the CA looks for itself.
 func (c caaCheck) check(ctx context.Context, p Proof) error {
 	if len(c.identities) == 0 || c.anyName {
 		return nil
 	}
-	checker := dcv.CAAChecker{Resolvers: c.resolvers}
 	return forAll(p.Names, func(name string) error {
-		return checker.Check(ctx, dcv.CAAQuestion{Name: name, Identities: c.identities, Methods: validationMethods(p.Method)})
+		return c.resolvers.CheckCAA(ctx, c.question(p, name))
 	}, func(name string, err error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if _, forbidden := errors.AsType[*dcv.CAAError](err); forbidden && c.mode != ModeWarn {
+		_, forbidden := errors.AsType[*dcv.CAAError](err)
+		_, bogus := errors.AsType[*check.NameError](err)
+		if (forbidden || bogus) && c.mode != ModeWarn {
 			return err
 		}
-		c.logger.Warn("the CAA records do not settle that the CA may issue; it will look for itself",
+		c.logger.Warn("it is not certain that the CAA records let the CA issue; the CA will look for itself",
 			zap.String("identifier", name), zap.Error(err))
 		return nil
 	})
+}
+
+func (c caaCheck) question(p Proof, name string) dcv.CAAQuestion {
+	return dcv.CAAQuestion{Name: name, Identities: c.identities, Methods: ValidationMethods(p.Method)}
 }
 
 // atATime is how many names of an order are looked at at once. An order can have
 // hundreds, and each may take seconds.
 const atATime = 8
 
-// forAll calls look for all elements, a few at a time, and then judge for each error, in
-// order, until it returns one.
+// forAll calls look for all elements, a few at a time, and then judge for each error, in order.
+// It returns all errors that judge returns.
 func forAll[T any](list []T, look func(T) error, judge func(T, error) error) error {
 	errs := make([]error, len(list))
 	var group errgroup.Group
@@ -74,13 +81,11 @@ func forAll[T any](list []T, look func(T) error, judge func(T, error) error) err
 		})
 	}
 	_ = group.Wait() // they are in errs
+	var found []error
 	for i, err := range errs {
-		if err == nil {
-			continue
-		}
-		if err := judge(list[i], err); err != nil {
-			return err
+		if err != nil {
+			found = append(found, judge(list[i], err))
 		}
 	}
-	return nil
+	return allOf(found...)
 }

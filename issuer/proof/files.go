@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,22 +14,26 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/check"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// abandonedAfter is when a presented file is taken for forgotten, if nobody cleans it
-// up. It is longer than any order stays pending.
+// abandonedAfter is how long after Present a file that nobody has cleaned up expires.
+// It is longer than any order stays pending.
 const abandonedAfter = 90 * 24 * time.Hour
 
 // files proves control of names by validation files.
 type files struct {
 	mode    Mode
 	about   vendors.Description
+	store   *dcv.Store
+	group   string
 	storage certmagic.Storage
 	port    func() int
 	listen  func(ctx context.Context) (release func(), err error)
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	logger  *zap.Logger
 
 	mu     sync.Mutex
@@ -65,6 +70,9 @@ func (f *files) Present(ctx context.Context, p Proof) error {
 	list, err := fileChallenges(p)
 	if err != nil {
 		return err
+	}
+	for i := range list {
+		list[i].Group = f.group
 	}
 	before := f.listOf(p.ID)
 	if err := f.put(ctx, list); err != nil {
@@ -110,14 +118,14 @@ func (f *files) put(ctx context.Context, list []dcv.Challenge) error {
 	if len(list) == 0 {
 		return nil
 	}
-	return dcv.Live.Present(ctx, f.storage, list...)
+	return f.store.Present(ctx, f.storage, list...)
 }
 
 func (f *files) remove(ctx context.Context, id string, hosts []string) {
 	if len(hosts) == 0 {
 		return
 	}
-	if err := dcv.Live.CleanUp(ctx, f.storage, id, hosts); err != nil {
+	if err := f.store.CleanUp(ctx, f.storage, id, hosts); err != nil {
 		f.logger.Warn("removing validation files from storage failed; they expire by themselves", zap.Strings("identifiers", hosts), zap.Error(err))
 	}
 }
@@ -189,19 +197,38 @@ func hostsOf(list []dcv.Challenge) []string {
 	return slices.Compact(hosts)
 }
 
-// target is one file on one host.
+// target is one file on one host, at one of its addresses if they are known.
 type target struct {
 	host string
+	at   netip.Addr
 	file dcv.Challenge
 }
 
+// targetsOf are all that the CA may come to: it may choose any address of a host.
+func targetsOf(list []dcv.Challenge, known places) (targets []target) {
+	for _, ch := range list {
+		for _, host := range ch.Hosts {
+			if len(known.addresses[host]) == 0 && !known.gone[host] {
+				targets = append(targets, target{host: host, file: ch})
+			}
+			for _, addr := range known.addresses[host] {
+				targets = append(targets, target{host, addr, ch})
+			}
+		}
+	}
+	return targets
+}
+
 // settleTime is how long after Present it may take until a file is found: a config that
-// was just loaded may not serve yet, or the one before still, and the other instances
-// of a cluster learn of the file through the storage.
+// was just loaded may not serve yet, the previous one may still do so, and the other
+// instances of a cluster learn of the file through the storage.
 const settleTime = 3 * time.Second
 
-// Wait implements Prover. It fetches the files as the CA will.
-func (f *files) Wait(ctx context.Context, p Proof) error {
+// Wait implements Prover.
+func (f *files) Wait(ctx context.Context, p Proof) error { return f.wait(ctx, p, places{}) }
+
+// wait fetches the files as the CA will, from each address of a host that is known.
+func (f *files) wait(ctx context.Context, p Proof, known places) error {
 	list, err := fileChallenges(p)
 	if err != nil || f.mode == ModeOff {
 		return err
@@ -209,18 +236,22 @@ func (f *files) Wait(ctx context.Context, p Proof) error {
 	if p.Method == vendors.MethodHTTP {
 		f.open(ctx, p) // unless Present did
 	}
-	var targets []target
-	for _, ch := range list {
-		for _, host := range ch.Hosts {
-			targets = append(targets, target{host, ch})
-		}
-	}
-	prober := &dcv.Prober{Port: f.fetchPort(p.Method), HTTPS: p.Method == vendors.MethodHTTPS}
+	port := f.fetchPort(p.Method)
 	settled := time.Now().Add(settleTime)
-	return forAll(targets, func(t target) error {
+	var served sync.Map // hosts that have the file at one of their addresses
+	return forAll(targetsOf(list, known), func(t target) error {
+		prober := &dcv.Prober{Port: port, HTTPS: p.Method == vendors.MethodHTTPS, Address: t.at, Dial: f.dial}
 		for {
 			err := prober.Probe(ctx, t.host, t.file)
-			if err == nil || time.Now().After(settled) || poll.Wait(ctx, settleTime/10) != nil {
+			if f.elsewhere(ctx, t, known.addresses[t.host], err) {
+				prober.Address = netip.Addr{}
+				continue
+			}
+			if err == nil {
+				served.Store(t.host, true)
+				return nil
+			}
+			if time.Now().After(settled) || poll.Wait(ctx, settleTime/10) != nil {
 				return err
 			}
 		}
@@ -228,13 +259,27 @@ func (f *files) Wait(ctx context.Context, p Proof) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return f.judge(p.ID, t.host, err)
+		_, elsewhere := served.Load(t.host)
+		return f.judge(p.ID, t, elsewhere, err)
 	})
 }
 
+// elsewhere reports whether an address that does not answer is one to which this machine itself does
+// not resolve the name: behind NAT, people lead the machine to the name another way, such as by a
+// line in the hosts file.
+func (f *files) elsewhere(ctx context.Context, t target, known []netip.Addr, err error) bool {
+	problem, ok := errors.AsType[*dcv.ProbeError](err)
+	if !ok || !problem.Address.IsValid() || problem.Wrong() || f.dial != nil {
+		return false // another network has no such file
+	}
+	own, err := net.DefaultResolver.LookupNetIP(ctx, "ip", t.host)
+	return err == nil && !slices.ContainsFunc(own, func(addr netip.Addr) bool { return slices.Contains(known, addr.Unmap()) })
+}
+
 // judge says what a failed probe means. That the file cannot be fetched from here need
-// not mean anything, except where there is nothing to fetch it from.
-func (f *files) judge(id, host string, err error) error {
+// not mean anything, except where nothing listens to serve it, or where another address of the
+// host has it, which shows that this machine can reach the host from the inside.
+func (f *files) judge(id string, t target, elsewhere bool, err error) error {
 	problem, ok := errors.AsType[*dcv.ProbeError](err)
 	if !ok {
 		return err
@@ -248,16 +293,16 @@ func (f *files) judge(id, host string, err error) error {
 	if deaf != nil {
 		err = fmt.Errorf("%w; and %w", err, deaf)
 	}
-	if f.mode.stops(problem.Wrong() || deaf != nil) {
+	if f.mode.stops(problem.Wrong() || deaf != nil || elsewhere && check.Public(t.at)) && !problem.NoRoute() {
 		return err
 	}
 	f.logger.Warn("the validation file could not be fetched from here; the CA may succeed all the same",
-		zap.String("identifier", host), zap.Error(err))
+		zap.String("identifier", t.host), zap.Error(err))
 	return nil
 }
 
-// fetchPort is where the CA fetches: the standard port, unless it is a test service,
-// which may fetch from where this instance listens.
+// fetchPort is the port from which the CA fetches: zero, for the standard port, except for test
+// services, which may fetch from where this instance listens.
 func (f *files) fetchPort(method vendors.Method) int {
 	switch {
 	case method == vendors.MethodHTTPS:
@@ -292,12 +337,12 @@ func (f *files) CleanUp(ctx context.Context, p Proof) {
 
 // Seen implements Prover.
 func (f *files) Seen(p Proof) string {
-	total := dcv.Live.VisitCount(p.ID)
+	total := f.store.VisitCount(p.ID)
 	if total == 0 {
-		return "nobody has fetched the validation file from this server"
+		return "nobody has asked this server for the validation file"
 	}
 	var from []string
-	for _, v := range dcv.Live.Visits(p.ID) {
+	for _, v := range f.store.Visits(p.ID) {
 		addr, _, err := net.SplitHostPort(v.RemoteAddr)
 		if err != nil {
 			addr = v.RemoteAddr
@@ -306,5 +351,9 @@ func (f *files) Seen(p Proof) string {
 			from = append(from, addr)
 		}
 	}
-	return fmt.Sprintf("the validation file was fetched %d times from %d addresses", total, len(from))
+	plural := "es"
+	if len(from) == 1 {
+		plural = ""
+	}
+	return fmt.Sprintf("the validation file was asked for %d times from %d address%s", total, len(from), plural)
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -429,8 +431,7 @@ func TestFilesWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestForAll: the first problem in order counts, and not more than a few are looked for
-// at once.
+// TestForAll: all problems are told, in order, and not more than a few are looked for at once.
 func TestForAll(t *testing.T) {
 	var now, most atomic.Int32
 	list := make([]int, 100)
@@ -449,12 +450,12 @@ func TestForAll(t *testing.T) {
 		return nil
 	}, func(i int, err error) error {
 		judged = append(judged, i)
-		if i == 23 {
+		if i == 23 || i == 43 {
 			return err
 		}
 		return nil
 	})
-	if err == nil || err.Error() != "no 23" || !slices.Equal(judged, []int{3, 13, 23}) || most.Load() > atATime {
+	if err == nil || err.Error() != "2 problems: 1. no 23; 2. no 43" || len(judged) != 10 || !slices.IsSorted(judged) || most.Load() > atATime {
 		t.Errorf("error %v, judged %v, %d at once", err, judged, most.Load())
 	}
 }
@@ -483,4 +484,36 @@ func TestPortIsAskedLate(t *testing.T) {
 		t.Errorf("asked %t, error %v", asked, err)
 	}
 	m.CleanUp(t.Context(), p)
+}
+
+// TestFilesAtEachAddress: the CA may come to any address of a name, so that one that leads to
+// another server stops the order.
+func TestFilesAtEachAddress(t *testing.T) {
+	port := serveFiles(t)
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+	if err != nil {
+		t.Skip("there is one loopback address only: ", err)
+	}
+	other := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.NotFoundHandler()}}
+	other.Start()
+	t.Cleanup(other.Close)
+	zone := zonetest.Start(t, "each.example.", "good A 127.0.0.1", "bad A 127.0.0.1", "bad A 127.0.0.2")
+	for name, stops := range map[string]bool{"good.each.example": false, "bad.each.example": true} {
+		m, logs := newProver(t, func(c *Config) {
+			c.About.AnyName, c.About.HTTPPort, c.Resolvers = false, port, []string{zone.Addr}
+		})
+		p := fileProof("each-"+name, "content", name)
+		if err := m.Present(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		err := m.Wait(t.Context(), p)
+		failed, _ := errors.AsType[*dcv.ProbeError](err)
+		if (failed != nil) != stops || stops && (failed.Address.String() != "127.0.0.2" || !strings.Contains(err.Error(), "at 127.0.0.2: wrong status")) {
+			t.Errorf("%s: error = %v", name, err)
+		}
+		if logs.FilterLevelExact(zap.WarnLevel).Len() > 0 {
+			t.Errorf("%s: there are warnings: %v", name, logs.All())
+		}
+		m.CleanUp(t.Context(), p)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/check"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -87,7 +88,7 @@ func TestTrials(t *testing.T) {
 }
 
 // caaResolver answers all CAA questions with one record, or fails if there is none, and
-// tells for which names it was asked.
+// tells for which names it was asked. All names are there.
 func caaResolver(t *testing.T, value string) (addr string, asked func() []string) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -101,6 +102,13 @@ func caaResolver(t *testing.T, value string) (addr string, asked func() []string
 		answer := new(dns.Msg)
 		answer.SetReply(q)
 		name := q.Question[0].Name
+		if q.Question[0].Qtype != dns.TypeCAA {
+			answer.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)}}
+			if err := w.WriteMsg(answer); err != nil {
+				t.Error(err)
+			}
+			return
+		}
 		mu.Lock()
 		names = append(names, name)
 		mu.Unlock()
@@ -166,7 +174,7 @@ func TestWaitChecksCAA(t *testing.T) {
 		if _, forbidden := errors.AsType[*dcv.CAAError](err); forbidden != c.stops || err != nil && !forbidden {
 			t.Errorf("%+v: error = %v", c, err)
 		}
-		if warned := logs.FilterMessageSnippet("CAA records do not settle").FilterLevelExact(zap.WarnLevel).Len() > 0; warned != c.log {
+		if warned := logs.FilterMessageSnippet("let the CA issue").FilterLevelExact(zap.WarnLevel).Len() > 0; warned != c.log {
 			t.Errorf("%+v: warned %t", c, warned)
 		}
 		if got := asked(); (len(got) == 0) != (c.mode == ModeOff) {
@@ -201,5 +209,41 @@ func TestCAAIsNotAskedOfNobody(t *testing.T) {
 	err := m.Wait(ctx, Proof{ID: "caa", Names: []string{"caa.example"}, Method: vendors.MethodHTTP})
 	if !errors.Is(err, context.Canceled) || logs.FilterLevelExact(zap.WarnLevel).Len() > 0 {
 		t.Errorf("the end of the context gives %v", err)
+	}
+}
+
+// TestWaitLooksNamesUp: what DNS does not have is not ordered, unless the probe is told to warn
+// only; names of test services need not be there.
+func TestWaitLooksNamesUp(t *testing.T) {
+	zone := zonetest.Start(t, "here.example.", "www A 127.0.0.1", `_x.www TXT "y"`)
+	for _, c := range []struct {
+		name        string
+		method      vendors.Method
+		mode        Mode
+		anyName     bool
+		stops, warn bool
+	}{
+		{"www.here.example", vendors.MethodHTTP, ModeDefault, false, false, false},
+		{"gone.here.example", vendors.MethodHTTP, ModeDefault, false, true, false},
+		{"gone.here.example", vendors.MethodHTTP, ModeStrict, false, true, false},
+		{"gone.here.example", vendors.MethodHTTP, ModeWarn, false, false, true},
+		{"gone.here.example", vendors.MethodHTTP, ModeOff, false, false, true},
+		{"gone.here.example", vendors.MethodHTTP, ModeDefault, true, false, false},
+		{"gone.here.example", vendors.MethodDNS, ModeDefault, false, false, false},
+		{"*.here.example", vendors.MethodDNS, ModeDefault, false, false, false},
+		{"www.gone.example", vendors.MethodDNS, ModeDefault, false, true, false},
+	} {
+		m, logs := newProver(t, func(config *Config) {
+			config.About.AnyName, config.Mode, config.Resolvers, config.DNS = c.anyName, c.mode, []string{zone.Addr}, new(dcv.DNS)
+		})
+		err := m.Wait(t.Context(), Proof{ID: "names", Names: []string{c.name}, Method: c.method})
+		if _, gone := errors.AsType[*check.NameError](err); gone != c.stops || err != nil && !gone {
+			t.Errorf("%+v: error = %v", c, err)
+		} else if gone && (!strings.Contains(err.Error(), c.name) || !strings.Contains(err.Error(), zone.Addr)) {
+			t.Errorf("%+v: it does not say which: %v", c, err)
+		}
+		if warned := logs.FilterMessageSnippet("unlikely to find").Len() > 0; warned != c.warn {
+			t.Errorf("%+v: warned %t", c, warned)
+		}
 	}
 }

@@ -122,7 +122,7 @@ func (r *records) replace(p Proof, list []dcv.Record, changed bool) []dcv.Record
 		old = before.list
 		next.waited = before.waited && !changed
 	} else if len(p.Challenges) > 0 {
-		// The first time in this process. Another may have tried.
+		// The first time in this process. Another process may have presented the trial.
 		old = r.known(p, p.Trial)
 	}
 	if r.live == nil {
@@ -155,8 +155,8 @@ func (r *records) unused(list []dcv.Record) []dcv.Record {
 	return unused
 }
 
-// Wait implements Prover. It waits as long as it may once for what was presented, and
-// after that takes one look.
+// Wait implements Prover. Only the first time does it wait for what was presented as long
+// as it may; after that it takes one look.
 func (r *records) Wait(ctx context.Context, p Proof) error {
 	w, err := r.wanted(p, p.challenges())
 	if err != nil || len(w.needed) == 0 || r.mode == ModeOff {
@@ -192,7 +192,7 @@ func (r *records) waitPropagation(ctx context.Context, id string, list []dcv.Rec
 	return err
 }
 
-// CleanUp implements Prover. The proof tells what a process that is gone has added.
+// CleanUp implements Prover. The proof lists what a process that is gone may have added.
 func (r *records) CleanUp(ctx context.Context, p Proof) {
 	list := slices.Concat(r.known(p, p.Challenges), r.known(p, p.Trial))
 	r.mu.Lock()
@@ -213,5 +213,5 @@ func (r *records) remove(ctx context.Context, list []dcv.Record) {
 	}
 }
 
-// Seen implements Prover. The visits are to the name servers of the zone.
+// Seen implements Prover. It knows of no visits: they are to the name servers of the zone.
 func (*records) Seen(Proof) string { return "" }

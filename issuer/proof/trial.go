@@ -10,8 +10,8 @@ import (
 // Trial returns what to present and look for where the CA's own challenge is known only
 // once the order is paid: something of the same kind and in the same place, so that a
 // server that cannot be reached, or a DNS provider that cannot add the record, is found
-// out before. It depends on the arguments only. Whoever has written the ID down can
-// therefore have it cleaned up in another process. An unknown method has no trial.
+// out before. It depends only on the arguments, so whoever has written the ID down can
+// have the trial cleaned up in another process. An unknown method has no trial.
 func Trial(id string, method vendors.Method, d vendors.Description) []vendors.Challenge {
 	name, value := derive(id, "name"), derive(id, "value")
 	switch method {

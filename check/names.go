@@ -1,0 +1,55 @@
+package check
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/caddy-commercial/caddy-commercial/vendors"
+)
+
+// Legal judges a name without asking anybody: whether public CAs certify such names at all.
+func Legal(name string) Result {
+	const advice = "correct the name, or give it another issuer, such as internal"
+	host := strings.TrimPrefix(name, "*.")
+	labels := strings.Split(host, ".")
+	suffix, icann := publicsuffix.PublicSuffix(host)
+	_, noAddress := netip.ParseAddr(name)
+	switch {
+	case noAddress == nil:
+		return stop(advice, "it is an IP address; orders are for host names")
+	case strings.Contains(host, "*"):
+		return stop(advice, "a wildcard stands for one whole label, the first")
+	case len(host) > 253 || slices.ContainsFunc(labels, func(label string) bool { return len(label) > 63 || label == "" }):
+		return stop(advice, "DNS has no such names: a label has 1 to 63 bytes, all of it 253")
+	case strings.Contains(host, "_"):
+		return stop(advice, "it has an underscore, which CAs must refuse (Baseline Requirements, section 7.1.4.2.1)")
+	case slices.ContainsFunc(labels, badLabel):
+		return stop(advice, "its labels must be letters, digits and hyphens, and not begin or end with a hyphen")
+	case len(labels) == 1:
+		return stop(advice, "it is no name below a public registry, so that no CA certifies it")
+	case !icann && !strings.Contains(suffix, "."):
+		return warning(advice, "no public registry is known for names below %q; if there is none, no CA certifies it", suffix)
+	case suffix == host && icann:
+		return stop(advice, "%s is a public suffix, which CAs refuse to certify", host)
+	}
+	return ok("CAs certify such names")
+}
+
+func badLabel(label string) bool {
+	return strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != ""
+}
+
+// Fits judges the names of one order by what the vendor says of the product.
+func Fits(p vendors.Product, names []string) Result {
+	wild := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, "*.") })
+	switch {
+	case wild >= 0 && !p.Wildcard:
+		return stop("choose a product for wildcards, see caddy commercial products", "%s takes no wildcards such as %s", p.Code, names[wild])
+	case p.MaxNames > 0 && len(names) > p.MaxNames:
+		return stop("choose a product for several names, or make smaller groups with one_order", "%s takes at most %d names, and the order has %d", p.Code, p.MaxNames, len(names))
+	}
+	return ok("%s takes %s", p.Code, strings.Join(names, ", "))
+}
