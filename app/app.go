@@ -2,15 +2,15 @@
 // to one of its issuers. There is one App per config, which every issuer loads while it
 // is provisioned, as Caddy's internal issuer loads the app pki.
 //
-// Caddy provisions and starts apps in random order. The App gives what depends on all of
-// them its moment:
+// Caddy provisions and starts apps in random order. The App has a moment for what depends on all of
+// them:
 //
 //	Provision    issuers register themselves
 //	Start        all is provisioned: the hosts are known, issuers may work
 //	"started"    everything listens, too: it is known which sockets Caddy serves
 //	Stop         the next config has started, or the process ends
 //
-// Before its Start nothing may ask for another app: the asking would provision it.
+// Before its Start, nothing may ask for another app: that would provision the other app.
 package app
 
 import (
@@ -27,6 +27,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/internal/metrics"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
 func init() {
@@ -35,8 +37,8 @@ func init() {
 
 const moduleID = "commercial"
 
-// App is what all commercial issuers of a config have in common. It has no options, and
-// it is there as soon as there is such an issuer: it need not be written down.
+// App is what all commercial issuers of a config have in common. It has no options and need not be
+// configured: the issuers load it.
 type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -49,6 +51,8 @@ type App struct {
 
 	onStart, onListening, onStop []func()
 
+	emitter *emitter
+
 	// Set by Start.
 	hosts    atomic.Pointer[hosts]
 	httpPort int
@@ -57,13 +61,14 @@ type App struct {
 	front *dcv.Front
 	names []string
 
-	mu     sync.Mutex
-	ended  bool
-	leases map[*dcv.Lease]struct{}
+	mu       sync.Mutex
+	ended    bool
+	leases   map[*dcv.Lease]struct{}
+	measured map[Member]measured
 }
 
-// Member is what the app must know of an issuer. The value is the one that is in the
-// Issuers of an automation policy.
+// Member is what the app must know of an issuer. The value is the very one that is in the Issuers of
+// an automation policy.
 type Member interface {
 	// IssuerKey is that of certmagic.Issuer. Issuers that share one work for one account.
 	IssuerKey() string
@@ -71,7 +76,11 @@ type Member interface {
 	// ServesFiles reports whether names are proven by files over HTTP.
 	ServesFiles() bool
 
-	// Round is that of Worker, for the names that the config has for this issuer.
+	// Account is the issuer's account, as people are shown it. It is not ok until the issuer has its
+	// config and works.
+	Account() (account operator.Account, ok bool)
+
+	// Round is that of Worker, for the names for which the config uses this issuer.
 	Round(ctx context.Context, name string) (again time.Duration, more bool)
 }
 
@@ -86,9 +95,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: moduleID, New: func() caddy.Module { return new(App) }}
 }
 
-// Of returns the App of the config that an issuer is being provisioned with. Only
-// issuers within the TLS app have one: others, those of the admin endpoint's identity,
-// are loaded when the config runs already, and would wait for a Start that has been.
+// Of returns the App of the config that an issuer is being provisioned with. Only issuers within the
+// TLS app have one. Those of the admin endpoint's identity are loaded when the config runs already,
+// and would wait for a Start that is past.
 func Of(ctx caddy.Context) (*App, error) {
 	if !within[*caddytls.TLS](ctx) {
 		return nil, errors.New("a commercial issuer works in automation policies of the TLS app only; " +
@@ -120,7 +129,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.members = make(map[Member]*membership)
 	a.leases = make(map[*dcv.Lease]struct{})
+	a.measured = make(map[Member]measured)
 	a.started, a.listening = make(chan struct{}), make(chan struct{})
+	if err := metrics.Register(ctx.GetMetricsRegistry(), teller{a}); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
 	mod, err := ctx.App("events")
 	if err != nil {
 		return err
@@ -128,6 +141,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	events, ok := mod.(*caddyevents.App)
 	if !ok {
 		return fmt.Errorf("the app events is a %T", mod)
+	}
+	if a.emitter, err = newEmitter(ctx, events, a.logger, a.listening); err != nil {
+		return fmt.Errorf("setting up events: %w", err)
 	}
 	return events.On("started", startedHandler{a})
 }
@@ -142,9 +158,9 @@ func (a *App) Register(ctx caddy.Context, m Member) {
 	a.members[m] = &membership{ctx: ctx}
 }
 
-// Attach puts the handler for validation files on the servers of the HTTP app. An
-// issuer that has registered calls it in each of its SetConfig; only there is it known
-// whether it is possible yet. After Start it does nothing.
+// Attach puts the handler for validation files on the servers of the HTTP app. An issuer that has
+// registered calls it in each of its SetConfig; only then is it known whether routes can be added
+// yet. After Start it does nothing.
 func (a *App) Attach(m Member) error {
 	if a.hosts.Load() != nil {
 		return nil
@@ -161,10 +177,10 @@ func (a *App) Attach(m Member) error {
 	return dcv.Attach(is.ctx)
 }
 
-// OnStart has f called when the app starts, OnListening when all apps have started and
-// listen, and OnStop when the config ends, if it has started. They are called by Caddy,
-// one after the other in the order in which they were given, and must not wait for
-// anything. They may be given while the config is being provisioned.
+// OnStart registers f to be called when the app starts, OnListening when all apps have started and
+// listen, and OnStop when the config ends, if it has started. Functions are called one after the
+// other in the order of registration, and must not wait for anything. Register them while the config
+// is being provisioned.
 func (a *App) OnStart(f func()) { a.onStart = append(a.onStart, f) }
 
 // OnListening is described at OnStart.
@@ -180,6 +196,7 @@ func (a *App) Start() error {
 	for _, f := range a.onStart {
 		f()
 	}
+	a.enter()
 	close(a.started)
 	return nil
 }
@@ -210,6 +227,7 @@ func (a *App) listens() {
 		f()
 	}
 	close(a.listening)
+	go a.emitter.run()
 }
 
 // Stop ends what belongs to the config.
@@ -218,8 +236,7 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// Cleanup does what Stop does, which Caddy does not call for a config that failed to
-// load.
+// Cleanup does the same as Stop, because Caddy does not call Stop for a config that failed to load.
 func (a *App) Cleanup() error {
 	a.stop()
 	return nil
@@ -227,10 +244,14 @@ func (a *App) Cleanup() error {
 
 func (a *App) stop() {
 	a.end.Do(func() {
+		a.leave()
 		if a.hosts.Load() != nil {
 			for _, f := range a.onStop {
 				f()
 			}
+		}
+		if a.emitter != nil {
+			a.emitter.close() // nobody works for the config any more
 		}
 		a.endLeases()
 	})

@@ -18,9 +18,10 @@ import (
 // deliveryTimeout bounds a delivery, waiting for certmagic's lock of the name included.
 const deliveryTimeout = time.Minute
 
-// TornPairError says that the stored certificate and the stored private key of a name do
-// not make a pair, or that their metadata cannot be read: a server died between writing the two, or one of them is damaged.
-// certmagic serves nothing then, and does not ask for another certificate either.
+// TornPairError says that the stored certificate and the stored private key of a name do not form
+// a pair, or that their metadata cannot be read: a server died between writing the two, or one of
+// them is damaged. certmagic serves nothing then, and does not ask for another certificate
+// either.
 type TornPairError struct {
 	IssuerKey, Name string
 	Err             error // what is wrong with them
@@ -106,8 +107,8 @@ func IsServed(magic *certmagic.Config, name string) bool {
 // replaces. Delivering again what is stored already only sees to it that it is served. A
 // torn pair and damaged files are written over.
 //
-// It must not be called by what holds certmagic's lock of the name, as Issue does. It goes
-// on for up to a minute after ctx has ended.
+// It must not be called under certmagic's lock of the name, as from within Issue. It goes on for
+// up to a minute after ctx has ended.
 func Deliver(ctx context.Context, magic *certmagic.Config, issuerKey, name string, key crypto.PrivateKey, cert *certmagic.IssuedCertificate) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliveryTimeout)
 	defer cancel()
@@ -157,9 +158,9 @@ func store(ctx context.Context, magic *certmagic.Config, issuerKey, name string,
 	return one.ObtainCertSync(ctx, name)
 }
 
-// Reload serves the stored pair of the issuer in place of what it replaces. That is what
-// is to be done when another server of the cluster has delivered it. The errors are those
-// of Stored and of certmagic's loading.
+// Reload serves the stored pair of the issuer in place of what it replaces. Call it when another
+// server of the cluster has delivered that. The errors are those of Stored and of certmagic's
+// loading.
 func Reload(ctx context.Context, magic *certmagic.Config, issuerKey, name string) error {
 	name = cacheName(name)
 	leaf, _, _, err := Stored(ctx, magic.Storage, issuerKey, name)
@@ -180,7 +181,7 @@ func Reload(ctx context.Context, magic *certmagic.Config, issuerKey, name string
 			}
 		}
 	}
-	// Of several issuers, certmagic would load the one whose certificate began last.
+	// With several issuers, certmagic would load the certificate with the latest NotBefore.
 	cached, err := only(magic, &readyIssuer{key: issuerKey}).CacheManagedCertificate(ctx, name)
 	if err != nil {
 		return fmt.Errorf("loading the stored certificate of %s: %w", name, err)
@@ -196,7 +197,7 @@ func Reload(ctx context.Context, magic *certmagic.Config, issuerKey, name string
 func only(magic *certmagic.Config, issuer certmagic.Issuer) *certmagic.Config {
 	one := *magic
 	one.Issuers = []certmagic.Issuer{issuer}
-	one.SubjectTransformer = nil // the name is what it made of another one
+	one.SubjectTransformer = nil // the name has been transformed already
 	return &one
 }
 

@@ -73,7 +73,7 @@ func cachedOf(cache *certmagic.Cache, name string, issuerKeys ...string) bool {
 	return false
 }
 
-// valid reports whether a certificate's time has come and is not over.
+// valid reports whether now is within a certificate's validity period.
 func valid(cert certmagic.Certificate) bool {
 	now := time.Now()
 	return cert.Leaf != nil && !now.Before(cert.Leaf.NotBefore) && now.Before(cert.Leaf.NotAfter)
@@ -81,8 +81,8 @@ func valid(cert certmagic.Certificate) bool {
 
 // evict takes out of the cache what the certificate replaces for the name: the managed
 // certificates of the name, whichever issuer they are of, and the stopgap. Certificates
-// that the operator loaded stay. A certificate that also serves names that the new one
-// does not have is kept for those.
+// that the operator loaded stay. Names that only the replaced certificate served keep it
+// as a stopgap.
 func evict(ctx context.Context, magic *certmagic.Config, name string, by certmagic.Certificate) {
 	cache := cacheOf(magic)
 	if cache == nil {
@@ -100,7 +100,7 @@ func evict(ctx context.Context, magic *certmagic.Config, name string, by certmag
 				continue
 			}
 			if err := putStopgap(ctx, magic, other, old); err != nil {
-				magic.Logger.Warn("a name is not served any more: it is not in the certificate that replaces its own",
+				magic.Logger.Warn("a name is not served any more: the certificate that replaces its own does not cover it",
 					zap.String("identifier", other), zap.Error(err))
 			}
 		}

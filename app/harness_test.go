@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
 // storageRoot outlives the tests, because certmagic's jobs outlive a config by a moment.
@@ -100,6 +101,8 @@ func (iss *testIssuer) Cleanup() error {
 }
 
 func (iss *testIssuer) ServesFiles() bool { return !iss.NoFiles }
+
+func (iss *testIssuer) Account() (operator.Account, bool) { return operator.Account{}, false }
 
 func (*testIssuer) IssuerKey() string { return "apptest" }
 

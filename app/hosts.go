@@ -46,8 +46,8 @@ func (a *App) findHosts() *hosts {
 	return h
 }
 
-// policyFor notes the subjects of a policy, of which those before it are noted already, and
-// returns them in their normal form. None are all names.
+// policyFor notes the subjects of policy i, and returns them normalized. It is called for the
+// policies in their order. No subjects means all names.
 func (h *hosts) policyFor(i int, subjects []string) []string {
 	if len(subjects) == 0 {
 		h.catchAll = min(h.catchAll, i)

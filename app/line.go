@@ -12,13 +12,13 @@ import (
 // Worker does the work of a line.
 type Worker interface {
 	// Round does for the name what can be done now, and returns how long to wait until the
-	// next round. more is false if nothing is left to do; then the name is forgotten,
-	// unless Wake was called for it meanwhile. A round should be short: it must not wait for
-	// what takes minutes. When ctx ends, the config of this worker does; the round should
-	// then return with more true, and the next config goes on at once.
+	// next round. more is false if nothing is left to do; then the name is forgotten, unless
+	// Wake was called for it meanwhile. A round should be short: it must not wait for what
+	// takes minutes. ctx ends with this worker's config; the round should then return with
+	// more true, and the next config goes on at once.
 	//
-	// A worker gets names that an earlier config asked for; what it does not know, it
-	// answers with false. There is never more than one round of a name at a time.
+	// A worker also gets names that an earlier config asked for; for those that it does not
+	// know, it returns false. There is never more than one round of a name at a time.
 	Round(ctx context.Context, name string) (again time.Duration, more bool)
 }
 

@@ -14,7 +14,7 @@ import (
 // WaitStarted has returned.
 func (a *App) HTTPPort() int { return a.httpPort }
 
-// Served returns an *dcv.UnservedError if validation files are needed and one of the
+// Served returns a *dcv.UnservedError if validation files are needed and one of the
 // config's servers on the HTTP port would not answer for them. It must not be called
 // before WaitListening has returned.
 func (a *App) Served() error {
@@ -35,16 +35,17 @@ func (a *App) Served() error {
 // Listen makes validation files fetchable on the port, at each of the addresses in binds,
 // or at all if there are none, until release is called: where none of the config's
 // servers serves an address, a temporary listener is opened. It waits until the servers
-// of the config listen, at most ten seconds. With the config ends what Listen did for it:
-// whoever goes on with an order asks the next App.
+// of the config listen, at most ten seconds. What Listen did ends with the config:
+// whoever goes on with an order calls it on the next App.
 //
 // Release is never nil and may be called more than once. The errors:
 //
 //   - ErrNotStarted: try again later;
-//   - *dcv.UnservedError: nothing can be served, and no order be validated;
+//   - *dcv.UnservedError: nothing can be served, and no order can be validated;
 //   - *dcv.ListenError, alone or joined with others: release must be called nevertheless,
 //     because listening is tried again until then. This is a warning, since requests may
-//     reach Caddy in another way. An order that cannot be probed either must not be paid.
+//     reach Caddy in another way. If the files cannot be probed either, the order must
+//     not be paid for.
 func (a *App) Listen(ctx context.Context, binds []string, port int) (release func(), err error) {
 	nothing := func() {}
 	if err := a.WaitListening(ctx); err != nil {
@@ -84,7 +85,8 @@ func (a *App) Listen(ctx context.Context, binds []string, port int) (release fun
 	return release, errors.Join(errs...)
 }
 
-// keep remembers the lease until the config ends. It is false if it has ended.
+// keep remembers the lease until the config ends. It returns false if the config has
+// ended.
 func (a *App) keep(lease *dcv.Lease) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -104,9 +106,9 @@ func (a *App) release(leases []*dcv.Lease) {
 	}
 }
 
-// endLeases gives up the temporary listeners at the end of the config. Where the next one
-// has our issuers, too, their orders go on and will want them in a moment. Otherwise its
-// servers may have the same addresses, and nobody else to tell us.
+// endLeases gives up the temporary listeners at the end of the config. If the next config
+// has our issuers, too, their orders go on and will need the listeners in a moment. If
+// not, its servers may have the same addresses, and nothing else would hand these over.
 func (a *App) endLeases() {
 	next := caddy.ActiveContext()
 	_, err := next.AppIfConfigured(moduleID)

@@ -10,7 +10,7 @@ import (
 // certificate loader "automate" and from other apps, less those that a wildcard covers.
 // It keeps them in fields that nobody else may see, and offers no way to ask. So they are
 // read by reflection, which may look at keys of unexported maps though it may not touch
-// them. TestFieldsOfTheTLSApp fails when the fields move; whoever calls makes do without.
+// them. TestFieldsOfTheTLSApp fails when the fields move; callers then do without them.
 
 // managing returns the names that the TLS app manages. It is false if this cannot be
 // known. It must be called from the goroutine that loads the config, like the event

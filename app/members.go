@@ -21,7 +21,7 @@ func (a *App) membersOf(policy *caddytls.AutomationPolicy) []Member {
 	return list
 }
 
-// Peers are the registered issuers, but for the given one, that work for the same account.
+// Peers are the other registered issuers that work for the same account.
 func (a *App) Peers(m Member) []Member {
 	var peers []Member
 	for other := range a.members {
@@ -32,7 +32,7 @@ func (a *App) Peers(m Member) []Member {
 	return peers
 }
 
-// membersFor are the issuers of ours that the config has for the name.
+// membersFor are our issuers that the config has for the name.
 func (h *hosts) membersFor(name string) []Member {
 	if i := h.policy(dcv.NormalizeHost(name)); i < len(h.members) {
 		return h.members[i]
@@ -40,8 +40,8 @@ func (h *hosts) membersFor(name string) []Member {
 	return nil
 }
 
-// Allows reports whether the config has certificates for the name from the issuer, and
-// whether it spells the name out. Before Start it has none.
+// Allows reports whether the config uses the issuer for the name, and whether it spells the
+// name out. Before Start, both are false.
 func (a *App) Allows(m Member, name string) (ours, exact bool) {
 	h := a.hosts.Load()
 	if h == nil || !slices.Contains(h.membersFor(name), m) {
@@ -52,8 +52,8 @@ func (a *App) Allows(m Member, name string) (ours, exact bool) {
 }
 
 // Manages reports whether the config has a site, or something else, that needs a certificate
-// for the name, and has the issuer for it. Allows is also true for the names that nobody has
-// asked for, if the issuer is that of all names.
+// for the name, and has the issuer for it. Allows is also true for names that nothing in the
+// config asks for, if the issuer's policy is for all names.
 func (a *App) Manages(m Member, name string) bool {
 	ours, exact := a.Allows(m, name)
 	if !ours || exact {
@@ -67,7 +67,7 @@ func (a *App) Manages(m Member, name string) bool {
 }
 
 // First reports whether the issuer is the first one of the name's policy. If it is not, a
-// certificate of another one is as good.
+// certificate from another issuer is as good.
 func (a *App) First(m Member, name string) bool {
 	h := a.hosts.Load()
 	if h == nil {
@@ -114,8 +114,8 @@ func (a *App) Written(m Member) []string {
 	return names
 }
 
-// Worker returns the worker of a line: it leaves each name to the issuer that the config
-// has for it, of all issuers for the same account.
+// Worker returns the worker for the line of an account. It leaves each name to the issuer of
+// that account that the config has for it.
 func (a *App) Worker(issuerKey string) Worker { return dispatcher{a, issuerKey} }
 
 type dispatcher struct {

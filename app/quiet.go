@@ -16,8 +16,8 @@ import (
 // errors with %v (maintain.go:284 of v0.25.6), and then the text is all that is left.
 const PendingText = "the order goes on in the background"
 
-// PendingError says that a certificate is not there yet, and that nothing is to be done
-// about it: the scheduler goes on. Err says where it stands; it must not be nil.
+// PendingError says that a certificate is not there yet, and that nothing needs to be
+// done about it: the scheduler goes on. Err says where it stands; it must not be nil.
 type PendingError struct{ Err error }
 
 func (e *PendingError) Error() string { return e.Err.Error() + "; " + PendingText }
@@ -34,16 +34,17 @@ type Events struct {
 
 // Observe calls f after certmagic's events cert_obtained and cached_managed_cert, with
 // the names that they are about, from whichever goroutine they come. Another f under the
-// same key, such as the issuer's, takes the place of the first.
+// same key, such as an issuer's key, takes the place of the first.
 func (e *Events) Observe(key string, f func(ctx context.Context, event string, names []string)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.observers[key] = f
 }
 
-// Quiet makes certmagic say of a pending certificate what is true: what it logs as errors
-// is logged as information, and the event cert_failed is not emitted. It also drops the
-// stopgap of a name when a certificate of the config's issuers takes its place.
+// Quiet keeps certmagic from reporting a pending certificate as a failure: warnings and
+// errors about it are logged at a lower level, and the event cert_failed is not emitted.
+// It also drops the stopgap of a name when a certificate of the config's issuers takes
+// its place.
 //
 // An error is pending if it is a PendingError or has its text, or if pending, which may
 // be nil, says so. Call it in an issuer's SetConfig: a config is wrapped once, however

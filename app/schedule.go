@@ -17,7 +17,7 @@ const (
 	maxWorkers = 64
 
 	// reserve keeps workers for other lines: a line may have this many running rounds for
-	// each worker that is free. One line alone gets 48 of 64, two get 27 each.
+	// each worker that is free. One line alone gets 48 of 64, two get 28 and 27.
 	reserve = 3
 
 	// slack is how much earlier than asked for a round may begin, so that tasks that are due
@@ -27,7 +27,7 @@ const (
 	// minAgain bounds how soon a round follows another one of the same name.
 	minAgain = 10 * time.Millisecond
 
-	// afterPanic is when a name whose round panicked gets its next one.
+	// afterPanic is how long a name whose round panicked waits for the next one.
 	afterPanic = time.Minute
 )
 
@@ -80,7 +80,7 @@ func (s *Scheduler) Line(key string, memory func() any) *Line {
 	return l
 }
 
-// task is a name that something is to be done for. It is in one of three places: in the
+// task is a name for which there is something to do. It is in one of three places: in the
 // scheduler's heap, in its line's queue of ready tasks, or with a worker.
 type task struct {
 	line *Line
@@ -127,7 +127,7 @@ func (s *Scheduler) ring() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	// A timer that was set anew while this call waited for the lock: nothing is due yet.
+	// The timer was set anew while this call waited for the lock: nothing is due yet.
 	if len(s.waiting) > 0 && s.waiting[0].due.After(now) {
 		s.alarmAt = time.Time{}
 		s.setAlarm()
@@ -198,12 +198,12 @@ func (s *Scheduler) work(t *task, a *attachment) {
 	again, more = a.worker.Round(context.WithValue(a.ctx, lineKey{}, t.line), t.name)
 }
 
-// lineKey is the key of the context of a round under which its line is.
+// lineKey is the key under which the context of a round has its line.
 type lineKey struct{}
 
-// Pause lets a round that is about to wait for long go on without a worker until work is
-// called. Whoever lets rounds do so bounds them in another way. Then the round has a worker
-// again at once, even if all are busy.
+// Pause gives back the worker of a round that is about to wait for long. Callers bound the
+// number of such rounds in another way. When work is called, the round has a worker again at
+// once, even if all are busy.
 func Pause(ctx context.Context) (work func()) {
 	l, ok := ctx.Value(lineKey{}).(*Line)
 	if !ok {

@@ -41,10 +41,10 @@ const (
 	stopgapMargin = 4 * time.Hour
 )
 
-// TakeStopgaps keeps the names served that have no valid certificate of the issuer in the
-// cache: each gets a stopgap of what serves it now, be it managed, loaded by hand or a
-// wildcard, or else of what any issuer has in the storage for it, or for the wildcard
-// above it. It returns for how many names a stopgap was put.
+// TakeStopgaps keeps names served for which the cache has no valid certificate of the issuer: each
+// gets a stopgap of what serves it now, be it managed, loaded by hand or a wildcard, or else of what
+// any issuer has in the storage for it, or for the wildcard above it. It returns for how many names
+// a stopgap was put.
 //
 // Call it when a config starts, before Caddy stops the one before, with the names whose
 // own policy has the issuer; and then about once an hour for the names that still have no
@@ -96,7 +96,8 @@ func KeepStopgaps(magic *certmagic.Config, keep func(name string) bool) {
 	}
 }
 
-// DropStopgap lets the next certificate of the name be served.
+// DropStopgap removes the stopgap of the name, so that its next certificate is served, also by
+// servers that choose by tag.
 func DropStopgap(magic *certmagic.Config, name string) {
 	cache := cacheOf(magic)
 	if cache == nil {
@@ -106,9 +107,52 @@ func DropStopgap(magic *certmagic.Config, name string) {
 	stopgapNames.Lock()
 	delete(stopgapNames.all, name)
 	stopgapNames.Unlock()
+	passTags(magic, name)
 	if gap := stopgapOf(cache, name); gap.Leaf != nil {
 		cache.Remove([]string{gap.Hash()})
 	}
+}
+
+// passTags gives the certificates of the config's own issuers the tags of those that are not managed
+// and have the very name: of the stopgap, which is about to go, and of what the config before had
+// loaded from files. Servers that Caddy has stopped still choose by them, see putStopgap.
+func passTags(magic *certmagic.Config, name string) {
+	cache := cacheOf(magic)
+	var tags []string
+	for _, cert := range cachedFor(cache, name) {
+		if _, managed := managedBy(cert); !managed {
+			tags = append(tags, cert.Tags...)
+		}
+	}
+	tags = slices.DeleteFunc(tags, func(tag string) bool { return tag == stopgapTag })
+	if len(tags) == 0 {
+		return
+	}
+	for _, cert := range cache.AllMatchingCertificates(name) {
+		if key, managed := managedBy(cert); !managed || !slices.Contains(issuerKeys(magic), key) {
+			continue
+		}
+		// Of a certificate that is cached already, certmagic only adds the tags.
+		hash, err := silent(magic).CacheUnmanagedTLSCertificate(context.Background(), cert.Certificate, tags)
+		if err != nil {
+			magic.Logger.Warn("TLS handshakes that began before the reload may fail", zap.String("identifier", name), zap.Error(err))
+			continue
+		}
+		for _, now := range cachedFor(cache, cert.Names[0]) {
+			if _, managed := managedBy(now); now.Hash() == hash && !managed {
+				cache.Remove([]string{hash}) // the other one was taken out meanwhile
+			}
+		}
+	}
+}
+
+// silent returns the config for putting into the cache what is not new.
+func silent(magic *certmagic.Config) *certmagic.Config {
+	one := *magic
+	one.Logger = zap.NewNop()       // it would warn that the certificate expires soon
+	one.OCSP.DisableStapling = true // it would ask a responder for each name; what is stapled stays
+	one.OnEvent = nil               // nothing new has come
+	return &one
 }
 
 // dropReplacedStopgaps drops the stopgaps of the names that have a certificate of the
@@ -118,15 +162,20 @@ func dropReplacedStopgaps(magic *certmagic.Config, names []string) {
 	if cache == nil {
 		return
 	}
-	keys := make([]string, 0, len(magic.Issuers))
-	for _, issuer := range magic.Issuers {
-		keys = append(keys, issuer.IssuerKey())
-	}
+	keys := issuerKeys(magic)
 	for _, name := range names {
 		if cachedOf(cache, name, keys...) {
 			DropStopgap(magic, name)
 		}
 	}
+}
+
+func issuerKeys(magic *certmagic.Config) []string {
+	keys := make([]string, 0, len(magic.Issuers))
+	for _, issuer := range magic.Issuers {
+		keys = append(keys, issuer.IssuerKey())
+	}
+	return keys
 }
 
 // stopgapOf returns the stopgap of a name, or a zero value.
@@ -158,8 +207,8 @@ func signs(cert tls.Certificate) bool {
 	return ok
 }
 
-// covers reports whether a client that asks for the name accepts the certificate. For a
-// wildcard, it must be the certificate's own.
+// covers reports whether a client that asks for the name accepts the certificate. A wildcard must be
+// among the certificate's own names.
 func covers(leaf *x509.Certificate, name string) bool {
 	if strings.HasPrefix(name, "*.") {
 		return slices.ContainsFunc(leaf.DNSNames, func(san string) bool { return strings.EqualFold(san, name) })
@@ -176,7 +225,7 @@ func lasts(cert tls.Certificate, than *x509.Certificate) bool {
 // exchange puts a stopgap in the place of the one before, if there is one.
 func exchange(ctx context.Context, magic *certmagic.Config, name string, cert, before certmagic.Certificate) bool {
 	if err := putStopgap(ctx, magic, name, cert); err != nil {
-		magic.Logger.Warn("the certificate that served a name cannot serve it until the order is done",
+		magic.Logger.Warn("a name cannot be served with its earlier certificate while its order is under way",
 			zap.String("identifier", name), zap.Error(err))
 		return false
 	}
@@ -186,9 +235,10 @@ func exchange(ctx context.Context, magic *certmagic.Config, name string, cert, b
 	return true
 }
 
-// putStopgap puts a copy of the certificate into the cache that serves the one name. It
-// has the certificate's tags, too: on a reload, Caddy does not wait for the handshakes of the
-// servers that it stops, and those of certificates that were loaded from files choose by tag.
+// putStopgap puts a copy of the certificate into the cache that serves only the one name. It has the
+// certificate's tags, too: on a reload, Caddy does not wait for the handshakes of the servers that
+// it stops (caddyhttp/app.go:864 of v2.11.9). They choose certificates from files by tag
+// (certselection.go:89), while Caddy takes these out of the cache (caddytls/tls.go:570).
 func putStopgap(ctx context.Context, magic *certmagic.Config, name string, served certmagic.Certificate) error {
 	cert, tags := served.Certificate, append(slices.Clone(served.Tags), stopgapTag)
 	if len(cert.Certificate) == 0 || cert.Leaf == nil {
@@ -199,13 +249,10 @@ func putStopgap(ctx context.Context, magic *certmagic.Config, name string, serve
 	leaf.EmailAddresses, leaf.URIs = nil, nil
 	leaf.DNSNames, leaf.IPAddresses = subjectAltNames(name)
 	cert.Leaf = &leaf
-	one := *magic
-	one.Logger = zap.NewNop()       // it would warn that the certificate expires soon
-	one.OCSP.DisableStapling = true // it would ask a responder for each name; what is stapled stays
-	one.OnEvent = nil               // nothing new has come
-	// certmagic knows certificates by the hash of their chain. With one more certificate at
-	// the end, which clients ignore, this is not the one that Caddy removes. The chain's last
-	// one does for the first name that it serves; further names need one of their own.
+	one := silent(magic)
+	// certmagic knows certificates by the hash of their chain. With one more certificate at the end,
+	// which clients ignore, this is not the one that Caddy removes. For the first name that is
+	// served, the chain's last one will do; each further name needs one of its own.
 	chain := slices.Clip(cert.Certificate)
 	cert.Certificate = append(chain, chain[len(chain)-1])
 	hash, err := one.CacheUnmanagedTLSCertificate(ctx, cert, tags)

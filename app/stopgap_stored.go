@@ -25,8 +25,8 @@ const (
 	// stopgapLoads bounds how many names are looked up in the storage at a time.
 	stopgapLoads = 16
 
-	// stopgapLife is how long a stopgap lives that is signed here, as long as those of
-	// Caddy's internal issuer.
+	// stopgapLife is the lifetime of stopgaps that are signed here, the same as that of
+	// certificates of Caddy's internal issuer.
 	stopgapLife = 12 * time.Hour
 )
 
@@ -37,7 +37,7 @@ func stopgapsFromStorage(ctx context.Context, magic *certmagic.Config, cache *ce
 	}
 	holders, err := storedNames(ctx, magic.Storage)
 	if err != nil {
-		magic.Logger.Warn("looking for certificates that could serve until the order is done", zap.Error(err))
+		magic.Logger.Warn("looking for certificates to serve until the order is done failed", zap.Error(err))
 		return 0
 	}
 	found := make([]tls.Certificate, len(names))
@@ -81,7 +81,7 @@ func storedNames(ctx context.Context, storage certmagic.Storage) (map[string][]s
 	return holders, nil
 }
 
-// list lists a folder, which need not be there.
+// list lists a folder, which need not exist.
 func list(ctx context.Context, storage certmagic.Storage, folder string) ([]string, error) {
 	keys, err := storage.List(ctx, folder, false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -1,6 +1,6 @@
-// Package caddyfile is the Caddyfile face of the plugin where it is more than a
-// method of one module. The issuer, the vendors and the handler parse their own
-// blocks, beside their types; what is here makes directives of them.
+// Package caddyfile registers the directives of the plugin. The issuer, the vendors
+// and the handlers parse their own blocks, beside their types; here the handlers
+// become directives.
 package caddyfile
 
 import (
@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
+	"github.com/caddy-commercial/caddy-commercial/statuspage"
 )
 
 func init() {
@@ -15,6 +16,10 @@ func init() {
 	// CAs follow redirects badly or not at all, and whatever else a site does
 	// with a request, the validation file comes first.
 	httpcaddyfile.RegisterDirectiveOrder("dcv", httpcaddyfile.Before, "redir")
+
+	httpcaddyfile.RegisterHandlerDirective("commercial_status", parseStatus)
+	// It comes after logins, and after abort and error, which refuse requests.
+	httpcaddyfile.RegisterDirectiveOrder("commercial_status", httpcaddyfile.Before, "respond")
 }
 
 // parseDCV sets up the handler that serves validation files, for sites where it is
@@ -23,6 +28,19 @@ func init() {
 //	dcv [<matcher>]
 func parseDCV(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(dcv.Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return handler, nil
+}
+
+// parseStatus sets up the handler that shows the orders to people. Syntax:
+//
+//	commercial_status [<matcher>] {
+//		allow_unauthenticated
+//	}
+func parseStatus(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(statuspage.Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}

@@ -3,11 +3,13 @@ package issuer
 import (
 	"crypto/x509/pkix"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -26,10 +28,11 @@ type account struct {
 	storing  map[string]struct{}  // names whose certificate is being stored
 	waiting  int                  // calls of Issue
 
-	purchases purchases
-	listings  listings
-	began     time.Time // by the wall clock
-	takenUp   time.Time // when the latest of the orders that were pending then is looked at first
+	purchases  purchases
+	listings   listings
+	explaining int       // looks at what keeps the CA from validating
+	began      time.Time // by the wall clock
+	takenUp    time.Time // when the last of the orders that were pending then is first looked at
 
 	watching     sync.Mutex // held by the one that looks at issued orders
 	suspects     suspects
@@ -38,13 +41,17 @@ type account struct {
 	chains map[string]chain // the latest certificates, by serial number
 	recent []string         // their serial numbers, oldest first
 
+	phrases map[string]string // what the vendor has said lately of pending orders; each is its own key
+
 	noRenew map[string]struct{} // IDs of orders whose renewal was refused
 
 	condemned map[string]time.Time // IDs of entries that are being given up, and since when; monotonic
 
+	told told
+
 	stray map[string]time.Time // references of keys of no use, and since when
 
-	trying, tried bool          // the storage: now, or to the end
+	trying, tried bool          // whether the storage is being tried, and whether that is over
 	late          time.Duration // how late it was seen to show what was written
 }
 
@@ -79,7 +86,7 @@ type answer struct {
 	err   error
 }
 
-// handover is a certificate that a call of Issue was given, until certmagic tells that it
+// handover is a certificate that a call of Issue was given, until certmagic reports that it
 // has stored it.
 type handover struct {
 	reference string
@@ -87,9 +94,9 @@ type handover struct {
 	stored    bool
 }
 
-// ask notes that certmagic wants a certificate for the name and key. If one is on its way
-// for the key of an earlier call, it is not ours, and why tells how that one stands, as far
-// as is known.
+// ask notes that certmagic wants a certificate for the name and key. If one is being stored
+// for the name, or is on its way for the key of an earlier call, ours is false, and why tells
+// how that one stands, as far as is known.
 func (a *account) ask(w *want) (done <-chan answer, why error, ours bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -127,7 +134,7 @@ func (a *account) tell(w *want, with answer) {
 	w.tell(with)
 }
 
-// asked reports whether certmagic has asked for the want in the given configuration.
+// asked reports whether the given configuration was the last to ask for the want.
 func (a *account) asked(w *want, config any) bool {
 	if w == nil {
 		return false
@@ -137,9 +144,10 @@ func (a *account) asked(w *want, config any) bool {
 	return w.config == config
 }
 
-// store lets a certificate be stored for the name: calls of Issue hold certmagic's lock of it,
-// so that one that waits is ended, and those that come meanwhile do not wait. If it was stored,
-// nothing more is wanted by those that came before, even if they came only a moment ago.
+// store clears the way for storing a certificate for the name. Calls of Issue hold certmagic's
+// lock for the name, so one that waits is ended, and those that come meanwhile do not wait. end
+// is told whether the certificate was stored: if so, nothing more is wanted by the calls that
+// came before, even a moment ago.
 func (a *account) store(name string) (end func(stored bool)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -155,7 +163,7 @@ func (a *account) store(name string) (end func(stored bool)) {
 	}
 }
 
-// hangUp ends the wait of a call from its own side. If an answer came in that moment, it
+// hangUp ends the wait of a call from its own side. If an answer came at that very moment, it
 // is returned.
 func (a *account) hangUp(w *want, done <-chan answer) (answer, bool) {
 	a.mu.Lock()
@@ -197,9 +205,9 @@ func (a *account) forget(w *want) {
 	}
 }
 
-// give ends the call of Issue that waits for the name with its certificate, if there is
-// one. What is noted of it is noted before, because the caller goes on at once: it tells that
-// it has stored the certificate, and it may ask for another one.
+// give hands the certificate to the call of Issue that waits for it, and reports whether there
+// was one. The handover is noted first, because the caller goes on at once: certmagic reports
+// that it has stored the certificate, and may ask for another one.
 func (a *account) give(w *want, with answer) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -214,7 +222,7 @@ func (a *account) give(w *want, with answer) bool {
 }
 
 // stored notes that certmagic has stored a certificate for the name, and reports whether
-// that is of interest.
+// one was handed over for it.
 func (a *account) stored(name string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -243,9 +251,9 @@ func (a *account) takeHandover(name string) (h handover, ok bool) {
 // look is what this process has seen of an attempt.
 type look struct {
 	first     time.Time // when it was seen first, by the monotonic clock
-	absences  int       // denials in a row, when its answer is missing
-	unknown   int       // denials in a row of an order that was known
-	stale     int       // answers in a row that had another certificate than the one to come
+	absences  int32     // denials in a row, when its answer is missing
+	unknown   int32     // denials in a row of an order that was known
+	stale     int32     // answers in a row that had another certificate than the one to come
 	presented []vendors.Challenge
 	config    any           // under which they were presented; nil if they were not yet
 	turn      time.Time     // not before
@@ -253,23 +261,81 @@ type look struct {
 	slow      poll.Schedule // after answers that look final
 	lookUps   poll.Schedule // of a request whose answer is missing
 	by        string        // the name that asked the vendor last
-	next      time.Time     // when that name asks again
 	nudge     nudges
-	reported  time.Time // when a problem was logged last
+	reported  time.Time     // when a problem was logged last
+	ended     *ending       // nil if the order lives
+	explains  *explanations // nil until it takes long
 
-	ended      vendors.Status // that the vendor has told without interruption; unknown if it lives
-	endedFirst time.Time      // since when; monotonic
-	endedFlag  time.Time      // since when a person was asked all the while
+	// What follows is protected by account.mu.
+	at   time.Time // when the vendor was asked last
+	said string    // what it said
+	next time.Time // when the name that asked asks again
+}
+
+// ending is what the vendor has been saying, without interruption, of an order that it has ended.
+type ending struct {
+	says    vendors.Status
+	first   time.Time // since when; monotonic
+	flagged time.Time // since when a person has been asked
+}
+
+const (
+	// maxSaid bounds what is remembered of the vendor's words about an order, in bytes.
+	maxSaid = 200
+
+	// maxPhrases bounds the words that orders share.
+	maxPhrases = 64
+)
+
+// looked notes what the vendor has said of a pending order.
+func (a *account) looked(l *look, said string) {
+	if len(said) > maxSaid {
+		said = strings.ToValidUTF8(said[:maxSaid], "") + "…"
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l.at, l.said = time.Now(), a.phrase(said)
+}
+
+// phrase returns the words as other orders already have them in memory, if any do. The lock is held.
+func (a *account) phrase(said string) string {
+	if have, ok := a.phrases[said]; ok {
+		return have
+	}
+	if a.phrases == nil || len(a.phrases) >= maxPhrases {
+		a.phrases = make(map[string]string)
+	}
+	a.phrases[said] = said
+	return said
 }
 
 // later notes that the name asks the vendor again after the wait. The other names of the order
 // have no need to ask meanwhile.
-func (l *look) later(name string, wait time.Duration) time.Duration {
+func (a *account) later(l *look, name string, wait time.Duration) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	l.by, l.next = name, time.Now().Add(wait)
 	return wait
 }
 
-// look returns what is known of an attempt. Its fields belong to whoever drives the entry.
+// lookedAt tells what the vendor said of a request when this process last looked at its order,
+// or why that look failed; when that was; and when the next one is, zero if none is planned. ok
+// is false before the first look.
+func (a *account) lookedAt(reference string) (said string, at, next time.Time, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.looks[reference]
+	if l == nil || l.at.IsZero() {
+		return "", time.Time{}, time.Time{}, false
+	}
+	if l.next.After(l.at) {
+		next = l.next
+	}
+	return l.said, l.at, next, true
+}
+
+// look returns what is known of an attempt. Its fields belong to whoever drives the entry, who
+// alone changes those that others read, too.
 func (a *account) look(reference string) *look {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -286,10 +352,11 @@ func (a *account) look(reference string) *look {
 // some calls per second.
 const takeUpEvery = 250 * time.Millisecond
 
-// takeUp returns when an order that was placed at a time is looked at first.
+// takeUp returns when to look for the first time at an order that was placed at the given time;
+// zero means now.
 func (a *account) takeUp(placed time.Time) time.Time {
 	if placed.After(a.began) {
-		return time.Time{} // by this process, or by another server, whose certificate is waited for here, too
+		return time.Time{} // placed by this process, or by another server, whose certificate is waited for here, too
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -302,7 +369,7 @@ func (a *account) takeUp(placed time.Time) time.Time {
 }
 
 // presented notes that the proofs of an attempt are presented under a configuration. The
-// next one does it again: it has listeners of its own.
+// next configuration presents them again: it has listeners of its own.
 func (a *account) presented(config any, reference string, challenges []vendors.Challenge) {
 	l := a.look(reference)
 	if len(challenges) > 0 {
@@ -314,6 +381,7 @@ func (a *account) forgetLook(reference string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.looks, reference)
+	delete(a.told.validations, reference)
 }
 
 // drive makes the caller the only one of this process that works on an entry.
@@ -337,7 +405,7 @@ type pace struct {
 	reported string // the last problem, as it was logged
 }
 
-// The bounds of the waits after failures that nobody but time can mend.
+// The bounds of the waits after failures that only time can mend.
 const (
 	retryMin = time.Minute
 	retryMax = 6 * time.Hour
@@ -354,14 +422,41 @@ func (a *account) pace(name string) *pace {
 	return p
 }
 
+// report notes what went wrong with a name, and reports whether it is something new.
+func (a *account) report(name string, problem error) (isNew bool) {
+	p, text := a.pace(name), problem.Error()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	isNew = p.reported != text
+	p.reported = text
+	return isNew
+}
+
+// doing tells people what a name waits for, or what went wrong with it last.
+func (a *account) doing(name string) (d operator.Doing) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var why error
+	if w := a.wants[name]; w != nil {
+		why = w.why
+	}
+	switch p := a.paces[name]; {
+	case why != nil:
+		d.Waits = why.Error()
+	case p != nil:
+		d.Waits = p.reported
+	}
+	return d
+}
+
 func (a *account) resetPace(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.paces, name)
 }
 
-// reissues are those of one entry in a row that have given no certificate for the key that they
-// were for, whichever names asked. The time between two of them grows.
+// reissues paces the reissues in a row of one entry that have given no certificate for their key,
+// whichever names asked. The time between two of them grows.
 type reissues struct {
 	schedule poll.Schedule
 	next     time.Time // not before
@@ -379,7 +474,7 @@ func (a *account) reissuing(id string, random func() float64) {
 	r.next = time.Now().Add(r.schedule.Next(random))
 }
 
-// reissueWait is how long an entry must not be reissued yet.
+// reissueWait is how long to wait before an entry may be reissued; zero or less if it may be now.
 func (a *account) reissueWait(id string) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -396,16 +491,16 @@ func (a *account) reissued(id string) {
 	delete(a.reissues, id)
 }
 
-// tidyReissues forgets the entries that nobody has reissued any more though it was their time:
-// those that are over or given up, and those that another server has reissued.
+// tidyReissues forgets the entries that were due for another reissue long ago and did not get one
+// here: those that are over or given up, and those that another server has reissued.
 func (a *account) tidyReissues() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	maps.DeleteFunc(a.reissues, func(_ string, r *reissues) bool { return time.Since(r.next) > tidyEvery })
 }
 
-// beginTrial reports whether the caller is the only one who tries the storage now, or whether
-// nobody has to any more.
+// beginTrial reports whether the caller is to try the storage, being the only one that does, and
+// whether the trial is over, so that nobody has to any more.
 func (a *account) beginTrial() (begins, over bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -427,7 +522,7 @@ func (a *account) inTrial() bool {
 	return a.trying
 }
 
-// seenLate notes that the storage was at least so late.
+// seenLate notes that the storage was at least this late.
 func (a *account) seenLate(d time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -475,6 +570,21 @@ func (a *account) enter() (leave func(), ok bool) {
 	}), true
 }
 
+// beginExplaining counts a look at what keeps the CA from validating, unless too many are under way.
+func (a *account) beginExplaining() (done func(), ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.explaining >= maxExplaining {
+		return nil, false
+	}
+	a.explaining++
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.explaining--
+	}, true
+}
+
 // maxWaiting bounds the calls of Issue that wait at a time for one account. certmagic has
 // 1000 slots for jobs in the process, and each call that waits occupies one.
 const maxWaiting = 100
@@ -519,7 +629,7 @@ func (a *account) wanted(names []string, key string) []byte {
 }
 
 // maxChains bounds the certificates that are kept for the names that have yet to get
-// them. The vendor is asked for others.
+// them. Any other is fetched from the vendor again.
 const maxChains = 256
 
 func (a *account) keepChain(got chain) {

@@ -1,9 +1,13 @@
 package issuer
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -59,4 +63,58 @@ func TestReissuesAreForgotten(t *testing.T) {
 			t.Errorf("remembered: %v, to wait %s", a.reissues, wait)
 		}
 	})
+}
+
+// What the vendor says of a pending order is known until it is issued.
+func TestLookedAt(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Hour })
+		p := w.start(nil, quickly)
+		if _, _, _, ok := p.account.lookedAt("unknown"); ok {
+			t.Error("something is known of an unknown order")
+		}
+		p.configure("example.com")
+		time.Sleep(time.Hour)
+		reference := w.entry("example.com").Attempt.Reference
+		said, at, next, ok := p.account.lookedAt(reference)
+		if !ok || !strings.HasPrefix(said, "PENDING") || time.Since(at) > p.rules.pace.Max*11/10 || !next.After(time.Now()) {
+			t.Errorf("%q at %s, next %s, %t", said, at, next, ok)
+		}
+		mend := w.ca.Inject(hostile.Fault{Endpoint: "collect", Phase: hostile.BeforeEffect, Kind: hostile.HTTPStatus, Status: 502})
+		time.Sleep(time.Until(next) + time.Minute)
+		if said, again, _, ok := p.account.lookedAt(reference); !ok || !strings.Contains(said, "502") || !again.After(at) {
+			t.Errorf("%q at %s, %t", said, again, ok)
+		}
+		mend()
+		p.untilServed(day, "example.com")
+		if said, _, _, ok := p.account.lookedAt(reference); ok {
+			t.Errorf("of an order that is issued: %q", said)
+		}
+
+		l := p.account.look("long")
+		p.account.looked(l, strings.Repeat("ä", maxSaid))
+		said, at, next, ok = p.account.lookedAt("long")
+		if want := strings.Repeat("ä", maxSaid/2) + "…"; said != want || at.IsZero() || !next.IsZero() || !ok {
+			t.Errorf("%q at %s, next %s, %t", said, at, next, ok)
+		}
+		p.account.later(l, "example.com", time.Minute)
+		time.Sleep(time.Hour)
+		p.account.looked(l, "CANCELLED")
+		if said, _, next, _ := p.account.lookedAt("long"); said != "CANCELLED" || !next.IsZero() {
+			t.Errorf("%q, next %s", said, next)
+		}
+	})
+}
+
+// Orders that the vendor says the same of share the words, and few are kept to be shared.
+func TestPhrasesAreShared(t *testing.T) {
+	a := newAccount()
+	one, other := a.look("one"), a.look("other")
+	for i := range 10 * maxPhrases {
+		a.looked(one, fmt.Sprint("phrase ", i))
+		a.looked(other, fmt.Sprint("phrase ", i))
+		if unsafe.StringData(one.said) != unsafe.StringData(other.said) || len(a.phrases) > maxPhrases {
+			t.Fatalf("%q and %q of %d", one.said, other.said, len(a.phrases))
+		}
+	}
 }

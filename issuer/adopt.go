@@ -23,16 +23,16 @@ type AdoptedOrder struct {
 	Names []string `json:"names"`
 }
 
-// adopt makes an entry of an order that was bought elsewhere, if one is configured for the
-// name and has none yet. Its certificate, when it has one, belongs to a key that is not here; a
+// adopt makes an entry for an order that was bought elsewhere, if one is configured for the
+// name and has no entry yet. If the order has a certificate, it is for a key that is not here; a
 // reissue follows.
 func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*ledger.Entry, error) {
 	a, ok := f.adoptedFor(name)
 	if !ok || slices.ContainsFunc(speak, func(e *ledger.Entry) bool { return e.RootID == a.ID || e.OrderID == a.ID }) {
 		return nil, nil
 	}
-	// Two servers that adopt it at the same time write the same.
-	id := adoptedID(a.ID)
+	// Two servers that adopt it at the same time write the same entry.
+	id := ledger.AdoptedID(a.ID)
 	have, err := f.ledger.Load(ctx, id)
 	if err == nil {
 		return nil, f.cannotAdopt(have, a, name)
@@ -65,26 +65,12 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 			names = append(names, strings.ToLower(n.Name))
 		}
 	}
-	now := f.ledger.Time()
-	e := &ledger.Entry{
-		ID: id, Names: names, Maybe: without(a.Names, names), State: ledger.Open, Adopted: true,
-		Product: f.order.Product, Term: f.order.Term, Method: f.order.Method, Paid: now, Ends: order.TermEnds.UTC(),
-		OrderID: a.ID, RootID: a.ID, CAOrderID: order.CAOrderID,
-		Attempt: ledger.Attempt{
-			Kind: ledger.KindAdoption, Reference: f.newReference(), Started: now, AnyKey: true, Challenges: order.Challenges,
-		},
-	}
-	if order.TermEnds.IsZero() {
-		e.Ends = ledger.EndOfTerm(now, e.Term)
-	}
+	order.ID = a.ID
+	e := f.ledger.Adopt(order, names, a.Names, f.order)
 	f.logger.Info("adopting an order that was bought elsewhere", zap.String("identifier", name), zap.String("vendor", f.about.Name),
 		zap.String("order_id", a.ID), zap.Strings("names", names), zap.String("status", order.RawStatus))
 	return e, f.ledger.Create(ctx, e)
 }
-
-// adoptedID is the ID of the entry of an order that was bought elsewhere. An order has one entry,
-// whether it is adopted or imported.
-func adoptedID(orderID string) string { return "adopted-" + ledger.Escape(orderID) }
 
 // cannotAdopt says why an order that was adopted before does not serve the name.
 func (f *flow) cannotAdopt(e *ledger.Entry, a AdoptedOrder, name string) error {
@@ -92,10 +78,10 @@ func (f *flow) cannotAdopt(e *ledger.Entry, a AdoptedOrder, name string) error {
 	case e.State == ledger.Gone:
 		return noRetry(fmt.Errorf("order %s, which the option order gives for %s, was given up; give the ID of a new order, or remove the option", a.ID, name))
 	case e.Over(f.ledger.Time()):
-		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up since %s, and the option order forbids to place another one; "+
+		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up: its term ended on %s, and the option order forbids placing another one; "+
 			"give the ID of a new order, or remove the option", a.ID, name, e.Ends.Format("2006-01-02")))
 	}
-	return noRetry(fmt.Errorf("order %s at %s is for %s, not for %s, and the option order forbids to place another one",
+	return noRetry(fmt.Errorf("order %s at %s is for %s, not for %s, and the option order forbids placing another one",
 		a.ID, f.about.Name, strings.Join(e.Names, ", "), name))
 }
 

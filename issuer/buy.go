@@ -16,14 +16,15 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// The times that keep a request from being paid for twice. Description.AbsenceAge must be
-// longer than sendBefore and paidCallTimeout together.
+// The times that keep a request from being paid for twice. sendBefore and paidCallTimeout are
+// cut where Description.AbsenceAge is short, so that together they stay below it.
 const (
-	// sendBefore is how long after its entry was stored a paid request may be sent at most, see
-	// sendWithin. Later, other servers may not see the entry as young any more.
+	// sendBefore is the longest that a paid request may be sent after its entry was stored, see
+	// sendWithin. After that, other servers may no longer take the entry for a young one.
 	sendBefore = time.Minute
 
 	// paidCallTimeout bounds a paid call where the vendor's AbsenceAge does not.
@@ -44,13 +45,13 @@ type purchase struct {
 	entry    *ledger.Entry
 	noted    bool // there is a draft
 	kept     bool // the key may be stored
-	stored   bool // the entry is in the ledger, so that it is in charge of the proof
-	recorded bool // it has been there, and is not counted as being prepared any more
+	stored   bool // the entry is in the ledger, and in charge of the proof
+	recorded bool // it has been in the ledger, and no longer counts as being prepared
 }
 
 // buy places an order for the name and the others of its group that need one, if the
-// rules allow it, and returns its entry, ready to be driven on. unsure is why it is not known
-// what there is.
+// rules allow it, and returns its entry, ready to be driven on. unsure is why the ledger could not
+// be listed, nil if it was; unless it is nil, nothing is bought.
 func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.Entry, unsure error) progress {
 	if err := f.mayBuy(name, w, about); err != nil {
 		p := progress{err: err, stop: isFinal(err)}
@@ -66,13 +67,14 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 		return progress{err: err}
 	}
 	if err := f.withinLimit(); err != nil {
+		f.tellLimit(name, err)
 		return progress{err: err, wait: f.limitWait(err)}
 	}
 	if !f.account.purchases.admit(f.config, name, len(f.group(name)), f.room) {
 		return f.queued(name)
 	}
 	b := new(purchase)
-	work := app.Pause(ctx) // what bounds purchases is not the scheduler
+	work := app.Pause(ctx) // purchases have bounds of their own
 	end := sync.OnceFunc(func() {
 		f.account.purchases.leave(b.recorded, f.wake)
 		work()
@@ -90,7 +92,7 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 		return progress{err: &PendingError{Vendor: f.about.Name, Names: names, Detail: "an order for it is being prepared"}, wait: f.rules.pace.Min}
 	}
 	defer release()
-	// What is known of the others of the group is read anew only now.
+	// Only now are the entries about the other names of the group read.
 	if about, err = f.ledger.About(ctx, names...); err != nil {
 		return progress{err: err}
 	}
@@ -106,8 +108,24 @@ func (f *flow) buy(ctx context.Context, name string, w *want, about []*ledger.En
 	return f.place(ctx, j, b, end)
 }
 
+// rulesOf are today's rules for a name.
+func (f *flow) rulesOf(name string) operator.Rules {
+	_, adopted := f.adoptedFor(name)
+	configured, onDemand := f.site.Allows(name)
+	return operator.Rules{
+		Allowed: configured && (!onDemand || f.rules.allowOnDemand), Group: f.group(name), Adopted: adopted, ReplaceEnded: f.rules.replaceEnded,
+	}
+}
+
+// isStored reports whether a certificate of this issuer is stored for the name. If that cannot
+// be told, it is true.
+func (f *flow) isStored(ctx context.Context, name string) bool {
+	_, _, err := f.site.Stored(ctx, name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // revive looks once more at an order that was given up, before another one is paid for in its place.
-// If the vendor has taken its word back, it is gone on with.
+// If the vendor no longer says that it has ended, it is used again.
 func (f *flow) revive(ctx context.Context, name string, about []*ledger.Entry) (p progress, lives bool) {
 	for _, e := range about {
 		if e.State != ledger.Gone || !e.GivenUp || e.Over(f.ledger.Time()) || !e.Speaks(name) {
@@ -128,14 +146,14 @@ func (f *flow) revive(ctx context.Context, name string, about []*ledger.Entry) (
 		if err != nil {
 			return progress{err: err}, true
 		}
-		f.logger.Warn("the vendor has taken back that a paid order has ended; it is used on, and no other one is placed",
+		f.logger.Warn("the vendor no longer says that a paid order has ended; it is used again, and no other one is placed",
 			zap.Strings("identifiers", e.Names), zap.String("order_id", e.OrderID), zap.String("status", order.Describe()))
 		return progress{err: f.pending(next, "it lives after all"), wait: time.Second}, true
 	}
 	return progress{}, false
 }
 
-// queued ends a round of a name that is called when its turn to buy has come.
+// queued ends a round of a name that has to wait to buy. The name is woken when its turn comes.
 func (f *flow) queued(name string) progress {
 	return progress{err: &PendingError{Vendor: f.about.Name, Names: []string{name}, Detail: "other orders of this account go first"}, wait: 10 * time.Minute}
 }
@@ -151,17 +169,15 @@ func (f *flow) namesToBuy(ctx context.Context, name string) ([]string, error) {
 	now := f.ledger.Time()
 	var names []string
 	for _, n := range group {
-		_, adopted := f.adoptedFor(n)
-		configured, onDemand := f.site.Allows(n)
-		if !adopted && configured && (!onDemand || f.rules.allowOnDemand) && !f.blocked(about, n, now) {
+		if r := f.rulesOf(n); r.Allowed && !r.Adopted && !f.blocked(about, n, now) {
 			names = append(names, n)
 		}
 	}
 	return names, nil
 }
 
-// renewable returns the order that a renewal would follow, if the vendor's renewal buys
-// exactly what an order would.
+// renewable returns the ID of the order that a renewal would continue, if the vendor's renewal
+// buys exactly what an order would; empty if there is none.
 func (f *flow) renewable(about []*ledger.Entry, names []string) string {
 	if _, ok := f.vendor.(vendors.Renewer); !ok {
 		return ""
@@ -199,13 +215,7 @@ func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous str
 		ID: f.ledger.NewID(), Names: b.names, State: ledger.Asked,
 		Product: f.order.Product, Term: f.order.Term, Method: f.order.Method, Attempt: a,
 	}
-	if f.about.CoversTwin {
-		for _, name := range b.names {
-			if twin := dcv.Twin(name); twin != "" && !slices.Contains(b.names, twin) && !slices.Contains(b.entry.Maybe, twin) {
-				b.entry.Maybe = append(b.entry.Maybe, twin)
-			}
-		}
-	}
+	b.entry.Maybe = f.maybeNames(b.names)
 	if b.proof, err = f.presentAndWait(ctx, b.entry, &b.noted); err != nil {
 		return err
 	}
@@ -230,9 +240,22 @@ func (f *flow) prepare(ctx context.Context, j *errand, b *purchase, previous str
 	return nil
 }
 
+// maybeNames are the names that the CA may add to an order for the given ones.
+func (f *flow) maybeNames(names []string) (maybe []string) {
+	if !f.about.CoversTwin {
+		return nil
+	}
+	for _, name := range names {
+		if twin := dcv.Twin(name); twin != "" && !slices.Contains(names, twin) && !slices.Contains(maybe, twin) {
+			maybe = append(maybe, twin)
+		}
+	}
+	return maybe
+}
+
 // presentAndWait presents the proofs of a request that is to be sent, and waits until the
-// CA would find them. Where they are known only once the request was sent, it does so with
-// proofs of our own.
+// CA would find them. Where the vendor tells them only after the request was sent, it does so
+// with a trial, see [proof.Trial].
 func (f *flow) presentAndWait(ctx context.Context, e *ledger.Entry, noted *bool) (proof.Proof, error) {
 	p := f.proofOf(e)
 	p.Challenges = nil
@@ -284,7 +307,7 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase, sent func()) p
 	}
 	e.Paid = f.ledger.Time()
 	e.Ends, e.Attempt.Started = ledger.EndOfTerm(e.Paid, e.Term), e.Paid
-	// Nobody else of this process has a reason to look up what is about to be sent.
+	// Nothing else in this process has a reason to look up what is about to be sent.
 	if done, ok := f.account.drive(e.ID); ok {
 		defer done()
 	}
@@ -329,8 +352,8 @@ func (f *flow) place(ctx context.Context, j *errand, b *purchase, sent func()) p
 }
 
 // turn waits for as long as the storage may take to show what others wrote, makes sure that
-// the order stands alone, and waits until it may be paid for. Who stores another entry while it
-// waits finds this one. paid ends the turn; it is not nil, even with an error.
+// the order stands alone, and waits until it may be paid for. Whoever stores another entry
+// meanwhile finds this one. paid ends the turn; it is not nil, even with an error.
 func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (paid func(), err error) {
 	nothing := func() {}
 	if f.rules.settle > 0 {
@@ -351,7 +374,8 @@ func (f *flow) turn(ctx context.Context, e *ledger.Entry, stored time.Time) (pai
 	return paid, nil
 }
 
-// alone looks whether another order blocks one of the names, or the spending limit is passed.
+// alone returns an error if another order blocks one of the names, or if the spending limit is
+// exceeded.
 func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 	if err := f.list(ctx); err != nil {
 		return fmt.Errorf("nothing is bought for %s while the ledger cannot be read: %w", e.Names[0], err)
@@ -360,6 +384,7 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 		return err
 	}
 	if limit := f.overLimit(f.rules.spend.Orders); limit != nil {
+		f.tellLimit(e.Names[0], limit)
 		return limit
 	}
 	// The others are read anew, but not our own, which nobody has a reason to change.
@@ -384,8 +409,8 @@ func (f *flow) alone(ctx context.Context, e *ledger.Entry) error {
 }
 
 // sendWithin is how long after its entry was stored a paid request may be sent to a vendor:
-// sendBefore, or a quarter of the time after which other servers take the absence of the
-// order for proof, if that is less. The paid call has at most half of it.
+// sendBefore, or a quarter of Description.AbsenceAge, after which other servers take the absence
+// of the order for proof, if that is less. The paid call itself takes at most half of AbsenceAge.
 func sendWithin(about vendors.Description) time.Duration {
 	if quarter := about.AbsenceAge / 4; quarter > 0 {
 		return min(sendBefore, quarter)
@@ -393,7 +418,7 @@ func sendWithin(about vendors.Description) time.Duration {
 	return sendBefore
 }
 
-// onTime reports when too much time has passed since the entry was stored, by the
+// onTime returns an error if too much time has passed since the entry was stored, by the
 // monotonic clock or by the wall clock: the machine may have slept.
 func (f *flow) onTime(stored time.Time) error {
 	late := max(time.Since(stored), time.Now().Round(0).Sub(stored.Round(0)))

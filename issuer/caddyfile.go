@@ -47,6 +47,7 @@ import (
 //		allow_on_demand
 //		watch <interval>|off
 //		replace_ended_orders
+//		metrics_per_name
 //		order <vendor order id> <name...>     # repeatable
 //		one_order <name> <name...>            # repeatable
 //		probe strict|warn|off
@@ -104,6 +105,7 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"bind":            options.Args(&iss.Bind, 1, 0),
 
 		"replace_ended_orders": options.Flag(&iss.ReplaceEndedOrders),
+		"metrics_per_name":     options.Flag(&iss.MetricsPerName),
 
 		"propagation_delay":   options.Duration(&control.PropagationDelay),
 		"propagation_timeout": options.Value(control.setPropagationTimeout),

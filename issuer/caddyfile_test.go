@@ -47,6 +47,7 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		allow_on_demand
 		watch 2h
 		replace_ended_orders
+		metrics_per_name
 		order 1 a.example.com b.example.com
 		order 2 c.example.com
 		one_order d.example.com e.example.com
@@ -77,6 +78,7 @@ func TestCaddyfileSetsEverything(t *testing.T) {
 		Watch:          caddy.Duration(2 * time.Hour),
 
 		ReplaceEndedOrders: true,
+		MetricsPerName:     true,
 
 		Orders:   []AdoptedOrder{{"1", []string{"a.example.com", "b.example.com"}}, {"2", []string{"c.example.com"}}},
 		OneOrder: [][]string{{"d.example.com", "e.example.com"}, {"f.example.com", "g.example.com"}},

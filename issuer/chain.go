@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// maxSkew is how far in the future a certificate may begin, to allow for clocks
-// that disagree: as much as those of the servers may. CAs usually backdate by an hour or more,
-// but not all of them do, and a server whose clock is late has no other certificate to serve.
+// maxSkew is how far in the future the NotBefore of a certificate may be, to allow for clocks
+// that disagree, as clockSkew does. CAs usually backdate by an hour or more, but not all of
+// them do, and a server whose clock is slow has no other certificate to serve.
 const maxSkew = time.Hour
 
 // errWrongCertificate says that the vendor delivered something that must not be
@@ -111,8 +111,8 @@ func isSelfSigned(cert *x509.Certificate) bool {
 	return bytes.Equal(cert.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(cert) == nil
 }
 
-// checkCertificate judges a chain before anyone may serve it. oldSerial is that
-// of the certificate that was to be replaced, or empty.
+// checkCertificate judges a chain before anyone may serve it. oldSerial is the serial
+// number of the certificate that it is to replace; it may be empty.
 func checkCertificate(c chain, names []string, oldSerial string, now time.Time) error {
 	leaf := c.leaf()
 	for _, name := range names {

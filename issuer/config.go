@@ -28,8 +28,8 @@ const (
 	defaultMaxWait = 10 * time.Minute
 	defaultTerm    = "1y"
 
-	// defaultSettle is how late a storage may show a write. That of a file system or of
-	// Redis shows it at once.
+	// defaultSettle is how late a storage may show a write. A file system or Redis shows it
+	// at once.
 	defaultSettle = time.Second
 
 	// defaultWatch is how often issued orders are looked at. A shorter interval than minWatch
@@ -74,6 +74,7 @@ func (iss *Issuer) provisionOrder(repl *caddy.Replacer) error {
 func (iss *Issuer) provisionRules() error {
 	iss.rules = rules{
 		pace:          iss.pace(),
+		prices:        true,
 		maxWait:       orDefault(iss.MaxWait, defaultMaxWait),
 		renewMargin:   time.Duration(iss.RenewMargin),
 		settle:        defaultSettle,
@@ -136,7 +137,7 @@ func (iss *Issuer) checkMargin() error {
 	return nil
 }
 
-// checkWatch refuses an interval that no vendor would like.
+// checkWatch refuses an interval that is too short for vendors. Test services take any.
 func (iss *Issuer) checkWatch() error {
 	if w := iss.rules.watch; w > 0 && w < minWatch && !iss.about.AnyName {
 		return fmt.Errorf("watch: %s is too short, the shortest interval is %s", w, minWatch)
@@ -157,8 +158,8 @@ func (iss *Issuer) checkPeers() error {
 	return nil
 }
 
-// checkAdopted looks whether another order holds the names of the option order. While
-// another configuration runs, that stops this one from being loaded; when Caddy starts,
+// checkAdopted checks whether another order holds the names of the option order. While
+// another configuration runs, that keeps this one from being loaded; when Caddy starts,
 // it is no reason to stay down.
 func (iss *Issuer) checkAdopted() error {
 	if len(iss.rules.adopted) == 0 || iss.ctx.Storage() == nil {
@@ -180,7 +181,7 @@ func (iss *Issuer) checkAdopted() error {
 		about, err = l.About(ctx, names...)
 	}
 	if err != nil {
-		iss.logger.Warn("whether the names of the option order are held by other orders cannot be told", zap.Error(err))
+		iss.logger.Warn("finding out whether other orders have the names of the option order failed", zap.Error(err))
 		return nil
 	}
 	for _, a := range iss.rules.adopted {
@@ -189,8 +190,8 @@ func (iss *Issuer) checkAdopted() error {
 				if e.RootID == a.ID || e.OrderID == a.ID || !e.Blocks(name, iss.rules.margin(e), time.Now()) {
 					continue
 				}
-				err := fmt.Errorf("order: %s is given for %s, which order %s of the ledger is for until %s (entry %s); "+
-					"remove the name from the option, or give that order up: caddy commercial resolve %s --entry %s --none",
+				err := fmt.Errorf("order: %s is given for %s, but order %s of the ledger is for that name until %s (entry %s); "+
+					"remove the name from the option, or give up the order in the ledger: caddy commercial resolve %s --entry %s --none",
 					a.ID, name, cmp.Or(e.OrderID, e.Attempt.Reference), e.Ends.Format(time.DateOnly), e.ID, name, e.ID)
 				if _, running := caddy.ActiveContext().AppIfConfigured("tls"); running == nil {
 					return err
@@ -277,10 +278,10 @@ func parseTerm(text string) (vendors.Term, error) {
 	return vendors.Term{}, fail
 }
 
-// defaultPace is that of any vendor. Most orders for domain validation are issued within
-// minutes; those that are not wait for people, or for somebody to mend a site. Sectigo asks
-// clients of its own API for three hours between two looks (docs.sectigo.com, "Collect
-// SSL"); resellers tell no number.
+// defaultPace is used where the vendor gives none. Most DV orders are issued within minutes;
+// those that are not wait for people, or for somebody to mend a site. Sectigo asks clients of
+// its own API for three hours between two looks (docs.sectigo.com, "Collect SSL"); resellers
+// give no number.
 var defaultPace = vendors.Pace{Min: 5 * time.Second, Max: 10 * time.Minute, Fresh: 2 * time.Hour, Slow: time.Hour}
 
 // pace is what is configured, or else the vendor's, or else the default.

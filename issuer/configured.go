@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 )
 
-// configuration is what of a config tells which names have certificates, and from where. Nothing
-// of it is provisioned, because that may change something: the app pki makes CAs, for example.
+// configuration is the part of a config that tells which names have certificates, and from where.
+// None of it is provisioned, because that may change something: the pki app makes CAs, for example.
 type configuration struct {
 	Storage json.RawMessage `json:"storage"`
 	Apps    struct {
@@ -42,6 +42,8 @@ type configuration struct {
 			Certificates struct {
 				Automate []string `json:"automate"`
 			} `json:"certificates"`
+			DNS        json.RawMessage `json:"dns"`
+			Resolvers  []string        `json:"resolvers"`
 			Automation struct {
 				Policies []policy `json:"policies"`
 			} `json:"automation"`
@@ -59,7 +61,7 @@ type policy struct {
 }
 
 // ours returns those of the policy's issuers that buy from the vendor, or from any if that is
-// empty. The sandbox is none: it runs inside the server.
+// empty. The sandbox does not count: it runs inside the server.
 func (p policy) ours(vendor string) []json.RawMessage {
 	vendor, _, _ = strings.Cut(vendor, "/")
 	var found []json.RawMessage
@@ -78,9 +80,22 @@ func (p policy) ours(vendor string) []json.RawMessage {
 	return found
 }
 
-// managed returns the names that the config has certificates for, as the HTTP app finds them
-// (automaticHTTPSPhase1), and those to automate.
+// managed returns the names that the config has certificates for: those of its sites, and those
+// to automate.
 func (c *configuration) managed() map[string]bool {
+	repl := caddy.NewReplacer()
+	names := c.sites()
+	for _, name := range c.Apps.TLS.Certificates.Automate {
+		if name := dcv.NormalizeHost(repl.ReplaceAll(name, "")); name != "" {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// sites returns the names that servers have certificates for, as the HTTP app finds them
+// (automaticHTTPSPhase1).
+func (c *configuration) sites() map[string]bool {
 	repl := caddy.NewReplacer()
 	names := make(map[string]bool)
 	httpPort := fmt.Sprint(cmp.Or(c.Apps.HTTP.Port, 80))
@@ -103,15 +118,31 @@ func (c *configuration) managed() map[string]bool {
 			}
 		}
 	}
-	for _, name := range c.Apps.TLS.Certificates.Automate {
-		if name := dcv.NormalizeHost(repl.ReplaceAll(name, "")); name != "" {
-			names[name] = true
-		}
-	}
 	return names
 }
 
-// policyOf returns the policy that applies to the name, and its number.
+// needed returns those of the managed names that have a certificate of their own, sorted. The TLS
+// app leaves out what a wildcard covers (managingWildcardFor), unless automate lists it.
+func (c *configuration) needed(managed map[string]bool) (names []string) {
+	for name := range managed {
+		labels := strings.Split(name, ".")
+		covered := false
+		for i := range labels {
+			if labels[i] == "*" {
+				continue
+			}
+			labels[i] = "*"
+			covered = covered || managed[strings.Join(labels, ".")]
+		}
+		if !covered || slices.ContainsFunc(c.Apps.TLS.Certificates.Automate, func(n string) bool { return dcv.NormalizeHost(n) == name }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// policyOf returns the policy that applies to the name, and its index, -1 if there is none.
 func (c *configuration) policyOf(name string) (policy, int) {
 	repl := caddy.NewReplacer()
 	policies := c.Apps.TLS.Automation.Policies
@@ -125,12 +156,12 @@ func (c *configuration) policyOf(name string) (policy, int) {
 	}
 	i := app.FirstPolicy(subjects, name)
 	if i < 0 || len(subjects[i]) == 0 && !certmagic.SubjectQualifiesForPublicCert(name) {
-		return policy{}, -1 // the HTTP app gives names that are not public to Caddy's own CA
+		return policy{}, -1 // the HTTP app leaves names that are not public to Caddy's own CA
 	}
 	return policies[i], i
 }
 
-// buyer is an issuer of a config, and the names of a certificate that it is to have.
+// buyer is an issuer of a config, and those names of a certificate that it is configured for.
 type buyer struct {
 	iss     *Issuer
 	names   []string
@@ -181,7 +212,7 @@ func (c *configuration) buyersOf(ctx caddy.Context, names []string, vendor strin
 	return list, nil
 }
 
-// settings provisions what an issuer knows without the rest of its config.
+// settings provisions as much of an issuer as needs no other part of the config.
 func (iss *Issuer) settings(ctx caddy.Context) error {
 	iss.ctx, iss.logger = ctx, ctx.Logger()
 	if err := iss.loadVendor(ctx); err != nil {
@@ -216,7 +247,7 @@ func (c *configuration) buyerOf(ctx caddy.Context, names []string, vendor string
 	return nil, c.noBuyer(names, vendor)
 }
 
-// noBuyer says why no issuer is for any of the names.
+// noBuyer explains why no commercial issuer is configured for any of the names.
 func (c *configuration) noBuyer(names []string, vendor string) error {
 	var ours, wild []string
 	for name := range c.managed() {

@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// dnsProviders is where DNS providers are in Caddy's module registry.
+// dnsProviders is Caddy's namespace for DNS provider modules.
 const dnsProviders = "dns.providers"
 
 // provisionProofs works out what a prover needs to know, and loads the DNS provider if

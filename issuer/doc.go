@@ -6,10 +6,10 @@
 // certmagic calls [Issuer.Issue] with a CSR for a new key, holding a lock for the name and
 // one of its slots for jobs. Issue submits the name to the scheduler of the process and
 // waits for a while. The work is done in rounds, which the scheduler's workers make: a round
-// does for one name what can be done now, and says when to come back. What Issue does not
-// wait for, the rounds finish, and store through certmagic. They also follow orders that
-// were paid for before a restart, serve what another server has got, and renew
-// certificates for names that certmagic does not renew them for.
+// does for one name what can be done now, and says when to come back. If Issue does not wait
+// long enough, the rounds get the certificate all the same, and store it through certmagic.
+// They also follow orders that were paid for before a restart, serve what another server has
+// got, and renew certificates for names that certmagic does not renew them for.
 //
 // # What a round does
 //
@@ -18,10 +18,11 @@
 // certificate; one that is issued gives its certificate to the name, or is reissued, free of
 // charge, when that is due. If no entry blocks the name, and the rules allow it, an order
 // is placed: proofs of control are presented and looked for, the vendor's free checks are
-// passed, the entry is stored and stands alone, and then the paid call is sent, once.
+// passed, the entry is stored, no other order is found for its names, and then the paid call
+// is sent, once.
 //
-// Each step of a round returns a change of the entry. One place writes it, and then takes
-// away the proofs that the new state has no use for.
+// Each step of a round returns a change of the entry. One place writes it, and then removes
+// the proofs that the new state has no use for.
 //
 // # Writers
 //
@@ -32,7 +33,7 @@
 //
 // # Files of the package
 //
-//	issuer.go config.go caddyfile.go     the module, its defaults, its syntax
+//	issuer.go config.go caddyfile.go dcv.go   the module, its defaults, its syntax
 //	issue.go sweep.go unserved.go        certmagic's calls, and what certmagic does not ask for
 //	flow.go drive.go                     rounds and steps
 //	limits.go queue.go request.go        what may be bought, in which order, and what is sent
@@ -40,6 +41,10 @@
 //	buy.go lookup.go follow.go reissue.go adopt.go   what is done with orders
 //	account.go                           what a process remembers between rounds
 //	site.go keys.go chain.go             certmagic's side, keys, certificates
-//	command.go products.go errors.go     what people see and say
+//	storage.go tidy.go                   how late the storage is; keys that were left behind
+//	explain.go visits.go                 why names are not validated, and who came for files
+//	events.go prices.go                  what metrics and handlers of events are told
+//	command*.go products.go errors.go    what people see and say
+//	desk.go inspect.go quote.go          what commands look at
 //	import.go purchased.go configured.go takeover.go   what was bought elsewhere, with its key
 package issuer

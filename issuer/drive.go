@@ -36,7 +36,7 @@ type errand struct {
 type move struct {
 	change    func(*ledger.Entry) // nil if there is nothing to write
 	answer    bool                // the change is the vendor's word, which wins over any guess
-	remove    bool                // the request bought nothing, and there is nothing else
+	remove    bool                // the request bought nothing, and the entry holds nothing else
 	armed     string              // reference of the attempt that the change makes, to be sent
 	presented *proof.Proof        // what was presented for that attempt
 	wakes     bool                // the other names of the order have something to fetch
@@ -59,9 +59,9 @@ func (f *flow) drive(ctx context.Context, name string, w *want, e *ledger.Entry,
 	return f.steps(ctx, j, e)
 }
 
-// steps is the one place where entries are written, and where the proofs are taken away
-// that a new state has no use for: afterwards, so that a conflict with another writer takes
-// nothing away that it needs.
+// steps is the one place where entries are written, and where proofs that a new state has no
+// use for are removed: after the write, so that a writer that loses a conflict removes nothing
+// that the other one needs.
 func (f *flow) steps(ctx context.Context, j *errand, e *ledger.Entry) progress {
 	for range maxSteps {
 		m := f.step(ctx, j, e)
@@ -106,13 +106,17 @@ func (f *flow) steps(ctx context.Context, j *errand, e *ledger.Entry) progress {
 }
 
 func (f *flow) write(ctx context.Context, e *ledger.Entry, m move) (*ledger.Entry, error) {
+	change := func(e *ledger.Entry) {
+		m.change(e)
+		f.tellVisits(e)
+	}
 	switch {
 	case m.remove:
 		return nil, f.ledger.Delete(ctx, e.ID)
 	case m.change != nil && m.answer:
-		return f.ledger.Answer(ctx, e, m.change)
+		return f.ledger.Answer(ctx, e, change)
 	case m.change != nil:
-		return f.ledger.Write(ctx, e, m.change)
+		return f.ledger.Write(ctx, e, change)
 	}
 	return e, nil
 }
@@ -210,7 +214,7 @@ func (f *flow) keepDraft(ctx context.Context, p proof.Proof) error {
 	})
 }
 
-// tidy takes away the DNS records that processes have left behind that are gone.
+// tidy removes DNS records left behind by processes that are gone.
 func (f *flow) tidy(ctx context.Context) {
 	left, err := f.ledger.LeftBehind(ctx)
 	if err != nil {
@@ -233,8 +237,8 @@ func (f *flow) tidy(ctx context.Context) {
 	}
 }
 
-// useOrReissue deals with an order that has a certificate: it is used for the name, or
-// replaced, for free while the paid term lasts.
+// useOrReissue deals with an order that has a certificate: the certificate is used for the
+// name, or the order is reissued, free of charge while the paid term lasts.
 func (f *flow) useOrReissue(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if !e.Speaks(j.name) {
 		j.log.Info("the order does not cover this name after all", zap.String("order_id", e.OrderID))
@@ -306,8 +310,8 @@ func (f *flow) fetch(ctx context.Context, e *ledger.Entry) (chain, error) {
 	return got, nil
 }
 
-// unfetched is what follows when the latest certificate of an order cannot be had. If it was
-// revoked, or if the vendor has had something else in its place for a while, such as what
+// unfetched decides what follows when the latest certificate of an order cannot be had. If it
+// was revoked, or if the vendor has had another one in its place for a while, such as one that
 // somebody had reissued for another key, the order is reissued, free of charge.
 func (f *flow) unfetched(e *ledger.Entry, err error) move {
 	look := f.account.look(e.Attempt.Reference)

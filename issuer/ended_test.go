@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -117,9 +118,7 @@ func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
 			w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)
 			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
 			time.Sleep(44 * time.Minute)
-			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: w.entry("example.com").OrderID}); err != nil {
-				t.Fatal(err)
-			}
+			w.resolve(operator.Action{About: "example.com", Order: w.entry("example.com").OrderID})
 			time.Sleep(replaceAfter)
 			w.wantCharges(1)
 			w.until(5*time.Hour, "another one is bought", func() bool { return w.charges() == 2 })

@@ -57,7 +57,7 @@ func (e *DeadOrderError) Error() string {
 }
 
 // PendingError says that a certificate is on its way, or waits for something that comes by
-// itself. The issuer goes on with it in the background, whoever asks or does not.
+// itself. The issuer goes on with it in the background, whether or not anybody asks again.
 type PendingError struct {
 	Vendor  string
 	Names   []string
@@ -66,7 +66,8 @@ type PendingError struct {
 	Detail  string
 }
 
-// pendingText stands in every PendingError, for where only the text of an error arrives.
+// pendingText is in the text of a PendingError, HoldError and SpendLimitError, for where only
+// the text of an error arrives.
 const pendingText = "goes on in the background, and nothing is ordered again"
 
 func (e *PendingError) Error() string {
@@ -92,16 +93,18 @@ func (f *flow) pending(e *ledger.Entry, detail string) error {
 
 var (
 	// errDelivered ends a call of Issue for a name whose certificate was made for another
-	// key. The issuer stores it by itself.
+	// key. The issuer itself stores it.
 	errDelivered = errors.New("there is a certificate for another key, which is being stored")
 
 	// errSuperseded ends a call of Issue that was followed by another one for its name.
 	errSuperseded = errors.New("a later call asks for the same name")
 
 	errNothingBought = errors.New("nothing was bought")
+
+	errPanicked = errors.New("it panicked")
 )
 
-// waits reports whether an error is none: the name waits for what comes by itself.
+// waits reports whether an error is no failure: the name waits for what comes by itself.
 func waits(err error) bool {
 	if _, ok := errors.AsType[*PendingError](err); ok {
 		return true
@@ -113,7 +116,7 @@ func waits(err error) bool {
 	return ok
 }
 
-// isPending is waits for errors of which only the text may be left.
+// isPending is like waits, but also takes errors of which only the text is left.
 func isPending(err error) bool {
 	return err != nil && (waits(err) || strings.Contains(err.Error(), pendingText))
 }
@@ -138,8 +141,9 @@ func (e *HoldError) Error() string {
 		e.Name, e.Until.UTC().Format(time.RFC3339), e.Failures, pendingText, e.Problem)
 }
 
-// noRetry marks an error that only a person can mend, for certmagic. Its
-// maintenance asks again all the same, which is why the ledger keeps its own counsel.
+// noRetry tells certmagic not to retry after an error. Within a round, it marks an
+// error that only a person can mend, see isFinal. certmagic's maintenance asks again
+// all the same, which is why nothing relies on it: the ledger decides.
 func noRetry(err error) error { return certmagic.ErrNoRetry{Err: err} }
 
 // SpendLimitError says that the limit of paid orders is reached.

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
@@ -30,11 +31,14 @@ type flow struct {
 	rules   rules
 	ledger  *ledger.Ledger
 	prove   proof.Prover
+	files   *dcv.Store // that validation files are served from
+	server  string     // the host name of this server
 	account *account
 	site    site
-	wake    func(name string)      // asks for a round soon
-	busy    func(name string) bool // whether a round for the name is due or to come
-	config  any                    // tells configurations apart
+	emit    func(event string, data map[string]any) // tells handlers; nil if there are none
+	wake    func(name string)                       // asks for a round soon
+	busy    func(name string) bool                  // whether a round for the name is due or to come
+	config  any                                     // tells configurations apart
 	logger  *zap.Logger
 }
 
@@ -42,11 +46,11 @@ type flow struct {
 // configuration says of the name.
 type site interface {
 	// Allows reports whether today's configuration has certificates for the name from
-	// this issuer, and whether that takes a handshake of a stranger.
+	// this issuer, and whether only a TLS handshake, which may be a stranger's, asks for one.
 	Allows(name string) (configured, onDemand bool)
 
 	// Manages reports whether today's configuration needs a certificate for the name from
-	// this issuer. Where the issuer is that of all names, more of them are allowed.
+	// this issuer. An issuer for all names is allowed more names than it manages.
 	Manages(name string) bool
 
 	// Stored returns the certificate of this issuer that certmagic has stored for the
@@ -56,8 +60,8 @@ type site interface {
 	// Served returns the certificates for the name that this process has loaded.
 	Served(name string) []*x509.Certificate
 
-	// IsServed reports whether the name has a certificate of any kind that has not expired, a
-	// stopgap too.
+	// IsServed reports whether the name has a certificate of any kind that has not expired, even
+	// if it is a stopgap.
 	IsServed(name string) bool
 
 	// Due reports whether certmagic would renew the certificate.
@@ -80,7 +84,7 @@ type site interface {
 // rules are the operator's bounds on what a flow may do.
 type rules struct {
 	pace          vendors.Pace
-	maxWait       time.Duration // of a call of Issue; zero: none
+	maxWait       time.Duration // of a call of Issue; zero: no bound
 	renewMargin   time.Duration // zero: see flow.margin
 	settle        time.Duration // how late the storage may show a write
 	spend         SpendLimit
@@ -90,6 +94,7 @@ type rules struct {
 	groups        [][]string    // names that share one order
 	adopted       []AdoptedOrder
 	probe         proof.Mode
+	prices        bool // whether the vendor is asked for them each day
 }
 
 // progress is what a round came to.
@@ -98,7 +103,7 @@ type progress struct {
 	entry *ledger.Entry // what it is from
 	done  bool          // the name has what it needs
 	stop  bool          // only a new call or another configuration leads on
-	wait  time.Duration // until the next round; zero: see round
+	wait  time.Duration // until the next round; zero: see Round
 	err   error         // what to tell; see waits
 }
 
@@ -155,8 +160,7 @@ func (f *flow) Round(ctx context.Context, name string) (again time.Duration, mor
 		}
 		wait = pace.schedule.Next(f.jitter)
 	}
-	if pace.reported != err.Error() {
-		pace.reported = err.Error()
+	if f.account.report(name, err) {
 		log.Error("getting a certificate failed; trying again", zap.Error(err), zap.Duration("wait", wait))
 	} else {
 		log.Info("getting a certificate failed as before; trying again", zap.Error(err), zap.Duration("wait", wait))
@@ -188,7 +192,7 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 		e = f.underway(name)
 	}
 	if e != nil {
-		// What this process knows will do to go on with an order: another server's changes
+		// What this process knows is enough to go on with an order: another server's changes
 		// show when this one wants to write.
 		if p := f.drive(ctx, name, w, e, nil); p.got != nil || p.done || p.err != nil && waits(p.err) || ctx.Err() != nil {
 			return p
@@ -200,7 +204,7 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	if plain && f.account.purchases.crowded(f.config, name, len(f.group(name))) {
 		return f.queued(name)
 	}
-	var unsure error // nothing may be bought if so; what is known is driven
+	var unsure error // unless nil, nothing may be bought, but what is known is driven
 	if !plain {
 		unsure = f.list(ctx)
 	}
@@ -216,7 +220,10 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 	if err != nil {
 		return progress{err: err}
 	}
-	due := w != nil || have == nil || f.site.Due(have) || f.lost(name, have)
+	// A person who has asked for another certificate gets it from an order that is paid for, or
+	// not at all.
+	unwanted := w == nil && f.unwanted(have, about)
+	due := w != nil || have == nil || f.site.Due(have) || f.lost(name, have) && (!unwanted || len(speak) > 0)
 	if !due {
 		return f.keep(ctx, name, have, speak)
 	}
@@ -228,7 +235,7 @@ func (f *flow) pursue(ctx context.Context, name string, w *want) progress {
 		}
 	}
 	var failed progress
-	if !f.blocked(about, name, now) {
+	if !unwanted && !f.blocked(about, name, now) {
 		bought := f.buy(ctx, name, w, about, unsure)
 		if bought.entry != nil && (bought.err == nil || waits(bought.err)) {
 			return bought
@@ -302,10 +309,10 @@ func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, sp
 }
 
 // better reports whether the latest certificate of an order is to replace the given one,
-// which is an earlier one of the order, or that of another. The beginnings of certificates
-// tell nothing: some CAs set them to an hour ago, others to midnight. One that is due already
-// is better than none, and than one that ends no later: a CA that gives nothing else would be
-// asked for reissues for ever.
+// which is an earlier one of the order, or that of another. NotBefore tells nothing: some CAs
+// set it to an hour ago, others to midnight. A certificate that is due already is better than
+// none, and than one that ends no later: otherwise a CA that gives nothing else would be asked
+// for reissues for ever.
 func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool {
 	c := e.Certificate
 	if e.State != ledger.Issued || c == nil || c.Lost || !time.Now().Before(c.NotAfter) {
@@ -323,10 +330,17 @@ func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool
 	})
 }
 
-// lost reports whether a certificate is of no use any more, though its time is not over. It is
+// lost reports whether a certificate is of no use any more, though it has not expired. It is
 // served until there is another one.
 func (f *flow) lost(name string, have *x509.Certificate) bool {
 	return have != nil && f.account.ledger.HasLost(name, serialOf(have))
+}
+
+// unwanted reports whether a certificate is good, but a person has asked for another one.
+func (f *flow) unwanted(have *x509.Certificate, about []*ledger.Entry) bool {
+	return have != nil && !f.site.Due(have) && slices.ContainsFunc(about, func(e *ledger.Entry) bool {
+		return e.State != ledger.Gone && e.UnwantedCertificate() && e.Certificate.Serial == serialOf(have)
+	})
 }
 
 func (f *flow) blocked(about []*ledger.Entry, name string, now time.Time) bool {
@@ -364,10 +378,11 @@ func (f *flow) adoptedFor(name string) (AdoptedOrder, bool) {
 	return f.rules.adopted[i], true
 }
 
-// forgetKey removes a private key that is stored elsewhere by now.
+// forgetKey removes the private key of a request, which is stored beside its certificate by now
+// or of no use, and forgets what was seen of the request.
 func (f *flow) forgetKey(ctx context.Context, reference string) {
 	f.account.forgetLook(reference)
 	if err := f.ledger.ForgetKey(ctx, reference); err != nil {
-		f.logger.Warn("removing a private key failed that is not needed any more", zap.String("reference", reference), zap.Error(err))
+		f.logger.Warn("removing a private key that is not needed any more failed", zap.String("reference", reference), zap.Error(err))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -180,9 +181,7 @@ func TestLookUpUndecidable(t *testing.T) {
 			t.Fatalf("charges = %d, want 1", w.charges())
 		}
 		id := w.ca.Orders()[0].ID
-		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
-			t.Fatal(err)
-		}
+		w.resolve(operator.Action{About: "example.com", Order: id})
 		// The process that is running goes on by itself; its key is the right one.
 		time.Sleep(25 * time.Hour)
 		got := p.site.serving("example.com")
@@ -310,9 +309,7 @@ func TestDeadOrderIsNotBoughtAgain(t *testing.T) {
 				if w.charges() != 1 {
 					t.Errorf("charges = %d, want 1", w.charges())
 				}
-				if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
-					t.Fatal(err)
-				}
+				w.resolve(operator.Action{About: "example.com", None: true})
 				p.stop()
 				w.start(nil, nil).mustObtain("example.com")
 				if w.charges() != 2 {

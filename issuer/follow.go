@@ -19,7 +19,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// maxUnknown is how often in a row a vendor may deny knowing an order that the
+// maxUnknown is how many times in a row a vendor must deny knowing an order that the
 // ledger has before a person is asked. A fresh order can take a moment to appear.
 const maxUnknown = 5
 
@@ -36,7 +36,7 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 			// found them by itself.
 			look.nudge.every = 0
 		}
-		// The more there are before it, the longer are its waits, too.
+		// The more orders are looked at before this one, the longer its waits, too.
 		look.turn = f.account.takeUp(e.Attempt.Started)
 		look.schedule.Min = min(max(look.schedule.Min, time.Until(look.turn)), look.schedule.Max)
 	}
@@ -51,9 +51,15 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		return ends(progress{err: f.pending(e, "it is looked at in its turn"), wait: left})
 	}
 	order, err := f.vendor.Status(ctx, e.OrderID)
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return ends(progress{err: context.Cause(ctx)})
+	}
+	said := order.Describe()
+	if err != nil {
+		said = err.Error()
+	}
+	f.account.looked(look, said)
+	switch {
 	case errors.Is(err, vendors.ErrNotFound):
 		if look.unknown++; look.unknown >= maxUnknown {
 			return f.flag(e, fmt.Sprintf("%s does not know order %s; is it another account? (%v)", f.about.Name, e.OrderID, err))
@@ -64,7 +70,7 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 	}
 	look.unknown = 0
 	if !order.Status.Ended() {
-		look.ended = vendors.StatusUnknown
+		look.ended = nil
 	}
 	switch {
 	case order.Status == vendors.StatusIssued:
@@ -72,7 +78,7 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 	case order.Status.Ended():
 		return f.ended(ctx, j, e, order)
 	}
-	j.log.Debug("order is pending", zap.String("order_id", e.OrderID), zap.String("status", order.RawStatus), zap.String("detail", order.Describe()))
+	j.log.Debug("order is pending", zap.String("order_id", e.OrderID), zap.String("status", order.RawStatus), zap.String("detail", said))
 	if asked := f.presentable(e, order.Challenges); asked != nil {
 		if len(e.Attempt.Challenges) > 0 {
 			j.log.Warn("the vendor asks for other proofs of control than expected; presenting what it asks for",
@@ -81,11 +87,22 @@ func (f *flow) follow(ctx context.Context, j *errand, e *ledger.Entry) move {
 		// Written down before it is presented, which the next step does.
 		return move{change: func(e *ledger.Entry) { e.Attempt.Challenges = asked }}
 	}
+	f.validated(e, order)
 	f.recheck(ctx, j, e, look, order)
-	return ends(progress{err: f.pending(e, f.seen(order.Describe(), e)), wait: look.later(j.name, look.schedule.Next(f.jitter))})
+	why, changed := f.explain(ctx, j, e, look, order)
+	if why != nil {
+		said += "; " + why.Reason
+	} else {
+		said = f.seen(said, e)
+	}
+	end := progress{err: f.pending(e, said), wait: f.account.later(look, j.name, look.schedule.Next(f.jitter))}
+	if !changed {
+		return ends(end)
+	}
+	return move{change: func(e *ledger.Entry) { e.Attempt.Unproven = why }, done: &end}
 }
 
-// wait ends a round with an order that the vendor told nothing useful of.
+// wait ends a round with an order about which the vendor told nothing useful.
 func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
 	wait := look.schedule.Next(f.jitter)
 	if v, ok := errors.AsType[*vendors.Error](err); ok {
@@ -102,10 +119,10 @@ func (f *flow) wait(j *errand, e *ledger.Entry, look *look, err error) move {
 		look.reported = time.Now()
 		j.log.Warn("asking for the status of an order failed", zap.String("order_id", e.OrderID), zap.Error(err), zap.Duration("wait", wait))
 	}
-	return ends(progress{err: f.pending(e, err.Error()), wait: look.later(j.name, wait)})
+	return ends(progress{err: f.pending(e, err.Error()), wait: f.account.later(look, j.name, wait)})
 }
 
-// seen adds to a description who came for the proofs.
+// seen adds to a description of an order who came for its proofs.
 func (f *flow) seen(text string, e *ledger.Entry) string {
 	if who := f.prove.Seen(f.proofOf(e)); who != "" {
 		text += "; " + who
@@ -120,13 +137,14 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 	case order.CertificateRevoked && (err == nil || e.Attempt.Kind != ledger.KindReissue):
 		return f.certificateRevoked(ctx, j, e, order)
 	case err == nil:
-		if !e.LostCertificate() { // else the CA may revoke that one, too
+		if !e.LostCertificate() { // otherwise the CA may revoke the new one, too
 			f.account.reissued(e.ID)
 		}
 		return f.recordCertificate(j, e, order, got)
 	}
 	if f.settled(e) {
-		// It was answered so often, and so late, that the request is not on its way any more.
+		// By now the request cannot be on its way any more. If the vendor gives the same answer
+		// several times in a row, it stands.
 		switch other, otherErr := f.foreignChain(e, order); {
 		case otherErr != nil:
 		case e.Certificate != nil && serialOf(other.leaf()) == e.Certificate.Serial:
@@ -146,8 +164,8 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 	return move
 }
 
-// recordUseless notes a certificate that a reissue gave and that cannot be used, such as one for
-// another key. The order is reissued again.
+// recordUseless notes the unusable certificate that a reissue gave, such as one for another key.
+// The order is reissued again.
 func (f *flow) recordUseless(j *errand, e *ledger.Entry, order vendors.Order, got chain, why error) move {
 	m := f.recordCertificate(j, e, order, got)
 	record := m.change
@@ -167,9 +185,9 @@ func (f *flow) recordUseless(j *errand, e *ledger.Entry, order vendors.Order, go
 var errRevoked = errors.New("its certificate was revoked, and the order lives on, so that it is reissued")
 
 // certificateRevoked deals with an order that lives on though its certificate was revoked
-// before it was of any use. It is reissued, free of charge, but not again and again: if that
-// certificate is revoked, too, a person is asked, as where nothing is to be seen of it. Who
-// says that the order is good has it reissued once more.
+// before it was of any use. It is reissued, free of charge, but not again and again: if the
+// new certificate is revoked, too, or if the vendor does not show the revoked one, a person is
+// asked. If that person says that the order is good, it is reissued once more.
 func (f *flow) certificateRevoked(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
 	if e.Attempt.Kind == ledger.KindReissue && !e.Attempt.AnyKey { // with it, a person has looked
 		return f.flag(e, fmt.Sprintf("the certificate of the reissue of order %s was revoked at once", e.OrderID))
@@ -201,17 +219,23 @@ func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order
 	j.log.Info("certificate issued", zap.String("order_id", e.OrderID),
 		zap.Strings("names", leaf.DNSNames), zap.String("serial", serialOf(leaf)), zap.Time("not_after", leaf.NotAfter))
 	if e.Issued == 0 && firstName(leaf) != e.Names[0] {
-		j.log.Warn("the certificate's first name is another one than was ordered", zap.String("order_id", e.OrderID),
+		j.log.Warn("the certificate's first name is not the one that was ordered first", zap.String("order_id", e.OrderID),
 			zap.String("first_name", firstName(leaf)), zap.String("ordered", e.Names[0]))
 	}
 	f.tellLostUse(j, e, leaf)
+	// An order that gives another certificate after the revocation of one is alive. An order that
+	// was to be cancelled, or whose revocation waits for approval, may still end.
+	revoked := e.EndedByHand == ledger.Revoked && e.DeadCertificate()
 	return move{change: func(e *ledger.Entry) {
-		e.State, e.Flag, e.Problem = ledger.Issued, nil, ""
+		e.State, e.Flag, e.Problem, e.Attempt.Unproven = ledger.Issued, nil, "", nil
 		e.Covered = lowered(leaf.DNSNames)
 		e.Certificate = &ledger.Certificate{
 			Serial: serialOf(leaf), NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), Key: key, Reference: e.Attempt.Reference,
 		}
 		e.Issued++
+		if revoked {
+			e.EndedByHand = ""
+		}
 		if !order.TermEnds.IsZero() {
 			e.Ends = order.TermEnds.UTC()
 		}
@@ -221,8 +245,8 @@ func (f *flow) recordCertificate(j *errand, e *ledger.Entry, order vendors.Order
 	}, wakes: true}
 }
 
-// tellLostUse warns of a certificate that is not for clients any more, in place of one that was,
-// which CAs give no more from 2027 on.
+// tellLostUse warns if a certificate that is not for clients replaces one that was. From 2027 on,
+// CAs issue no more certificates for both servers and clients.
 func (f *flow) tellLostUse(j *errand, e *ledger.Entry, leaf *x509.Certificate) {
 	before := f.site.Served(j.name)
 	if j.have != nil {
@@ -268,7 +292,7 @@ func (f *flow) chainOf(e *ledger.Entry, order vendors.Order) (chain, error) {
 	return got, checkCertificate(got, e.Names, old, time.Now())
 }
 
-// errWithdrawn is the cause of a reissue that is no longer on its way.
+// errWithdrawn is the cause if a reissue is no longer on its way.
 var errWithdrawn = errors.New("the vendor delivers the old certificate and is making no other; was the reissue withdrawn?")
 
 // settled reports whether the latest request of an entry is a reissue that must have begun
@@ -277,8 +301,8 @@ func (f *flow) settled(e *ledger.Entry) bool {
 	return e.Attempt.Kind == ledger.KindReissue && f.ledger.Time().Sub(e.Attempt.Started) >= f.about.AbsenceAge
 }
 
-// foreignChain picks the certificate of an order that is not for a key of ours, and may
-// have expired. It is good for nothing but to be reissued.
+// foreignChain picks the certificate of an order where that need not be for a key of ours, and
+// may have expired. Usually nothing can be done with it but to reissue the order.
 func (f *flow) foreignChain(e *ledger.Entry, order vendors.Order) (chain, error) {
 	got, err := buildChain(order.Certificates, nil)
 	if err != nil {
@@ -295,6 +319,9 @@ func (f *flow) foreignChain(e *ledger.Entry, order vendors.Order) (chain, error)
 // ended deals with an order that will not give a certificate.
 func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vendors.Order) move {
 	a, reason := e.Attempt, order.Describe()
+	if a.Unproven != nil {
+		reason += "; " + a.Unproven.Reason
+	}
 	word, look := order.Status, f.account.look(a.Reference)
 	if a.Kind == ledger.KindReissue && a.PreviousID != "" && a.PreviousID != e.OrderID && e.Certificate != nil {
 		// The reissue failed; the order it was for may be as good as before.
@@ -309,7 +336,7 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 			}
 			return m
 		case old.Status == vendors.StatusIssued:
-			look.ended = vendors.StatusUnknown
+			look.ended = nil
 			j.log.Error("a reissue was refused; the paid order stands", zap.String("order_id", a.PreviousID), zap.String("reason", reason))
 			problem := "reissue refused: " + reason
 			return move{
@@ -319,14 +346,14 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 				done: &progress{err: fmt.Errorf("the reissue of order %s at %s for %s was refused: %s", a.PreviousID, f.about.Name, e.Names[0], reason)},
 			}
 		}
-		// That the reissue has ended tells nothing of the order, and of its certificate.
+		// That the reissue has ended tells nothing about the order or its certificate.
 		word = old.Status
 		reason = fmt.Sprintf("%s; order %s, whose reissue it was: %s", reason, a.PreviousID, old.Describe())
 	}
-	if look.ended != word {
-		look.ended = vendors.StatusUnknown
+	if look.ended != nil && look.ended.says != word {
+		look.ended = nil
 	}
-	m := f.flagEnded(e, reason)
+	m := f.flagEnded(e, e.WhyEnded(reason))
 	dead := e.Certificate != nil && (word == vendors.StatusRevoked || word == vendors.StatusCancelled)
 	if dead {
 		now, again := f.mayGiveUp(ctx, j, e, word)
@@ -338,13 +365,13 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 			m.done.err = noRetry(&DeadOrderError{f.about.Name, f.about.Portal, e.Names, e.OrderID, reason, e.Ends, true})
 		}
 	}
-	if change := m.change; change != nil || dead && !e.Certificate.Lost {
+	if change := m.change; change != nil || dead && (!e.Certificate.Lost || e.Certificate.Unwanted) || len(e.Attempt.Challenges) > 0 {
 		m.change = func(e *ledger.Entry) {
 			if change != nil {
 				change(e)
 			}
 			if dead {
-				e.Certificate.Lost = true
+				e.Certificate.Lost, e.Certificate.Unwanted = true, false
 			}
 			e.Attempt.Challenges = nil // nobody comes for them any more
 		}
@@ -352,42 +379,40 @@ func (f *flow) ended(ctx context.Context, j *errand, e *ledger.Entry, order vend
 	return m
 }
 
-// replaceAfter is how long the vendor must have said that an order has ended, before another one
-// may be paid for in its place. It is asked a few times meanwhile.
+// replaceAfter is for how long the vendor must have said that an order has ended before another
+// one may be paid for in its place. It is asked a few times meanwhile.
 const replaceAfter = time.Hour
 
 // mayGiveUp reports whether an order that had given a certificate before the vendor ended it is
-// to be given up, so that another one can be bought: now, or soon. The configuration must allow
-// it, and the vendor must have told this process so for a while, by its own monotonic clock, and
-// nothing else in between. It is done once for each name within a term: if what took its place
-// ends, too, a person is asked. Nothing is given up that could not be bought at once: what a vendor
-// says wrongly of thousands of orders costs no more than the spending limit allows. again is when to
-// look again, because it may be given up then.
+// to be given up, so that another one can be bought. The configuration must allow it, no person may
+// have ended the order, and for replaceAfter, by the monotonic clock, this process must have been
+// told the same and nothing else. It is done once for each name within a term: if the order that
+// took its place ends, too, a person is asked. No order is given up whose successor could not be
+// bought at once, so a vendor that is wrong about thousands of orders costs no more than the
+// spending limit allows. again is when to ask again, if the order may be given up then, else zero.
 func (f *flow) mayGiveUp(ctx context.Context, j *errand, e *ledger.Entry, says vendors.Status) (now bool, again time.Duration) {
 	look := f.account.look(e.Attempt.Reference)
 	// A person who says that the order is good takes the flag away.
-	if look.ended != says || e.Flag == nil || !e.Flag.Since.Equal(look.endedFlag) {
-		look.ended, look.endedFlag, look.endedFirst = says, time.Time{}, time.Now()
+	if was := look.ended; was == nil || was.says != says || e.Flag == nil || !e.Flag.Since.Equal(was.flagged) {
+		look.ended = &ending{says: says, first: time.Now()}
 		if e.Flag != nil {
-			look.endedFlag = e.Flag.Since
+			look.ended.flagged = e.Flag.Since
 		}
 	}
-	if !f.rules.replaceEnded || e.Adopted {
+	if !f.rules.replaceEnded {
 		return false, 0
 	}
 	about, err := f.ledger.About(ctx, slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(e.Names), j.name))))...)
 	if err != nil {
 		return false, replaceAfter / 4
 	}
-	for _, other := range about {
-		if other.ID != e.ID && other.GivenUp && !other.Over(f.ledger.Time()) {
-			return false, 0
-		}
+	if !e.MayBeReplaced(about, f.ledger.Time()) {
+		return false, 0
 	}
 	if f.mayBuy(j.name, j.want, about) != nil {
 		return false, 0
 	}
-	if e.Flag == nil || !e.Flag.Ended || time.Since(look.endedFirst) < replaceAfter {
+	if e.Flag == nil || !e.Flag.Ended || time.Since(look.ended.first) < replaceAfter {
 		return false, replaceAfter / 4
 	}
 	if err := f.list(ctx); err != nil {
@@ -406,14 +431,14 @@ func (f *flow) giveUp(j *errand, e *ledger.Entry, reason string) move {
 	return move{
 		change: func(e *ledger.Entry) {
 			e.State, e.GivenUp, e.Flag, e.Problem = ledger.Gone, true, nil, reason
-			e.Certificate.Lost = true
+			e.Certificate.Lost, e.Certificate.Unwanted = true, false
 		},
 		done: &progress{err: f.pending(e, "it was ended, and another one is placed"), wait: time.Second},
 	}
 }
 
-// presentable returns the proofs that the vendor asks for if they differ from those that
-// are expected and can be presented. The vendor's word wins.
+// presentable returns the proofs that the vendor asks for, if they can be presented and differ
+// from those expected; otherwise nil. The vendor's word wins.
 func (f *flow) presentable(e *ledger.Entry, asked []vendors.Challenge) []vendors.Challenge {
 	if len(asked) == 0 || sameChallenges(asked, e.Attempt.Challenges) {
 		return nil
@@ -443,7 +468,7 @@ func (f *flow) predicts(e *ledger.Entry) bool {
 }
 
 // nudges paces the requests to look at the proofs again. A CA that has just looked in
-// vain may remember that for minutes, so they grow apart.
+// vain may remember that for minutes, so each pause is longer than the one before it.
 type nudges struct {
 	every time.Duration
 	last  time.Time

@@ -95,6 +95,7 @@ func TestRenewalLeavesOutGoneNames(t *testing.T) {
 // A name that joins a group is bought for at once, and joins the order with the renewal
 // that comes when both are near their ends.
 func TestNameJoinsGroup(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.start(nil, group("example.com", "example.net"))

@@ -9,9 +9,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -48,6 +50,7 @@ type world struct {
 	logger  *zap.Logger
 	ctx     context.Context // ends with the test
 
+	events  recorder                                  // of all processes
 	traffic *traffic                                  // nil unless the calls are counted
 	through func(http.RoundTripper) http.RoundTripper // what calls to the CA go through; nil: nothing
 	share   int                                       // of DigiCert's limits that a server keeps to; 0: it keeps to none
@@ -63,6 +66,7 @@ func (w *world) transport() http.RoundTripper {
 
 func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
 	tb.Helper()
+	awaitDay(tb)
 	core, logs := observer.New(zap.DebugLevel)
 	ctx, cancel := context.WithCancel(context.Background())
 	tb.Cleanup(cancel)
@@ -72,6 +76,7 @@ func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
 		// A second order with the same reference must show up as a charge.
 		Quirks: hostile.Quirks{LooseRefID: true},
 	}
+	cfg.Calendar = *flagDay != ""
 	if change != nil {
 		change(&cfg)
 	}
@@ -82,6 +87,23 @@ func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
 	tb.Cleanup(ca.Close)
 	w.ca = ca
 	return w
+}
+
+var flagDay = flag.String("day", "", "when tests in simulated time begin, for example 2027-03-01, with a CA that keeps the rules of each day")
+
+// awaitDay waits for that day.
+func awaitDay(tb testing.TB) {
+	tb.Helper()
+	if *flagDay == "" {
+		return
+	}
+	day, err := time.Parse(time.DateOnly, *flagDay)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if inBubble := time.Now().Year() == 2000; inBubble { // where bubbles begin
+		time.Sleep(time.Until(day))
+	}
 }
 
 func testContact() vendors.Contact {
@@ -132,7 +154,7 @@ func (w *world) startVendor(f *fuse, vendor vendors.Vendor, change func(*flow)) 
 	p.flow = &flow{
 		vendor: vendor, about: vendor.Describe(),
 		ledger: &ledger.Ledger{Storage: storage, Prefix: ledger.Prefix("racent", "test"), Memory: &account.ledger},
-		prove:  &webProver{f, w.web}, account: account, site: p.site, wake: p.line.Wake, busy: func(name string) bool { _, busy := p.line.Due(name); return busy }, logger: w.logger,
+		prove:  &webProver{f, w.web}, files: dcv.Live, server: "server", account: account, site: p.site, wake: p.line.Wake, busy: func(name string) bool { _, busy := p.line.Due(name); return busy }, logger: w.logger,
 		order: vendors.OrderConfig{Product: "comodo-positivessl", Term: vendors.Term{Years: 1}, Method: vendors.MethodHTTP, Contact: testContact()},
 		rules: rules{
 			pace: defaultPace, maxWait: time.Hour, settle: time.Second,
@@ -142,6 +164,7 @@ func (w *world) startVendor(f *fuse, vendor vendors.Vendor, change func(*flow)) 
 	if change != nil {
 		change(p.flow)
 	}
+	p.emit, p.ledger.Written = w.events.note, p.written
 	p.attach()
 	return p
 }
@@ -304,6 +327,11 @@ func (s *testSite) Served(name string) []*x509.Certificate {
 	if got := s.served[name]; got != nil {
 		return []*x509.Certificate{got.leaf()}
 	}
+	for _, got := range s.served { // one that is for other names is for this one, too
+		if got != nil && slices.Contains(got.leaf().DNSNames, name) {
+			return []*x509.Certificate{got.leaf()}
+		}
+	}
 	return nil
 }
 
@@ -459,6 +487,7 @@ func (w *world) noSecrets() {
 			w.tb.Errorf("the token is in the log: %s", entry.Message)
 		}
 	}
+	w.events.check(w)
 	for key, value := range w.storage.snapshot() {
 		key0 := strings.HasPrefix(key, "certificates/") || strings.Contains(key, "/keys/")
 		if strings.Contains(value, testToken) || !key0 && strings.Contains(value, "PRIVATE KEY") {
@@ -487,6 +516,13 @@ func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
 		Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(strings.NewReader(body)),
 		ContentLength: int64(len(body)), Request: r,
 	}, nil
+}
+
+// contents are those of the files.
+func (w *web) contents() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.files))
 }
 
 // webProver presents files on the web.

@@ -154,7 +154,7 @@ func runImport(fl caddycmd.Flags, w io.Writer) error {
 // maxTermYears is more than any term that is sold.
 const maxTermYears = 6
 
-// endOption reads the end of a term, as a person gives it. As long as it lasts, nothing is bought.
+// endOption reads the end of a term as a person gives it. Nothing is bought before that day.
 func endOption(text string, now time.Time) (time.Time, error) {
 	ends, err := time.Parse(time.DateOnly, text)
 	if err != nil {
@@ -166,7 +166,8 @@ func endOption(text string, now time.Time) (time.Time, error) {
 	return ends, nil
 }
 
-// flowOn is a flow that is attached to nothing: what it does, it does by itself.
+// flowOn returns a flow that is attached to no line of the scheduler: it does only what it is
+// called for. end must be called.
 func (b *buyer) flowOn(storage certmagic.Storage) (f *flow, end func()) {
 	var magic *certmagic.Config
 	cache := certmagic.NewCache(certmagic.CacheOptions{
@@ -185,7 +186,7 @@ func (b *buyer) flowOn(storage certmagic.Storage) (f *flow, end func()) {
 	}, cache.Stop
 }
 
-// readFiles reads all files that are given. An empty name is none.
+// readFiles reads all files that are given, each once. Empty names are skipped.
 func readFiles(files []string, password bundle.Password, say say) (*bundle.Contents, error) {
 	read := new(bundle.Contents)
 	var done []string

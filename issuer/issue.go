@@ -37,7 +37,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	defer line.Release()
 	// After a reload that failed, certmagic asks the issuer of the failed configuration.
-	// What is attached to the line is what is running.
+	// The configuration that is attached to the line is the one that runs.
 	if err := iss.waitStarted(ctx, line); err != nil {
 		return nil, fmt.Errorf("%s: %w", iss.about.Name, err)
 	}
@@ -72,7 +72,7 @@ func (iss *Issuer) newWant(ctx context.Context, csr *x509.CertificateRequest) (*
 }
 
 // startPatience is how long Issue waits for its configuration to start. Apps are started in
-// random order, and the HTTP app asks for certificates as soon as it is.
+// random order, and the HTTP app asks for certificates as soon as it has started.
 const startPatience = time.Minute
 
 func (iss *Issuer) waitStarted(ctx context.Context, line *app.Line) error {
@@ -157,12 +157,12 @@ func (f *flow) stillPending(w *want, waited time.Duration) error {
 	return pending
 }
 
-// deadlineReserve is what is left of a handshake's time for its other half.
+// deadlineReserve is how much of a handshake's time is left for the rest of the handshake.
 const deadlineReserve = 2 * time.Second
 
 // patience is how long a call may wait: max_wait; or, for a handshake, until shortly before
-// it gives up; or not at all, when the stored certificate is not due, because then it is
-// certmagic's only maintenance goroutine that waits.
+// it gives up; or not at all, if a certificate of ours is served that is not due, because then
+// it is certmagic's only maintenance goroutine that would wait.
 func (f *flow) patience(ctx context.Context, name string) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
 		return max(time.Until(deadline)-deadlineReserve, 0)
@@ -178,11 +178,11 @@ func (f *flow) patience(ctx context.Context, name string) time.Duration {
 	return f.rules.maxWait
 }
 
-// handshake is a renewal that handshakes ask for while the old certificate is served. Its
-// zero value is any other call.
+// handshake is a call for a renewal that a handshake asks for while the old certificate is
+// served. Its zero value is any other call.
 type handshake struct{ until time.Time }
 
-// background tells whether a call is one of those.
+// background returns the handshake that a call is for, or the zero value.
 func (f *flow) background(ctx context.Context, name string) handshake {
 	deadline, ok := ctx.Deadline()
 	if _, onDemand := f.site.Allows(name); !ok || !onDemand {
@@ -210,8 +210,8 @@ func (h handshake) hold(ctx context.Context) {
 	}
 }
 
-// refuseStranger refuses what a handshake may not order before anything else is done
-// about it, and without a look into storage, if no order is known for the name.
+// refuseStranger refuses what a handshake may not order, if no order is known for the name. It
+// does so before anything else is done, and without a look into storage.
 func (f *flow) refuseStranger(name string) error {
 	_, onDemand := f.site.Allows(name)
 	if f.rules.allowOnDemand || !onDemand || !f.account.ledger.Listed() || f.account.ledger.Knows(name) {

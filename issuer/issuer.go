@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -63,7 +65,7 @@ type Issuer struct {
 	// DV products.
 	Organization *vendors.Organization `json:"organization,omitempty"`
 
-	// How control of the names is proven. Default: a file over HTTP
+	// How control of the names is proven. Default: with a file over HTTP
 	DCV *DCV `json:"dcv,omitempty"`
 
 	// The longest that one attempt waits for a certificate before the next
@@ -108,6 +110,10 @@ type Issuer struct {
 	// a person is asked
 	ReplaceEndedOrders bool `json:"replace_ended_orders,omitempty"`
 
+	// Whether the metrics tell for each name when its certificate expires and when its paid
+	// term ends, instead of only the earliest of these times per vendor. Default: false
+	MetricsPerName bool `json:"metrics_per_name,omitempty"`
+
 	// Orders that were bought elsewhere, to be used for the given names. No
 	// order is ever placed for these names.
 	Orders []AdoptedOrder `json:"orders,omitempty"`
@@ -116,11 +122,12 @@ type Issuer struct {
 	// them all. The first name of a group becomes the common name.
 	OneOrder [][]string `json:"one_order,omitempty"`
 
-	// What to do when the validation file cannot be fetched through the name
-	// before an order, or the DNS record not be seen. `strict` places no order,
-	// `warn` places it all the same, `off` does not look. By default a wrong answer
-	// stops the order and a failed connection is only a warning, because a server
-	// behind NAT may be unable to reach itself.
+	// What to do if, before an order, the validation file cannot be fetched through the
+	// name, the DNS record cannot be seen, or the name is not in DNS. `strict` places no
+	// order, `warn` places it all the same, `off` does not look, and only warns of names
+	// that are not in DNS. By default, a wrong answer stops the order, and a failed
+	// connection is only a warning, because a server behind NAT may be unable to reach
+	// itself.
 	Probe string `json:"probe,omitempty"`
 
 	// The port on which the validation file is fetched over HTTP, if port 80 is
@@ -161,14 +168,14 @@ type DCV struct {
 	// Default: that of the TLS app (the global option `dns`)
 	ProviderRaw json.RawMessage `json:"provider,omitempty" caddy:"namespace=dns.providers inline_key=name"`
 
-	// How long resolvers may keep the records. Default: what the provider chooses
+	// How long resolvers may cache the records. Default: what the provider chooses
 	TTL caddy.Duration `json:"ttl,omitempty"`
 
 	// How long to wait before looking for a new record. Default: 0
 	PropagationDelay caddy.Duration `json:"propagation_delay,omitempty"`
 
 	// How long to look until all name servers of the zone have a new record. What
-	// happens then is the matter of `probe`. -1 means not to look. Default: 2m
+	// happens if they do not is up to `probe`. -1 means not to look. Default: 2m
 	PropagationTimeout caddy.Duration `json:"propagation_timeout,omitempty"`
 
 	// Resolvers to ask instead of those of the system, and instead of the zone's
@@ -177,9 +184,9 @@ type DCV struct {
 	Resolvers []string `json:"resolvers,omitempty"`
 
 	// The name to add the records at, if the names where the CA looks are CNAMEs
-	// to it. That takes a vendor whose records have the same name for each order,
-	// as those of DigiCert have; those of Sectigo do not. Placeholders are
-	// supported. Default: none, records are where the CA looks
+	// to it. This works only with vendors whose records have the same name for each
+	// order, such as DigiCert's; Sectigo's do not. Placeholders are supported.
+	// Default: none, records are added where the CA looks
 	OverrideDomain string `json:"override_domain,omitempty"`
 
 	provider certmagic.DNSProvider
@@ -280,8 +287,8 @@ func (iss *Issuer) IssuerKey() string {
 func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	rememberKeysOf(cfg)
 	if len(cfg.Issuers) > 1 {
-		// Else certmagic would load what began last, and the stopgap of the next issuer,
-		// which renews it often, would win over a certificate that is paid for.
+		// Otherwise certmagic would load the certificate with the latest NotBefore, and the
+		// stopgap of the next issuer, which is renewed often, would win over one that is paid for.
 		cfg.LoadFirstUsableCert = true
 	}
 	app.Quiet(cfg, isPending).Observe(iss.IssuerKey(), func(_ context.Context, event string, names []string) {
@@ -295,6 +302,7 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	if iss.line == nil {
 		iss.lineKey = iss.lineKeyOn(cfg.Storage)
 		iss.line = app.Process.Line(iss.lineKey, newMemory)
+		iss.app.Measure(iss, iss.about.Name, &iss.line.Memory().(*account).ledger, iss.MetricsPerName)
 		iss.unmanage = dcv.Live.Manage(cfg.Storage, iss.app.Managed)
 		iss.app.OnStart(iss.start)
 		iss.app.OnListening(iss.listening)
@@ -320,7 +328,7 @@ func (iss *Issuer) currentLine() *app.Line {
 	return iss.line
 }
 
-// lineKeyOn is the key of the line of the issuer's account on a storage.
+// lineKeyOn returns the key of the line for the issuer's account on a storage.
 func (iss *Issuer) lineKeyOn(storage certmagic.Storage) string {
 	return ledger.StorageIdentity(storage) + " " + iss.IssuerKey()
 }
@@ -353,12 +361,49 @@ func (iss *Issuer) flow() *flow { return iss.flowOn(iss.currentLine()) }
 func (iss *Issuer) flowOn(line *app.Line) *flow {
 	magic := iss.config()
 	account := line.Memory().(*account)
-	return &flow{
-		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules, prove: iss.prove,
+	f := &flow{
+		vendor: iss.vendor, about: iss.about, order: iss.order, rules: iss.rules, prove: iss.prove, files: dcv.Live, server: hostName(),
 		ledger:  &ledger.Ledger{Storage: magic.Storage, Prefix: ledger.Prefix(iss.about.Name, iss.about.Account), Memory: &account.ledger},
-		account: account, site: iss.siteOf(magic), wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy },
+		account: account, site: iss.siteOf(magic), emit: iss.app.Emit, wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy },
 		config: magic, logger: iss.logger,
 	}
+	f.ledger.Written = f.written
+	return f
+}
+
+// Account implements app.Member.
+func (iss *Issuer) Account() (operator.Account, bool) {
+	magic, line := iss.config(), iss.currentLine()
+	if magic == nil || line == nil {
+		return operator.Account{}, false
+	}
+	f := iss.flowOn(line)
+	return operator.Account{
+		Ledger: f.ledger, Vendor: f.vendor, About: f.about, Margin: f.margin, Settle: f.rules.settle, WindowRatio: magic.RenewalWindowRatio,
+		Order:   func(string) vendors.OrderConfig { return f.order },
+		Manages: f.site.Manages, Names: func() []string { return iss.app.NamesOf(iss) }, Rules: f.rulesOf, Maybe: f.maybeNames, Stored: f.isStored,
+		SpendOrders: f.rules.spend.Orders, SpendPer: time.Duration(f.rules.spend.Per), OnDemand: f.rules.allowOnDemand && magic.OnDemand != nil,
+		Wake: f.wake, Hold: f.account.drive,
+		Doing: func(name string, e *ledger.Entry) operator.Doing {
+			doing := f.account.doing(name)
+			at, busy := line.Due(name)
+			if e != nil {
+				if said, when, next, ok := f.account.lookedAt(e.Attempt.Reference); ok {
+					doing.Said, doing.At = said, when.UTC().Truncate(time.Second)
+					if !next.IsZero() {
+						at, busy = next, true
+					}
+				}
+			}
+			if busy {
+				doing.Next = at.UTC().Truncate(time.Second)
+			}
+			return doing
+		},
+		Unordered: func() []string {
+			return slices.DeleteFunc(iss.app.NamesOf(iss), f.account.ledger.Knows)
+		},
+	}, true
 }
 
 func issuedCertificate(about vendors.Description, got chain, e *ledger.Entry) *certmagic.IssuedCertificate {
@@ -384,11 +429,11 @@ type metadata struct {
 }
 
 // Revoke asks the vendor to revoke the certificate of the order that cert belongs
-// to. The order is used up by it.
+// to. That uses the order up.
 func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResource, reason int) error {
 	var meta metadata
 	if err := json.Unmarshal(cert.IssuerData, &meta); err != nil || meta.OrderID == "" {
-		return fmt.Errorf("the stored certificate for %s does not tell its order; revoke it at %s",
+		return fmt.Errorf("the stored certificate for %s does not say which order it is from; revoke it at %s",
 			strings.Join(cert.SANs, ", "), iss.about.Portal)
 	}
 	r, ok := iss.vendor.(vendors.Revoker)
@@ -416,13 +461,14 @@ func reasonText(reason int) string {
 	return "reason " + strconv.Itoa(reason)
 }
 
-// start begins the work of this configuration for the issuer's account: everything is
-// provisioned. What is served now, by the configuration before, goes on being served until
-// there is a certificate of ours.
+// start begins the work of this configuration for the issuer's account, once everything is
+// provisioned. What the previous configuration served goes on being served until there is a
+// certificate of ours.
 func (iss *Issuer) start() {
 	magic, line := iss.config(), iss.currentLine()
 	proofs := iss.proofs
 	proofs.Storage, proofs.Port = magic.Storage, iss.listenPort
+	proofs.Group = ledger.Prefix(iss.about.Name, iss.about.Account)
 	proofs.Listen = func(ctx context.Context) (func(), error) { return iss.app.Listen(ctx, iss.Bind, iss.listenPort()) }
 	ctx, cancel := context.WithCancel(iss.ctx)
 	prove := proof.New(proofs)
@@ -439,6 +485,7 @@ func (iss *Issuer) start() {
 			func(name string) bool { return iss.app.First(iss, name) })
 	})
 	background.Go(func() { f.watch(ctx, func(name string) bool { return iss.app.First(iss, name) }) })
+	background.Go(func() { f.keepVisits(ctx) })
 	background.Go(func() { f.tryStorage(ctx, openAgain) })
 	background.Go(func() {
 		for poll.Wait(ctx, stopgapEvery) == nil {
@@ -460,10 +507,10 @@ func (iss *Issuer) start() {
 	})
 }
 
-// stopgapEvery is how often stopgaps are looked at that are about to expire.
+// stopgapEvery is how often stopgaps that are about to expire are looked for.
 const stopgapEvery = time.Hour
 
-// listening drops the stopgaps of names that are configured no more.
+// listening drops the stopgaps of names that are no longer configured.
 func (iss *Issuer) listening() {
 	app.KeepStopgaps(iss.config(), func(name string) bool { ours, _ := iss.app.Managed(name); return ours })
 }

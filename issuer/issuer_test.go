@@ -1,11 +1,13 @@
 package issuer
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"net"
 	"net/http/httptest"
+	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
@@ -172,6 +174,34 @@ func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
 	}
 	if !s.ca.Revoked(leaf.SerialNumber) {
 		t.Error("the certificate is not revoked")
+	}
+}
+
+// TestIssuerKeepsVisits has the CA come to the handler of a real config.
+func TestIssuerKeepsVisits(t *testing.T) {
+	noLeaks(t)
+	s := newSite(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Second })
+	iss, unload := s.load(t)
+	defer unload()
+	if err := s.issue(t.Context(), t, iss, "demo.localhost"); !is[*PendingError](err) {
+		t.Fatalf("error = %v", err)
+	}
+	var running bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&running, 1); err != nil || !strings.Contains(running.String(), "(*flow).keepVisits") {
+		t.Errorf("nobody writes visits: %v", err)
+	}
+	l := iss.flow().ledger
+	files, err := s.storage.List(t.Context(), "commercial/dcv/demo.localhost", false)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %q, %v", files, err)
+	}
+	if shared, err := s.storage.Load(t.Context(), files[0]); err != nil || !strings.Contains(string(shared), `"group":"`+l.Prefix+`"`) {
+		t.Errorf("other servers find %s, %v", shared, err)
+	}
+	eventually(t, "the certificate is served", func() bool { return s.served("demo.localhost") != nil })
+	list, err := l.About(t.Context(), "demo.localhost")
+	if err != nil || len(list) != 1 || list[0].Attempt.Visits == nil || list[0].Attempt.Visits.Newest[0].Server != hostName() {
+		t.Errorf("entries %+v, %v", list, err)
 	}
 }
 

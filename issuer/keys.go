@@ -19,8 +19,8 @@ import (
 
 // Some CAs insist on a CommonName in the CSR, and certmagic leaves it out unless
 // the issuer is its own ZeroSSL one. To sign a CSR again, the key is needed, and
-// certmagic does not hand it to issuers. What it does hand over is the config in
-// which its key source stands; wrapping that one lets us remember each new key
+// certmagic does not hand it to issuers. What it does hand over is the config,
+// which has its key source; wrapping that source lets us remember each new key
 // until the attempt it was made for is over.
 
 const (
@@ -28,7 +28,7 @@ const (
 	// time, and each makes one key; those that another issuer has used come on top.
 	maxKeys = 4096
 
-	// maxKeyAge bounds how long a key is remembered that never reaches us,
+	// maxKeyAge bounds how long a key is remembered if no CSR for it reaches us,
 	// because another issuer of the policy succeeded with it.
 	maxKeyAge = time.Hour
 )
@@ -170,10 +170,10 @@ func decodeKey(pem []byte, want string) (crypto.Signer, bool) {
 }
 
 // oidMustStaple is the TLS feature extension (RFC 7633), the only extension
-// beside the names that certmagic puts into a CSR.
+// besides the names that certmagic puts into a CSR.
 var oidMustStaple = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
-// extrasOf returns what a CSR asks for beside the names.
+// extrasOf returns the extensions that a CSR asks for besides the names.
 func extrasOf(csr *x509.CertificateRequest) (extras []pkix.Extension) {
 	for _, ext := range csr.Extensions {
 		if ext.Id.Equal(oidMustStaple) {

@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// room is how many orders the spending limit allows beside those in the ledger.
+// room is how many orders the spending limit allows on top of those in the ledger.
 func (f *flow) room() int {
 	placed, _ := f.ledger.Memory.Spending(f.ledger.Time().Add(-time.Duration(f.rules.spend.Per)), 0)
 	return f.rules.spend.Orders - placed
@@ -19,11 +19,11 @@ func (f *flow) room() int {
 // about it.
 func (f *flow) mayBuy(name string, w *want, about []*ledger.Entry) error {
 	if a, ok := f.adoptedFor(name); ok {
-		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up, and the option order forbids to place another one; "+
+		return noRetry(fmt.Errorf("order %s, which was bought elsewhere for %s, is used up, and the option order forbids placing another one; "+
 			"give the ID of a new order, or remove the option", a.ID, name))
 	}
 	configured, onDemand := f.site.Allows(name)
-	// Where the issuer is that of all names, so is one that is in the config no more.
+	// An issuer for all names is configured even for a name that is no longer in the config.
 	if !configured || !onDemand && !f.account.asked(w, f.config) && !f.site.Manages(name) {
 		return noRetry(fmt.Errorf("%s is not among the names that this configuration has certificates for, so nothing is bought for it", name))
 	}
@@ -33,7 +33,7 @@ func (f *flow) mayBuy(name string, w *want, about []*ledger.Entry) error {
 	return f.hold(name, about)
 }
 
-// hold keeps purchases back for a while after some that led to nothing.
+// hold holds purchases for a name back for a while after some that led to nothing.
 func (f *flow) hold(name string, about []*ledger.Entry) error {
 	failures := 0
 	var last *ledger.Entry
@@ -55,11 +55,11 @@ func (f *flow) hold(name string, about []*ledger.Entry) error {
 }
 
 // holdMemory is for how long a purchase that led to nothing counts. It is longer than the
-// longest hold, which would otherwise begin anew each day with short ones.
+// longest hold: otherwise holds would begin anew each day with short ones.
 const holdMemory = 3 * 24 * time.Hour
 
 // holdFor is how long to hold paid calls back after so many led to nothing lately.
-// The first may be repeated at once: its absence is proven.
+// After the first, another may follow at once: it is known that nothing came of it.
 func holdFor(failures int) time.Duration {
 	steps := []time.Duration{0, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
 	return steps[min(failures-1, len(steps)-1)]
@@ -70,7 +70,8 @@ func (f *flow) withinLimit() *SpendLimitError {
 	return f.overLimit(f.rules.spend.Orders - 1)
 }
 
-// overLimit complains if more than so many orders were placed within the span.
+// overLimit returns an error if more orders than allowed were placed within the span of the
+// limit.
 func (f *flow) overLimit(allowed int) *SpendLimitError {
 	per := time.Duration(f.rules.spend.Per)
 	placed, last := f.ledger.Memory.Spending(f.ledger.Time().Add(-per), allowed)
@@ -90,12 +91,13 @@ func (f *flow) limitWait(limit *SpendLimitError) time.Duration {
 	return min(limit.Next.Sub(now), time.Hour)
 }
 
-// condemnedFor is how long an entry that is to be given up counts, until the ledger tells it.
+// condemnedFor is for how long an entry that is to be given up counts as such, until the ledger
+// shows it.
 const condemnedFor = 10 * time.Minute
 
-// condemn notes that an entry is given up, if that and all others that were given up or paid for
-// since a moment are not more than so many. What takes the place of one counts beside it, to
-// be safe.
+// condemn reports whether an entry may be given up, and if so, notes that it is. With it, no more
+// than the allowed number of entries may have been given up or paid for since from. To be safe, an
+// order counts in addition to the one that it replaces.
 func (a *account) condemn(id string, from time.Time, allowed int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,22 +13,22 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// The waits of orders that nobody but a person can take on, or that time alone may.
+// The waits of orders that only a person can settle, or maybe time alone.
 const (
 	// flagAfter is how long the fate of a request may be unknown before a person is asked.
 	flagAfter = 7 * 24 * time.Hour
 
-	// flaggedWait is how often the vendor is asked while a person is.
+	// flaggedWait is how often the vendor is asked about an order while a person is asked, too.
 	flaggedWait = 24 * time.Hour
 
 	// lookUpWait is the longest wait between two look-ups of a request that is not flagged.
 	lookUpWait = 6 * time.Hour
 )
 
-// lookUp finds out what became of a request whose answer is not in the ledger. Absence
-// takes two denials, the last of them so long after this process saw the request first, by
-// its own monotonic clock, that it cannot be on its way any more: other servers' clocks
-// may be wrong.
+// lookUp finds out what became of a request whose answer is not in the ledger. To prove
+// absence takes two denials in a row, the last of them so long after this process first saw
+// the request, by its own monotonic clock, that the request cannot be on its way any more:
+// other servers' clocks may be wrong.
 func (f *flow) lookUp(ctx context.Context, j *errand, e *ledger.Entry) move {
 	a := e.Attempt
 	reissue := a.Kind == ledger.KindReissue
@@ -121,8 +121,7 @@ func (f *flow) flag(e *ledger.Entry, reason string) move {
 	}}
 }
 
-// flagEnded hands over an order that gives no certificate any more under the ID that is
-// known.
+// flagEnded flags an order that gives no more certificates under its known ID.
 func (f *flow) flagEnded(e *ledger.Entry, reason string) move {
 	m := f.flag(e, reason)
 	change := m.change

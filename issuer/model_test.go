@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/app"
+	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/model"
 	"github.com/caddy-commercial/caddy-commercial/issuer/proof"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
@@ -91,7 +92,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 	}
 	f := &flow{
 		vendor: vendor, about: vendor.Describe(), ledger: l, account: line.Memory().(*account), site: site,
-		prove: modelProver{s.p, real}, wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy }, logger: s.p.Logger,
+		prove: modelProver{s.p, real}, files: dcv.Live, wake: line.Wake, busy: func(name string) bool { _, busy := line.Due(name); return busy }, logger: s.p.Logger,
 		order: order,
 		rules: rules{
 			pace:    vendors.Pace{Min: time.Minute, Max: 20 * time.Minute, Fresh: 2 * time.Hour, Slow: 20 * time.Minute},
@@ -100,6 +101,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 			allowOnDemand: cfg.OnDemand, groups: cfg.Groups, watch: day,
 		},
 	}
+	l.Written = f.written
 	byOrder := make(map[string][]string)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Adopt)) {
 		byOrder[cfg.Adopt[name]] = append(byOrder[cfg.Adopt[name]], name)
@@ -224,7 +226,10 @@ func (s *modelSystem) Flagged(context.Context) ([]model.Flag, error) {
 func (s *modelSystem) Resolve(ctx context.Context, f model.Flag, truth model.Truth) error {
 	l, _ := s.ledgerOf(f.Vendor, f.Account)
 	l = &ledger.Ledger{Storage: l.Storage, Prefix: l.Prefix, Memory: new(ledger.Memory), Now: l.Now, Random: l.Random}
-	_, err := l.Resolve(ctx, f.ID, ledger.Resolution{OrderID: truth.OrderID, None: truth.Gone})
+	e, err := l.Load(ctx, f.ID)
+	if err == nil {
+		_, err = l.Settle(ctx, e, ledger.Resolution{OrderID: truth.OrderID, None: truth.Gone})
+	}
 	return err
 }
 

@@ -4,8 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
 // situation is a state in which a person may find an order, and how it comes about.
@@ -60,6 +63,20 @@ var situations = []*situation{
 	}},
 }
 
+// resolve settles an order as a person does where neither a server nor a config is.
+func (w *world) resolve(a operator.Action) {
+	w.tb.Helper()
+	if err := w.tryResolve(a); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
+func (w *world) tryResolve(a operator.Action) error {
+	a.Confirm = true
+	_, err := (&operator.Desk{Storages: []certmagic.Storage{w.storage}}).Do(w.ctx, "resolve", a)
+	return err
+}
+
 // In every state but gone, a person may say that there is no order: it is given up, and one is bought.
 func TestResolveNone(t *testing.T) {
 	for _, s := range situations {
@@ -70,10 +87,8 @@ func TestResolveNone(t *testing.T) {
 			s.found(t, w)
 			before := w.charges()
 			reissue := w.entry("example.com").Attempt.Kind == ledger.KindReissue
-			e, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true})
-			if err != nil {
-				t.Fatal(err)
-			}
+			w.resolve(operator.Action{About: "example.com", None: true})
+			e := w.entry("example.com")
 			if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 0 }); err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +109,7 @@ func TestResolveNone(t *testing.T) {
 			p.untilServed(day, "example.com")
 			time.Sleep(10 * day)
 			w.wantCharges(before + 1)
-			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true, Entry: e.ID}); err == nil {
+			if err := w.tryResolve(operator.Action{About: "example.com", None: true, Entry: e.ID}); err == nil {
 				t.Error("an order that is gone was resolved")
 			}
 		})
@@ -115,9 +130,7 @@ func TestResolveOrder(t *testing.T) {
 			}
 			id := w.orderElsewhere([]string{"example.com"}, nil)
 			before := w.charges()
-			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
-				t.Fatal(err)
-			}
+			w.resolve(operator.Action{About: "example.com", Order: id})
 			w.until(26*time.Hour, "the order is used", func() bool { e := w.entry("example.com"); return e.State == ledger.Issued && e.Flag == nil })
 			_, _ = p.attempt(t.Context(), "example.com")
 			p.untilServed(day, "example.com")
@@ -157,7 +170,7 @@ func TestResolveNoneWasWrong(t *testing.T) {
 		p.configure("example.com")
 		time.Sleep(time.Minute)
 		// While it may still arrive, nobody can say that it is not there.
-		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err == nil {
+		if err := w.tryResolve(operator.Action{About: "example.com", None: true}); err == nil {
 			t.Error("a request that is on its way was given up")
 		}
 		p.untilServed(day, "example.com")
@@ -177,9 +190,7 @@ func TestSettledWhileOthersRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(2*time.Hour + time.Minute) // the ledger was looked over a moment ago
-		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
-			t.Fatal(err)
-		}
+		w.resolve(operator.Action{About: "example.com", None: true})
 		for range 15 {
 			time.Sleep(5 * time.Minute)
 			if err := p.ledger.Refresh(t.Context()); err != nil {

@@ -17,6 +17,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
@@ -34,6 +35,7 @@ Prices may be estimates and without tax. Nothing is ordered.`,
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter")
 	cmd.Flags().String("vendor", "", "Only this vendor's")
 	cmd.Flags().String("search", "", "Only products whose code or name has all of these words")
+	cmd.Flags().Bool("json", false, "Write JSON")
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdProducts)
 	return cmd
 }
@@ -63,8 +65,20 @@ func cmdProducts(fl caddycmd.Flags) (int, error) {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	var errs []error
+	catalogues := []catalogue{}
 	for _, v := range list {
-		errs = append(errs, writeProducts(ctx, os.Stdout, v, fl.String("search")))
+		c, err := catalogueOf(ctx, v, fl.String("search"))
+		if errs = append(errs, err); err != nil {
+			continue
+		}
+		if catalogues = append(catalogues, c); !fl.Bool("json") {
+			errs = append(errs, c.write(os.Stdout))
+		}
+	}
+	if fl.Bool("json") {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		errs = append(errs, out.Encode(catalogues))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -73,7 +87,7 @@ func cmdProducts(fl caddycmd.Flags) (int, error) {
 }
 
 // configuredVendors loads the vendors of the commercial issuers that are anywhere in a
-// config, each account once. Name is that of the only one wanted, or empty.
+// config, each account once: those with the given name, or all if it is empty.
 func configuredVendors(ctx caddy.Context, config any, name string) ([]vendors.Vendor, error) {
 	accounts := make(map[string]vendors.Vendor)
 	for _, raw := range vendorsIn(config) {
@@ -131,24 +145,51 @@ func vendorsIn(config any) []json.RawMessage {
 	return found
 }
 
-// writeProducts writes the products of a vendor that match all words of the search.
-func writeProducts(ctx context.Context, w io.Writer, v vendors.Vendor, search string) error {
+// catalogue is what a vendor sells.
+type catalogue struct {
+	Vendor   string    `json:"vendor"`
+	Account  string    `json:"account"`
+	Products []product `json:"products"`
+}
+
+// product is a [vendors.Product] in JSON.
+type product struct {
+	Code       string         `json:"code"`
+	Name       string         `json:"name,omitempty"`
+	Validation string         `json:"validation,omitempty"`
+	Wildcard   bool           `json:"wildcard,omitempty"`
+	MaxNames   int            `json:"max_names,omitempty"`
+	Prices     map[int]string `json:"prices,omitempty"` // by months
+}
+
+// catalogueOf returns the products of a vendor that match all words of the search.
+func catalogueOf(ctx context.Context, v vendors.Vendor, search string) (catalogue, error) {
 	about := v.Describe()
+	c := catalogue{Vendor: about.Name, Account: about.Account, Products: []product{}}
 	lister, ok := v.(vendors.ProductLister)
 	if !ok {
-		return fmt.Errorf("%s does not list its products; look at %s", about.Name, about.Portal)
+		return c, fmt.Errorf("%s does not list its products; look at %s", about.Name, about.Portal)
 	}
 	products, err := lister.Products(ctx)
 	if err != nil {
-		return fmt.Errorf("asking %s for its products: %w", about.Name, err)
+		return c, fmt.Errorf("asking %s for its products: %w", about.Name, err)
 	}
-	products = slices.DeleteFunc(products, func(p vendors.Product) bool { return !matches(p, search) })
-	slices.SortFunc(products, func(a, b vendors.Product) int { return strings.Compare(a.Code, b.Code) })
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(table, "%s (%s): %d products\n", about.Name, about.Account, len(products))
-	fmt.Fprintln(table, "CODE\tVALIDATION\tWILDCARD\tNAMES\tPRICES BY MONTHS\tNAME")
 	for _, p := range products {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", word(p.Code), word(p.Validation), yes(p.Wildcard), maxNames(p), pricesOf(p), word(p.Name))
+		if matches(p, search) {
+			c.Products = append(c.Products, product(p))
+		}
+	}
+	slices.SortFunc(c.Products, func(a, b product) int { return strings.Compare(a.Code, b.Code) })
+	return c, nil
+}
+
+// write writes the catalogue for people.
+func (c catalogue) write(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(table, "%s (%s): %d products\n", c.Vendor, c.Account, len(c.Products))
+	fmt.Fprintln(table, "CODE\tVALIDATION\tWILDCARD\tNAMES\tPRICES BY MONTHS\tNAME")
+	for _, p := range c.Products {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", operator.Word(p.Code), operator.Word(p.Validation), yes(p.Wildcard), maxNames(p), pricesOf(p), operator.Word(p.Name))
 	}
 	return table.Flush()
 }
@@ -163,15 +204,6 @@ func matches(p vendors.Product, search string) bool {
 	return true
 }
 
-// word is a vendor's text as a cell of the table: in one line, and never empty.
-func word(text string) string {
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r < ' ' || r == ' ' || r == 0x7f }), " ")
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
 func yes(is bool) string {
 	if is {
 		return "yes"
@@ -179,17 +211,17 @@ func yes(is bool) string {
 	return "-"
 }
 
-func maxNames(p vendors.Product) string {
+func maxNames(p product) string {
 	if p.MaxNames == 0 {
 		return "-"
 	}
 	return fmt.Sprint(p.MaxNames)
 }
 
-func pricesOf(p vendors.Product) string {
+func pricesOf(p product) string {
 	list := make([]string, 0, len(p.Prices))
 	for _, months := range slices.Sorted(maps.Keys(p.Prices)) {
-		list = append(list, fmt.Sprintf("%d: %s", months, word(p.Prices[months])))
+		list = append(list, fmt.Sprintf("%d: %s", months, operator.Word(p.Prices[months])))
 	}
-	return word(strings.Join(list, ", "))
+	return operator.Word(strings.Join(list, ", "))
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/bundle"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
 // purchased is a certificate that was bought elsewhere, with all that is needed to serve it.
@@ -26,7 +27,7 @@ type purchased struct {
 	warnings      []string
 }
 
-// errUnfit says that what was read from files cannot be served.
+// errUnfit says that a certificate or key that was read from files cannot be served.
 var errUnfit = errors.New("it cannot be served")
 
 // choose finds the certificate among what was read from files, with its key and its
@@ -72,8 +73,8 @@ func choose(read *bundle.Contents, now time.Time) (*purchased, error) {
 	return p, nil
 }
 
-// choosePair finds a certificate and its private key. Of several, such as that of last year
-// beside that of this, it is the one that is valid, and lasts longest.
+// choosePair finds a certificate and its private key. Of several, such as last year's beside
+// this year's, it takes the one that has not expired and lasts longest.
 func choosePair(read *bundle.Contents, now time.Time) (leaf bundle.Certificate, key bundle.Key, err error) {
 	var leaves []bundle.Certificate
 	for _, cert := range read.Certificates {
@@ -130,10 +131,11 @@ func checkLeaf(leaf bundle.Certificate, now time.Time) error {
 	return nil
 }
 
-// minRSA is what the CA/Browser Forum demands of certificates (Baseline Requirements, 6.1.5).
+// minRSA is the smallest modulus, in bits, that the CA/Browser Forum allows for RSA keys
+// (Baseline Requirements, 6.1.5).
 const minRSA = 2048
 
-// checkKey judges a private key. Warnings are what not all clients take.
+// checkKey judges a private key. warnings tell what not all clients accept.
 func checkKey(key bundle.Key) (warnings []string, err error) {
 	switch public := key.Public().(type) {
 	case *rsa.PublicKey:
@@ -150,11 +152,11 @@ func checkKey(key bundle.Key) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// chooseChain links the certificate to its intermediates. One that a root has issued itself
+// chooseChain links the certificate to its intermediates. A certificate that a root has issued
 // needs none.
 func chooseChain(leaf bundle.Certificate, read *bundle.Contents, now time.Time) (chain, error) {
 	delivered := [][]byte{leaf.Raw}
-	var late [][]byte // a CA may have a newer certificate for the same key
+	var late [][]byte // expired, and so last: a CA may have a newer certificate for the same key
 	for _, cert := range read.Certificates {
 		switch {
 		case !cert.IsCA:
@@ -212,10 +214,10 @@ func keyKind(public crypto.PublicKey) string {
 
 // nameOf names a certificate, for people.
 func nameOf(cert *x509.Certificate) string {
-	return word(cmp.Or(cert.Subject.CommonName, cert.Subject.String()))
+	return operator.Word(cmp.Or(cert.Subject.CommonName, cert.Subject.String()))
 }
 
-// namesIn are the names of a certificate in one line, the first ones of many.
+// namesIn returns the names of a certificate in one line; of many, only the first.
 func namesIn(cert *x509.Certificate) string {
 	const most = 10
 	names := cert.DNSNames

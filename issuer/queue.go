@@ -9,14 +9,14 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/poll"
 )
 
-// Purchases of one account are many at a time, and paid calls few. Each waits for much else:
-// for proofs to be seen, for the vendor's free checks, and for the storage to show what other
-// servers wrote. What they have in the ledger meanwhile is to be sent within sendBefore, so
-// that no more of them are let in there than the paid calls can take on in time.
+// One account may have many purchases at a time, but only a few paid calls. Each purchase waits
+// for much else: for proofs to be seen, for the vendor's free checks, and for the storage to show
+// what other servers wrote. An order whose entry is in the ledger must be sent within sendBefore,
+// so no more entries are let in than the paid calls can take on in time.
 const (
 	// maxPurchases bounds the purchases of one account that are under way at a time in this
 	// process. They are in memory, and their names are claimed. Most of them wait for the
-	// storage, so that they are some hundreds where 100 per second are to be bought.
+	// storage, so to buy 100 per second takes some hundreds of them.
 	maxPurchases = 512
 
 	// maxPaid bounds the paid calls at a time, and maxChecks the free calls before them.
@@ -24,8 +24,9 @@ const (
 	maxPaid   = 8
 	maxChecks = 8
 
-	// largeOrder is from how many names on an order is a large one. Each largeEvery-th
-	// purchase of a site is one of those, if any waits, and the others are not.
+	// largeOrder is the number of names from which on an order is a large one. Every
+	// largeEvery-th purchase of a configuration is for a large order, if one waits, and the
+	// others are for small ones, if any wait.
 	largeOrder = 10
 	largeEvery = 4
 )
@@ -44,7 +45,7 @@ type purchases struct {
 	calls   callTimes
 }
 
-// crowded queues the name if as many purchases are under way as may be.
+// crowded reports whether as many purchases are under way as may be, and queues the name if so.
 func (p *purchases) crowded(site any, name string, size int) bool {
 	p.mu.Lock()
 	full := p.underway >= maxPurchases
@@ -59,8 +60,8 @@ type siteQueue struct {
 	turns        int      // calls since the last large order
 }
 
-// next takes the name out that waits longest. Most of them are for small orders, which a
-// person waits for more often; but not all, so that no large one waits for ever.
+// next removes and returns the name that has waited longest: usually for a small order, which a
+// person more often waits for, but not always, so that no large order waits for ever.
 func (q *siteQueue) next() string {
 	list := &q.small
 	q.turns++
@@ -75,8 +76,8 @@ func (q *siteQueue) next() string {
 func (q *siteQueue) empty() bool { return len(q.small)+len(q.large) == 0 }
 
 // admit lets a purchase of so many names begin, or queues the name. room is how many orders
-// the spending limit allows beside those in the ledger: it is asked when nothing can come in
-// between that moves a purchase there.
+// the spending limit allows on top of those in the ledger. It is called with the mutex held, so
+// that no purchase goes uncounted on its way into the ledger.
 func (p *purchases) admit(site any, name string, size int, room func() int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +126,7 @@ func (p *purchases) recorded() {
 	p.unrecorded--
 }
 
-// leave ends a purchase and wakes the names that can go on.
+// leave ends a purchase and wakes the name whose turn it is.
 func (p *purchases) leave(recorded bool, wake func(name string)) {
 	p.mu.Lock()
 	p.underway--
@@ -153,8 +154,8 @@ func (p *purchases) pass(name string, wake func(name string)) {
 	}
 }
 
-// next calls a name of the site whose turn it is. A site with a few names does not wait for
-// one that has thousands.
+// next calls a name of the configuration whose turn it is. A configuration with a few names does
+// not wait for one that has thousands.
 func (p *purchases) next() string {
 	for len(p.waiters) > 0 {
 		q := p.waiters[0]
@@ -176,9 +177,9 @@ func (p *purchases) check(ctx context.Context) (leave func(), err error) {
 	return p.checks.enter(ctx, &p.mu, func() int { return maxChecks })
 }
 
-// write waits until the entry of a purchase may be stored: when so few are there before it
-// that its turn to be sent comes soon. ahead is for how long an entry may wait for the paid
-// calls of others.
+// write waits until the entry of a purchase may be stored: until so few are ahead of it that its
+// turn to be sent comes soon. ahead is for how long an entry may wait for the paid calls of
+// others.
 func (p *purchases) write(ctx context.Context, ahead time.Duration) (leave func(), err error) {
 	return p.written.enter(ctx, &p.mu, func() int { return maxPaid + p.calls.ahead(ahead) })
 }
@@ -200,8 +201,8 @@ func (p *purchases) pay(ctx context.Context) (leave func(), err error) {
 	}), nil
 }
 
-// places are taken in turn, by at most so many at a time as there are. They are guarded by a
-// mutex of others.
+// places are taken in turn, by at most as many at a time as limit says. They are guarded by the
+// mutex of their owner.
 type places struct {
 	taken int
 	line  []chan struct{} // each is closed when it is its turn
@@ -235,7 +236,7 @@ func (s *places) enter(ctx context.Context, mu *sync.Mutex, limit func() int) (l
 			return nil, context.Cause(ctx)
 		}
 	}
-	s.taken-- // it was its turn in that moment
+	s.taken-- // its turn came at that very moment
 	s.admit()
 	return nil, context.Cause(ctx)
 }
@@ -249,10 +250,10 @@ func (s *places) admit() {
 	}
 }
 
-// callTimes tells how many calls can be counted on in a time. It is guarded by the mutex of
+// callTimes tells how many calls can be counted on within a time. It is guarded by the mutex of
 // purchases.
 type callTimes struct {
-	known   time.Duration // a long one of the latest
+	known   time.Duration // how long a slow one of the latest took
 	earned  int           // how many orders may wait for calls: two more after each that has ended
 	running []*time.Time  // when those under way began, the oldest first
 }
@@ -263,9 +264,9 @@ func (c *callTimes) begin() *time.Time {
 	return &began
 }
 
-// end notes how long a call took. One that takes longer than was known counts in full, one
-// that is shorter by an eighth: too many orders that wait are worse than too few. What ends
-// first is what is fast, so that nothing is made of few calls.
+// end notes how long a call took. One that took longer than was known counts in full, a shorter
+// one by an eighth: too many orders that wait are worse than too few. The calls that end first
+// are the fast ones, so few of them earn little.
 func (c *callTimes) end(call *time.Time) {
 	c.running = slices.DeleteFunc(c.running, func(other *time.Time) bool { return other == call })
 	took := max(time.Since(*call), time.Microsecond)
@@ -287,32 +288,32 @@ func (c *callTimes) ahead(within time.Duration) int {
 	return c.earned
 }
 
-// listings paces those of the ledger. Each costs as much as there are entries, and serves all
-// that wait for it, so that there is no use in one after the other.
+// listings paces the listings of the ledger. Each costs the more, the more entries there are, and
+// serves all that wait for it, so there is no use in one right after the other.
 type listings struct {
 	mu    sync.Mutex
-	began time.Time     // the latest
-	pause time.Duration // from there on
+	began time.Time     // when the latest began
+	pause time.Duration // from then until the next
 	well  time.Time     // when the latest that went well began
 	next  *listing      // the one that has not begun yet; nil if nobody waits
 }
 
-// listing is one that all share who come before it begins.
+// listing is shared by all who come before it begins.
 type listing struct {
 	done chan struct{}
-	left bool // who was to make it has left
+	left bool // whoever was to make it has left
 	err  error
 }
 
 const (
-	// listingPause is the pause between the beginnings of two listings, in times of how long
-	// one takes. It is no longer than listingShare for each purchase that is under way: few do
-	// not wait for others to come. Nor may orders become late by it.
+	// listingPause is the pause between the beginnings of two listings, as a multiple of how
+	// long one takes. The pause is no longer than listingShare for each purchase that is under
+	// way, so that a few do not wait for others to come; nor may it make orders late.
 	listingPause = 10
 	listingShare = 20 * time.Millisecond
 
-	// listedLately is how old a listing may be by which a purchase begins. What is decided
-	// there costs nothing: what came meanwhile shows in the listing before it is paid.
+	// listedLately is how old the listing may be that a purchase begins with. What is decided
+	// by it costs nothing: what came meanwhile shows in the listing before the paid call.
 	listedLately = 5 * time.Second
 )
 
@@ -363,7 +364,7 @@ func (l *listings) make(ctx context.Context, it *listing, wait time.Duration, re
 	return it.err
 }
 
-// list lists the ledger, together with the other purchases of the account.
+// list lists the ledger, and shares the listing with the other purchases of the account.
 func (f *flow) list(ctx context.Context) error {
 	longest := min(time.Duration(f.account.purchases.underWay())*listingShare, sendWithin(f.about)/4)
 	return f.account.listings.look(ctx, longest, f.ledger.Refresh)

@@ -114,12 +114,13 @@ func (v *counter) wantOnce(t *testing.T, names []string) {
 	}
 }
 
-// tooSlowForRaces skips a test that takes minutes with the race detector, or more than it bears.
-// The check runs them without, too.
+// tooSlowForRaces skips a test that takes seconds to minutes with the race detector, or more than
+// it bears: those that live through years, and those of thousands of orders. .ci/run runs all
+// tests of this package without it, too.
 func tooSlowForRaces(t *testing.T) {
 	t.Helper()
 	if raceEnabled {
-		t.Skip("with the race detector, this takes minutes")
+		t.Skip("too slow with the race detector; run: go test ./issuer")
 	}
 }
 

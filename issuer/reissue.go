@@ -100,7 +100,7 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		problem := err.Error()
 		return move{change: func(e *ledger.Entry) { e.Problem = problem }, done: &progress{err: f.pending(e, problem), wait: f.rules.pace.Min}}
 	case errors.Is(err, vendors.ErrWrongState):
-		// The order is not what the ledger says. Look, then decide.
+		// The order is not in the state that the ledger says. Look, then decide.
 		return f.reconcileReissue(ctx, j, e, err)
 	case vendors.VerdictOf(err) == vendors.Permanent:
 		order, unknown := f.vendor.Status(ctx, e.OrderID)
@@ -108,7 +108,8 @@ func (f *flow) sendReissue(ctx context.Context, j *errand, e *ledger.Entry) move
 		case errors.Is(unknown, vendors.ErrNotFound):
 			return f.reissueUnknown(ctx, e, err)
 		case unknown == nil && order.Status == vendors.StatusRevoked && e.LostCertificate():
-			// That is said of an order that lives, too, and the refusal may be about anything.
+			// This status can also be that of an order that lives, and the refusal may be about
+			// anything.
 		case unknown == nil && order.Status.Ended():
 			return f.reconcileReissue(ctx, j, e, err)
 		}
@@ -131,7 +132,7 @@ func (f *flow) reissueUnknown(ctx context.Context, e *ledger.Entry, cause error)
 	return m
 }
 
-// reissued is the vendor's word about what a reissue is to be followed under.
+// reissued is the vendor's word that there is a reissue, and the ID under which to follow it.
 func (f *flow) reissued(e *ledger.Entry, order vendors.Order) move {
 	asked := f.presentable(e, order.Challenges)
 	return move{answer: true, change: func(e *ledger.Entry) {
@@ -151,7 +152,7 @@ func (f *flow) reissued(e *ledger.Entry, order vendors.Order) move {
 // reissueFailed goes back to the paid order after a reissue that had no effect.
 func (f *flow) reissueFailed(ctx context.Context, e *ledger.Entry, cause error) move {
 	if vendors.VerdictOf(cause) == vendors.Permanent {
-		cause = fmt.Errorf("%w. It is paid until %s, so no other order is placed, and it is asked for again; "+
+		cause = fmt.Errorf("%w. It is paid until %s, so no other order is placed, and the reissue is asked for again; "+
 			"see %s. To order anew all the same: caddy commercial resolve %s --none",
 			cause, e.Ends.UTC().Format(time.DateOnly), f.about.Portal, e.Names[0])
 	}
@@ -163,8 +164,8 @@ func (f *flow) reissueFailed(ctx context.Context, e *ledger.Entry, cause error) 
 	}
 }
 
-// unrevoked returns the want, unless its key is that of a lost certificate of one of the entries: a key
-// that was revoked is not certified again.
+// unrevoked returns the want, or nil if its key is that of a lost certificate of one of the entries:
+// a key that was revoked is not certified again.
 func unrevoked(w *want, about ...*ledger.Entry) *want {
 	if w != nil && slices.ContainsFunc(about, func(e *ledger.Entry) bool { return e.LostCertificate() && e.Certificate.Key == w.key }) {
 		return nil
@@ -176,7 +177,7 @@ func reissueError(e *ledger.Entry, cause error) error {
 	return fmt.Errorf("reissuing order %s for %s: %w", e.OrderID, e.Names[0], cause)
 }
 
-// errNeverReissued is the cause of a reissue that the vendor knows nothing of. Being
+// errNeverReissued is the cause if the vendor knows nothing of a reissue. As reissues are
 // free, it is simply asked for again.
 var errNeverReissued = errors.New("its answer was lost, and the vendor knows nothing of it")
 
@@ -199,19 +200,19 @@ func (f *flow) reconcileReissue(ctx context.Context, j *errand, e *ledger.Entry,
 		}
 		return f.reissueFailed(ctx, e, cause)
 	case order.Status == vendors.StatusRevoked && e.LostCertificate() && vendors.VerdictOf(cause) != vendors.Permanent:
-		// Whether the order was revoked or its certificate, only the answer to a reissue tells.
+		// Only the answer to a reissue tells whether the order was revoked or just its certificate.
 		return f.neverReissued(ctx, e, cause)
 	case order.Status == vendors.StatusReplaced:
 		return f.flagEnded(e, fmt.Sprintf("order %s was reissued under another ID, which is not known here", e.Attempt.PreviousID))
 	case order.Status.Ended():
-		j.log.Error("an order ended while it was reissued", zap.String("order_id", e.OrderID), zap.String("status", order.Describe()))
+		j.log.Error("an order ended while it was being reissued", zap.String("order_id", e.OrderID), zap.String("status", order.Describe()))
 		return f.reissued(e, order) // the next look says what it came to
 	}
 	return f.reissued(e, order)
 }
 
-// neverReissued goes back to the paid order after a reissue that the vendor knows nothing of, to
-// ask for it again.
+// neverReissued goes back to the paid order after a reissue that the vendor knows nothing of, so
+// that the next round asks for it again.
 func (f *flow) neverReissued(ctx context.Context, e *ledger.Entry, cause error) move {
 	problem := cause.Error()
 	f.forgetKey(ctx, e.Attempt.Reference)

@@ -17,6 +17,7 @@ const maxReissues = 100
 // names the order has. When it has mended itself, they have their certificate within
 // hours, and the next reissue is made at once.
 func TestReissuesOfNoUse(t *testing.T) {
+	tooSlowForRaces(t)
 	row := 0
 	for _, v := range vendorKinds {
 		names, share := []string{"example.com"}, func(*flow) {}

@@ -17,15 +17,17 @@ type replacements struct {
 	underway map[string]time.Time // by the ID of an entry, since when
 	called   map[string]time.Time // names whose turn has come, and when
 	queued   map[string]struct{}  // names that wait
-	waiting  []string             // the same in turn; those that have begun meanwhile are in it, too
+	waiting  []string             // the same, in turn, and some that have begun meanwhile
 	most     int                  // how many may be under way
 	sending  places
 }
 
 const (
-	// As many are under way at a time as looks are allowed in replaceShare, within the two
-	// bounds: each makes some 20 calls in two or three minutes, and others need some. Those that
-	// take longer than replaceLater do not count. maxReplacing are sent at a time.
+	// As many replacements may be under way as the vendor allows looks in replaceShare, but
+	// minReplacements at least and maxReplacements at most: each makes some 20 calls in two or
+	// three minutes, and other work needs calls, too. Those that take longer than replaceLater
+	// do not count, nor names that were called longer than calledLately ago and have not begun.
+	// maxReplacing are sent at a time.
 	replaceShare    = 32 * time.Second
 	minReplacements = 8
 	maxReplacements = 64
@@ -34,7 +36,7 @@ const (
 	calledLately    = time.Minute
 )
 
-// mostReplacements is how many of them the vendor's limits bear.
+// mostReplacements is how many replacements the vendor's limits allow to be under way.
 func (f *flow) mostReplacements() int {
 	pace := f.about.Pace.Watch
 	if pace <= 0 {
@@ -66,7 +68,8 @@ func (r *replacements) enter(id, name string, most int) bool {
 	return true
 }
 
-// room is how many more may begin. What takes long, or does not come, is not waited for.
+// room is how many more may begin. Entries that take long, and names that were called and do not
+// come, are not waited for.
 func (r *replacements) room() int {
 	maps.DeleteFunc(r.underway, func(_ string, since time.Time) bool { return time.Since(since) > replaceLater })
 	maps.DeleteFunc(r.called, func(_ string, at time.Time) bool { return time.Since(at) > calledLately })
@@ -117,7 +120,7 @@ func (r *replacements) call() (names []string) {
 	return names
 }
 
-// send waits for one of the places of requests that are sent.
+// send waits for one of the places for requests that are sent.
 func (r *replacements) send(ctx context.Context) (leave func(), err error) {
 	defer app.Pause(ctx)()
 	return r.sending.enter(ctx, &r.mu, func() int { return maxReplacing })

@@ -55,7 +55,7 @@ func (f *flow) requestFor(j *errand, names []string) (key, der []byte, err error
 // maxCommonName is the upper bound of a common name, RFC 5280 appendix A.1.
 const maxCommonName = 64
 
-// keepKey stores the private key of a request before that is sent.
+// keepKey stores the private key of a request before the request is sent.
 func (f *flow) keepKey(ctx context.Context, key []byte, reference string) error {
 	if key == nil {
 		return nil
@@ -63,7 +63,8 @@ func (f *flow) keepKey(ctx context.Context, key []byte, reference string) error 
 	return f.ledger.KeepKey(ctx, reference, key)
 }
 
-// request is what the vendor is sent. What was agreed stands in the entry.
+// request is what is sent to the vendor. What was agreed is taken from the entry, not from the
+// configuration.
 func (f *flow) request(e *ledger.Entry) vendors.OrderRequest {
 	cfg := f.order
 	cfg.Product, cfg.Term, cfg.Method = e.Product, e.Term, e.Method
@@ -77,9 +78,7 @@ func (f *flow) request(e *ledger.Entry) vendors.OrderRequest {
 	}
 }
 
-// newReference makes an ID that no other request ever has, in letters and digits
-// only, because nothing is known of what vendors' reference fields accept.
-func (f *flow) newReference() string { return "cc" + f.randomHex(12) }
+func (f *flow) newReference() string { return f.ledger.NewReference() }
 
 // newUnique makes a unique value: at most 20 letters and digits (Sectigo, "request
 // token").

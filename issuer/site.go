@@ -1,7 +1,6 @@
 package issuer
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -12,9 +11,10 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/app"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// magicSite is the side of a name's certificate that certmagic has.
+// magicSite is the [site] of certmagic.
 type magicSite struct {
 	magic     *certmagic.Config
 	issuerKey string
@@ -22,9 +22,9 @@ type magicSite struct {
 	manages   func(name string) bool
 }
 
-// Allows implements site. A name that is not written out in the configuration, with
-// on-demand TLS, is one that a stranger's handshake brought up. The context of a call does
-// not tell: certmagic renews such certificates in the background.
+// Allows implements site. With on-demand TLS, a name that is not written out in the
+// configuration is one that a stranger's handshake brought up. The context of a call does
+// not tell: certmagic also renews such certificates in the background.
 func (s *magicSite) Allows(name string) (configured, onDemand bool) {
 	configured, exact := s.allows(name)
 	return configured, configured && !exact && s.magic.OnDemand != nil
@@ -49,13 +49,7 @@ func (s *magicSite) IsServed(name string) bool { return app.IsServed(s.magic, na
 
 // Due implements site, as certmagic sees it.
 func (s *magicSite) Due(leaf *x509.Certificate) bool {
-	return time.Now().After(renewalBegins(leaf.NotBefore, leaf.NotAfter, s.magic.RenewalWindowRatio))
-}
-
-// renewalBegins is when certmagic would renew a certificate. A ratio of zero is its default.
-func renewalBegins(notBefore, notAfter time.Time, ratio float64) time.Time {
-	window := time.Duration(float64(notAfter.Sub(notBefore)) * cmp.Or(ratio, certmagic.DefaultRenewalWindowRatio))
-	return notAfter.Add(-window)
+	return time.Now().After(ledger.RenewalBegins(leaf.NotBefore, leaf.NotAfter, s.magic.RenewalWindowRatio))
 }
 
 // NewKey implements site.

@@ -34,15 +34,15 @@ func suggestedSettle(late time.Duration) time.Duration {
 	return (2 * late).Truncate(time.Second) + time.Second
 }
 
-// tryAgainAfter is how long after a trial of the storage that found it late, or failed, the
+// tryAgainAfter is how long after a trial of the storage that failed, or found it late, the
 // next one is made.
 const tryAgainAfter = 10 * time.Minute
 
 // opener opens a storage a second time. What it returns must be ended.
 type opener func(context.Context, certmagic.Storage) (again certmagic.Storage, end func(), err error)
 
-// tryStorage finds out how late the storage shows what was written, once in a process. It
-// ends when the storage is found to keep to settle, or with ctx.
+// tryStorage finds out how late the storage shows what was written, once in a process and
+// account. It ends when the storage is found to keep to settle, or with ctx.
 func (f *flow) tryStorage(ctx context.Context, open opener) {
 	if f.rules.settle == 0 {
 		return // nothing is at stake
@@ -70,7 +70,7 @@ func (f *flow) tryStorage(ctx context.Context, open opener) {
 
 func (f *flow) tryLocks(ctx context.Context, other certmagic.Storage) {
 	if excludes, err := ledger.Excludes(ctx, f.ledger.Storage, other); err == nil && !excludes {
-		f.logger.Warn("the locks of the storage do not exclude; nothing is paid for twice, but servers may do the same work at the same time",
+		f.logger.Warn("the locks of the storage do not keep other servers out; nothing is paid for twice, but servers may do the same work at the same time",
 			zap.String("vendor", f.about.Name))
 	}
 }
@@ -85,9 +85,9 @@ func (f *flow) tryOnce(ctx context.Context, other certmagic.Storage) bool {
 	case ctx.Err() != nil:
 		return false
 	case late > f.rules.settle:
-		log.Error("the storage shows what was written later than settle allows for; nothing is bought until settle is raised", zap.Error(err))
+		log.Error("what is written to the storage can be read later than settle allows for; nothing is bought until settle is raised", zap.Error(err))
 	case err != nil:
-		log.Warn("trying the storage failed; trying again", zap.Error(err))
+		log.Warn("testing the storage failed; trying again", zap.Error(err))
 	default:
 		log.Debug("the storage keeps to settle")
 	}
@@ -97,8 +97,8 @@ func (f *flow) tryOnce(ctx context.Context, other certmagic.Storage) bool {
 	return err == nil && late <= f.rules.settle
 }
 
-// storageInTime is an error if the storage was seen to be later than settle. It waits while
-// that is being found out, but not for long.
+// storageInTime returns an error if the storage was seen to be later than settle. It waits while
+// that is being found out, but no longer than sendBefore.
 func (f *flow) storageInTime(ctx context.Context, name string) error {
 	for begin := time.Now(); f.account.inTrial() && f.account.storageLate() <= f.rules.settle && time.Since(begin) < sendBefore; {
 		if err := poll.Wait(ctx, trialLook); err != nil {
@@ -108,7 +108,7 @@ func (f *flow) storageInTime(ctx context.Context, name string) error {
 	return f.storageKept(name)
 }
 
-// storageKept is an error if the storage is known to be later than settle.
+// storageKept returns an error if the storage is known to be later than settle.
 func (f *flow) storageKept(name string) error {
 	if late := f.account.storageLate(); f.rules.settle > 0 && late > f.rules.settle {
 		return &LateStorageError{name, f.rules.settle, late}
@@ -116,7 +116,7 @@ func (f *flow) storageKept(name string) error {
 	return nil
 }
 
-// trialLook is how often a purchase looks whether the trial of the storage has come to an end.
+// trialLook is how often a purchase checks whether the trial of the storage has ended.
 const trialLook = 50 * time.Millisecond
 
 // errOneHandle is why a storage cannot be tried.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
@@ -97,6 +98,7 @@ func TestBlockedAccount(t *testing.T) {
 // An order that covers the twin, and that is in its margin or over, does not keep the twin
 // from an order of its own.
 func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
+	tooSlowForRaces(t)
 	for _, after := range []time.Duration{345 * day, 370 * day, 800 * day} {
 		inBubble(t, after.String(), func(t *testing.T) {
 			w := newWorld(t, nil)
@@ -122,6 +124,7 @@ func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
 
 // The apex leaves the configuration, and its order was the one that covered www.
 func TestTwinOutlivesItsOrder(t *testing.T) {
+	tooSlowForRaces(t)
 	for _, clip := range []bool{false, true} {
 		inBubble(t, "", func(t *testing.T) {
 			w := newWorld(t, func(c *hostile.Config) { c.Quirks.ClipToTerm = clip })
@@ -208,6 +211,7 @@ func TestTwinLeftBehind(t *testing.T) {
 
 // The vendor refuses to renew an order. A plain one follows in time.
 func TestRefusedRenewal(t *testing.T) {
+	tooSlowForRaces(t)
 	for name, fault := range map[string]hostile.Fault{
 		"state":   {Endpoint: "renew", Kind: hostile.APICode, Code: -5, Errors: "status does not allow"},
 		"input":   {Endpoint: "renew", Kind: hostile.APICode, Code: -1, Errors: "renewId"},
@@ -239,6 +243,7 @@ func TestRefusedRenewal(t *testing.T) {
 // A renewal whose answer is lost is looked up like any other order, while the one before
 // still serves. One that never arrived is bought when it is needed.
 func TestLostRenewal(t *testing.T) {
+	tooSlowForRaces(t)
 	for _, phase := range []hostile.Phase{hostile.BeforeEffect, hostile.AfterEffect} {
 		inBubble(t, "", func(t *testing.T) {
 			w := newWorld(t, nil)
@@ -287,9 +292,7 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 			stop := p.maintain(false)
 			w.until(200*day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
 			w.wantCharges(1)
-			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
-				t.Fatal(err)
-			}
+			w.resolve(operator.Action{About: "example.com", None: true})
 			w.until(3*day, "it is bought from the other account", func() bool { return w.charges() == 2 })
 			time.Sleep(6 * day)
 			p.untilServed(0, "example.com")
@@ -311,9 +314,7 @@ func TestResolvedOrderWithOtherKey(t *testing.T) {
 		p.configure("example.com")
 		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
 		time.Sleep(p.about.AbsenceAge) // a younger request may still be on its way
-		if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{OrderID: id}); err != nil {
-			t.Fatal(err)
-		}
+		w.resolve(operator.Action{About: "example.com", Order: id})
 		p.untilServed(25*time.Hour, "example.com")
 		w.wantCharges(1)
 		if w.ca.Calls("replace") != 1 {
@@ -343,9 +344,7 @@ func TestRevokedOrder(t *testing.T) {
 			}
 			w.until(200*day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
 			w.wantCharges(1)
-			if _, err := ledger.Resolve(t.Context(), w.storage, "example.com", ledger.Resolution{None: true}); err != nil {
-				t.Fatal(err)
-			}
+			w.resolve(operator.Action{About: "example.com", None: true})
 			w.until(2*day, "another one is bought", func() bool { return w.charges() == 2 })
 			p.untilServed(day, "example.com")
 			stop()

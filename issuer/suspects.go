@@ -16,8 +16,8 @@ type suspects struct {
 	parts    [watchParts]time.Time // when this process looked at each last; monotonic
 	cuts     map[int]string        // the last entry that was looked at, of parts that a configuration left
 	next     time.Time             // the next turn; monotonic
-	moved    chan struct{}         // tells that it is now
-	reported time.Time
+	moved    chan struct{}         // tells that the next turn is now
+	reported [2]time.Time          // by the kind of trouble
 }
 
 type suspect struct {
@@ -26,7 +26,8 @@ type suspect struct {
 	after time.Duration
 }
 
-// confirmed notes what was told of an entry, and reports whether the same was told so long ago.
+// confirmed notes what was told of an entry, and reports whether the same was first told at least
+// that long ago.
 func (s *suspects) confirmed(id, what string, after time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +47,7 @@ func (s *suspects) clear(id string) {
 	delete(s.seen, id)
 }
 
-// due returns those that are to be looked at again.
+// due returns the entries that are to be looked at again.
 func (s *suspects) due() (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +60,8 @@ func (s *suspects) due() (ids []string) {
 	return ids
 }
 
-// begin returns how long a configuration waits for its first turn: not longer than the one before
-// it would have waited.
+// begin returns how long a configuration waits for its first turn: no longer than the previous
+// configuration would have waited.
 func (s *suspects) begin(wait time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +112,7 @@ func (s *suspects) looks(part int) {
 	delete(s.cuts, part)
 }
 
-// cut notes how far it has come with a part, to go on from there.
+// cut notes how far this process has come with a part, to go on from there.
 func (s *suspects) cut(part int, last string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +122,7 @@ func (s *suspects) cut(part int, last string) {
 	s.cuts[part] = last
 }
 
-// reached returns how far it has come with a part that was cut short.
+// reached returns how far this process has come with a part that was cut short.
 func (s *suspects) reached(part int) (last string, begun bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,7 +130,7 @@ func (s *suspects) reached(part int) (last string, begun bool) {
 	return last, begun
 }
 
-// lately reports whether it did within the given time.
+// lately reports whether this process has looked at a part within the given time.
 func (s *suspects) lately(part int, within time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,13 +152,19 @@ func (s *suspects) rushes() bool {
 	return time.Now().Before(s.rushing)
 }
 
-// report reports whether a problem is to be logged, once an hour.
-func (s *suspects) report() bool {
+// What is logged once an hour.
+const (
+	problems = iota
+	panics
+)
+
+// report reports whether trouble of a kind is to be logged.
+func (s *suspects) report(kind int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.reported) < time.Hour {
+	if time.Since(s.reported[kind]) < time.Hour {
 		return false
 	}
-	s.reported = time.Now()
+	s.reported[kind] = time.Now()
 	return true
 }

@@ -28,8 +28,8 @@ const (
 	tidyEvery = 24 * time.Hour
 )
 
-// sweep looks over the names until ctx ends. Those that are busy have their own pace, but
-// for the first time. isFirst is described at needy.
+// sweep looks over the names until ctx ends. Except for the first time, it leaves those alone
+// that are busy: they have their own pace. isFirst is the first of needy.
 func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(name string) bool) {
 	tidied := time.Time{}
 	first := true // the proofs of this configuration have yet to be presented
@@ -48,7 +48,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 		}
 		for _, e := range flagged {
 			if !f.account.ledger.Asks(e.ID) {
-				// A person has settled it, for whom its names have waited.
+				// A person has settled what its names have waited for.
 				for _, name := range e.Names {
 					f.wake(name)
 				}
@@ -61,11 +61,15 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 			}
 		}
 		first = false
+		f.tellTerms(ctx)
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			f.account.tidyReissues()
 			f.tidy(ctx)
 			f.tidyKeys(ctx)
+			if f.rules.prices {
+				f.watchPrice(ctx)
+			}
 			if err := f.ledger.Sweep(ctx, time.Duration(f.rules.spend.Per)); err != nil {
 				f.logger.Warn("moving old ledger entries failed", zap.String("vendor", f.about.Name), zap.Error(err))
 			}
@@ -73,9 +77,9 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 	}
 }
 
-// needy returns the names that something is to be done for, from memory alone. first
+// needy returns the names for which something has to be done, judging from memory alone. first
 // reports whether this issuer is the first of the name's policy: if not, a certificate of
-// another one is as good.
+// another issuer is as good.
 func (f *flow) needy(names []string, first func(string) bool) []string {
 	var needy []string
 	now := f.ledger.Time()

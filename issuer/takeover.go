@@ -20,7 +20,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// takeover is the wish to go on with a certificate that was bought elsewhere.
+// takeover is the request to go on with a certificate that was bought elsewhere.
 type takeover struct {
 	*purchased
 
@@ -90,7 +90,8 @@ func (f *flow) aboutNow(ctx context.Context, t takeover) ([]*ledger.Entry, error
 	return f.ledger.About(ctx, append(lowered(t.chain.leaf().DNSNames), t.names...)...)
 }
 
-// orderOption looks at the orders bought elsewhere that the configuration names.
+// orderOption takes the order from the option order of the configuration, and refuses any other,
+// or none, for a name that has that option.
 func (f *flow) orderOption(t *takeover) error {
 	for _, name := range t.names {
 		a, ok := f.adoptedFor(name)
@@ -105,7 +106,8 @@ func (f *flow) orderOption(t *takeover) error {
 	return nil
 }
 
-// entered returns the entry of the ledger that has given the very certificate.
+// entered returns the entry of the ledger that has given this very certificate, nil if there is
+// none.
 func (f *flow) entered(about []*ledger.Entry, t takeover, say say) (*ledger.Entry, error) {
 	leaf := t.chain.leaf()
 	key, err := keyID(leaf.PublicKey)
@@ -130,8 +132,8 @@ func (f *flow) entered(about []*ledger.Entry, t takeover, say say) (*ledger.Entr
 }
 
 // unheld refuses a takeover for names that an order of the ledger is for: that order's
-// certificate would be put in place of the imported one, or two orders be held where one
-// does.
+// certificate would take the place of the imported one, or there would be two orders where
+// one is enough.
 func (f *flow) unheld(about []*ledger.Entry, t takeover) error {
 	now := f.ledger.Time()
 	for _, e := range about {
@@ -169,7 +171,8 @@ func inLedger(e *ledger.Entry, now time.Time) error {
 	return fmt.Errorf("order %s is in the ledger (entry %s, %s), and an order has one entry only; nothing is imported: %s", e.OrderID, e.ID, e.State, what)
 }
 
-// entryFor finds the order of the certificate at the vendor, and makes its entry. Nil is none.
+// entryFor finds the order of the certificate at the vendor, and makes its entry, which is not
+// stored yet. It is nil if no order is known.
 func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, say say) (*ledger.Entry, error) {
 	order, err := f.orderOf(ctx, t, say)
 	if err != nil {
@@ -183,7 +186,7 @@ func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, 
 	if err := f.unheld(about, t); err != nil {
 		return nil, err
 	}
-	id := adoptedID(order.ID)
+	id := ledger.AdoptedID(order.ID)
 	switch have, err := f.ledger.Load(ctx, id); {
 	case err == nil:
 		return nil, inLedger(have, f.ledger.Time())
@@ -213,15 +216,15 @@ func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, 
 	}, nil
 }
 
-// importReference names the request that has given an imported certificate, which nobody sends. It
-// is the same when an import is run again, so that the key which is kept under it is not left.
+// importReference returns the reference of an imported certificate, in place of that of a request.
+// It is the same when an import is run again, so that the key kept under it is not left behind.
 func importReference(orderID string, leaf *x509.Certificate) string {
 	sum := sha256.Sum256([]byte("import " + orderID + " " + serialOf(leaf)))
 	return "cc" + hex.EncodeToString(sum[:12])
 }
 
 // endOfTerm is the end of what was paid for: the vendor's word, or else a person's. It is never
-// reckoned: what is taken for over is bought again.
+// guessed, because what is taken for over is bought again.
 func (f *flow) endOfTerm(order vendors.Order, t takeover) (time.Time, error) {
 	const apart = 48 * time.Hour // for dates without a zone
 	ends, leaf := order.TermEnds.UTC(), t.chain.leaf()
@@ -273,7 +276,7 @@ func (f *flow) namesToReissue(order vendors.Order, t takeover) []string {
 const maxCandidates = 20
 
 // orderOf asks the vendor for the order that has given the certificate. Nil means that none is
-// known. The calls only read.
+// known. Nothing changes at the vendor.
 func (f *flow) orderOf(ctx context.Context, t takeover, say say) (*vendors.Order, error) {
 	leaf := t.chain.leaf()
 	if t.noOrder {
@@ -333,7 +336,8 @@ func (f *flow) namedOrder(ctx context.Context, t takeover) (*vendors.Order, erro
 	return &order, f.usable(t.orderID, order, t)
 }
 
-// usable refuses an order that is not what its certificate says.
+// usable refuses an order that cannot be used with the certificate: one that has ended, has no
+// certificate yet, or has another or a revoked one.
 func (f *flow) usable(id string, order vendors.Order, t takeover) error {
 	leaf := t.chain.leaf()
 	switch {
@@ -360,7 +364,8 @@ func (f *flow) usable(id string, order vendors.Order, t takeover) error {
 		namesIn(leaf), serialOf(leaf), leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly))
 }
 
-// toStore returns the names that have no certificate of this issuer that is as good.
+// toStore returns the names to store the certificate for: those that do not have it already. To
+// replace one that lasts longer is an error, unless it is forced.
 func (f *flow) toStore(ctx context.Context, t takeover, say say) ([]string, error) {
 	leaf := t.chain.leaf()
 	var names []string
@@ -386,13 +391,13 @@ func (f *flow) toStore(ctx context.Context, t takeover, say say) ([]string, erro
 	return names, nil
 }
 
-// carryOut does what was planned, in the order in which an order's certificate is stored, so that
-// a server goes on from wherever it breaks off: the private key is kept before the entry is
-// there, and until it is stored beside the certificate.
+// carryOut does what was planned, in the same sequence as for any order, so that a server can go
+// on from wherever it breaks off: before the entry, a copy of the private key is stored with the
+// ledger, and it is removed once the key is beside the certificate.
 func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 	e := cmp.Or(plan.entry, plan.known, &ledger.Entry{})
 	if plan.known == nil {
-		// Asking the vendor has taken its time.
+		// Asking the vendor took a while, so the ledger is read again.
 		about, err := f.aboutNow(ctx, plan.takeover)
 		if err != nil {
 			return err
@@ -421,6 +426,7 @@ func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 			}
 			return err
 		}
+		e.Decide(f.ledger.Time(), "caddy commercial import: order "+e.OrderID+", bought elsewhere")
 		if err := f.ledger.Create(ctx, e); err != nil {
 			return fmt.Errorf("%w; nothing else was changed, run the command again", err)
 		}
@@ -442,8 +448,8 @@ func (f *flow) carryOut(ctx context.Context, plan *taking, say say) error {
 	return f.meanwhile(ctx, plan, say)
 }
 
-// meanwhile looks whether a server has ordered for the names while they were imported. It looks
-// into the ledger twice before it pays; so must it have looked before the entry was there.
+// meanwhile warns if a server has ordered for the names while they were imported. A server looks
+// into the ledger twice before it pays, so it did both times before the entry was there.
 func (f *flow) meanwhile(ctx context.Context, plan *taking, say say) error {
 	about, err := f.aboutNow(ctx, plan.takeover)
 	if err != nil {
@@ -461,7 +467,7 @@ func (f *flow) meanwhile(ctx context.Context, plan *taking, say say) error {
 // prospects tells what will become of the names.
 func (f *flow) prospects(plan *taking, ratio float64, say say) {
 	leaf := plan.chain.leaf()
-	due := renewalBegins(leaf.NotBefore, leaf.NotAfter, ratio)
+	due := ledger.RenewalBegins(leaf.NotBefore, leaf.NotAfter, ratio)
 	e := cmp.Or(plan.entry, plan.known)
 	if e == nil {
 		say("No order is known for this certificate. When it is due, on %s, a new one is placed and paid for.", due.UTC().Format(time.DateOnly))
@@ -481,7 +487,7 @@ func (f *flow) prospects(plan *taking, ratio float64, say say) {
 	say("No order is placed for its names before %s. Order %s is paid until %s.", until.UTC().Format(time.DateOnly), e.OrderID, e.Ends.UTC().Format(time.DateOnly))
 }
 
-// files are where certmagic has what belongs to a name.
+// files are the storage keys under which certmagic keeps what belongs to a name.
 func files(issuerKey, name string) []string {
 	return []string{
 		certmagic.StorageKeys.SiteCert(issuerKey, name),

@@ -11,12 +11,12 @@ import (
 )
 
 // strayAge is for how long a private key must have been of no use before it is removed.
-// That of an order which is being prepared is stored a moment before its entry.
+// The key of an order that is being prepared is stored a moment before its entry.
 const strayAge = time.Hour
 
-// tidyKeys removes the private keys that processes have left behind that died between
-// storing a certificate and removing its key, or before they placed the order. The ledger
-// must have been read just before.
+// tidyKeys removes private keys left behind by processes that died between storing a
+// certificate and removing its key, or before they placed the order. The ledger must have
+// been read just before.
 func (f *flow) tidyKeys(ctx context.Context) {
 	kept, err := f.ledger.Keys(ctx)
 	if err != nil {
@@ -25,7 +25,7 @@ func (f *flow) tidyKeys(ctx context.Context) {
 	}
 	requested, err := f.ledger.Requested(ctx, kept)
 	if err != nil {
-		f.logger.Warn("telling which private keys were left behind failed", zap.Error(err))
+		f.logger.Warn("finding out which private keys were left behind failed", zap.Error(err))
 		return
 	}
 	kept = slices.DeleteFunc(kept, func(reference string) bool {
@@ -33,7 +33,7 @@ func (f *flow) tidyKeys(ctx context.Context) {
 		if slices.ContainsFunc(about, func(e *ledger.Entry) bool { return f.needsKey(ctx, e, reference) }) {
 			return true
 		}
-		// If a process has died just before it would have removed the key of a certificate.
+		// A process may have died just before it would have removed the key of a certificate.
 		delivered := slices.ContainsFunc(about, func(e *ledger.Entry) bool {
 			return e.State == ledger.Issued && e.Certificate.Reference == reference
 		})
@@ -49,7 +49,7 @@ func (f *flow) tidyKeys(ctx context.Context) {
 }
 
 // needsKey reports whether an entry may still need the key of a request: until the fate of
-// that is known, and then until its certificate is stored with the key, or a better one.
+// the request is known, and then until its certificate, or a better one, is stored with its key.
 func (f *flow) needsKey(ctx context.Context, e *ledger.Entry, reference string) bool {
 	latest, given := e.Attempt.Reference == reference, e.Certificate != nil && e.Certificate.Reference == reference
 	switch {
@@ -64,7 +64,8 @@ func (f *flow) needsKey(ctx context.Context, e *ledger.Entry, reference string) 
 	})
 }
 
-// strays notes which keys are of no use, and returns those that have been for long.
+// strays notes which keys are of no use, and returns those that have been so for longer than
+// strayAge.
 func (a *account) strays(references []string) (old []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -11,19 +11,19 @@ import (
 )
 
 const (
-	// unservedAfter is how long after a start it is told which names have nothing to be
-	// served. Most CAs validate by file within a minute.
+	// unservedAfter is how long after a start the names that have no certificate are logged.
+	// Most CAs validate by file within a minute.
 	unservedAfter = time.Minute
 
-	// unservedEvery is how often it is told again, as long as there are such names.
+	// unservedEvery is how often they are logged again, as long as there are any.
 	unservedEvery = 6 * time.Hour
 
 	// unservedShown bounds the names in the log.
 	unservedShown = 10
 )
 
-// tellUnserved tells until ctx ends which of the names have no certificate of any kind, so
-// that nobody can visit them. alone reports whether nothing but this issuer could give one.
+// tellUnserved logs, until ctx ends, which of the names have no certificate of any kind, so
+// that nobody can visit them. alone reports whether no issuer but this one could give them one.
 func (f *flow) tellUnserved(ctx context.Context, names func() []string, alone func() bool) {
 	for wait := unservedAfter; poll.Wait(ctx, wait) == nil; wait = unservedEvery {
 		unserved := f.unserved(names())

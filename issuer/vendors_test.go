@@ -73,8 +73,9 @@ func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
 		Secret: testToken, Endpoint: "http://127.0.0.1:1", Timeout: 30 * time.Second, Logger: w.logger,
 		Transport: fusedTransport{f, w.transport()},
 		Description: vendors.Description{
-			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute,
+			Name: "howssl", Account: "test", Portal: "https://portal.example", AbsenceAge: 5 * time.Minute, Pace: howssl.Pace,
 		},
+		Limiter: howssl.NewLimiter(),
 	}, howssl.Options{CreateOrderFields: map[string]string{"domains": "domains"}})
 	if err != nil {
 		w.tb.Fatal(err)
@@ -124,6 +125,9 @@ func TestBadNetworks(t *testing.T) {
 						}
 						if outcome(err) != want || w.charges() != charges {
 							t.Errorf("%s: %d charges, %s: %v", title, w.charges(), outcome(err), err)
+						}
+						if placed := w.events.count(eventOrderPlaced); placed != charges {
+							t.Errorf("%s: %d orders are told of", title, placed)
 						}
 						w.noForgottenOrders()
 						w.noSecrets()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,32 +17,41 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// What becomes of an order after it has given its certificate, nobody tells: the CA may revoke
-// the certificate, and the vendor the order. So all of those are looked at once per interval,
-// part by part. Servers share the parts by a file in the storage, so that one of them makes the
-// calls; each reads the entries for itself once per interval, because another server may have
-// replaced what it serves.
+// No vendor reports of its own accord what becomes of an order after it has given its
+// certificate: the CA may revoke the certificate, and the vendor the order. So all such orders
+// are looked at once per interval, part by part. Servers share the parts through a file in the
+// storage, so that only one of them makes the calls; each reads the entries for itself once per
+// interval, because another server may have replaced what it serves.
 
 const (
-	// watchParts is in how many parts the orders are looked at. Within its part of the
-	// interval, the looks are spread.
+	// watchParts is the number of parts in which the orders are looked at. The looks at a part
+	// are spread over its share of the interval.
 	watchParts = 16
 
-	// watchPace is the shortest time between two looks, unless the vendor tells another one.
-	// While something is bought, they are watchYield times as far apart; when too much has
-	// changed for the vendor to tell, so many that watchRush times as many are made.
+	// watchSlack is how early a part is due again before the interval is over, in shares of the
+	// interval: it may begin one share later, and if the server that looks at it dies, another
+	// one begins up to two shares after that.
+	watchSlack = 4
+
+	// watchPace is the shortest time between two looks, unless the vendor's Pace has another.
+	// While something is bought, it is multiplied by watchYield; after more has changed than
+	// the vendor tells, it is divided by watchRush for a while.
 	watchPace  = 250 * time.Millisecond
 	watchYield = 4
 	watchRush  = 3
 
+	// watchAtOnce is how many looks are under way at a time at most, so that a vendor that takes a
+	// second for an answer does not make the round longer.
+	watchAtOnce = 4
+
 	// watchFailures is how many looks in a row may fail before the others of a part wait, too.
 	watchFailures = 5
 
-	// confirmAfter is after which time an order must still have ended before anything is made
-	// of that: vendors were seen to say so for a moment.
+	// confirmAfter is after which time the vendor must still say that an order has ended before
+	// that is acted upon: vendors were seen to say so for a moment.
 	confirmAfter = 10 * time.Minute
 
-	// confirmTermAfter is the same for an earlier end of a term, which lets another order be
+	// confirmTermAfter is the same for an earlier end of a term, which lets the next order be
 	// placed sooner. There is no hurry.
 	confirmTermAfter = 24 * time.Hour
 
@@ -61,7 +71,7 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 		took := part
 		s.plan(began.Add(part))
 		if f.watchPart(ctx, part, isFirst) {
-			took = spread(part) // another one is waiting
+			took = spread(part) // another part is waiting
 			s.plan(began.Add(took))
 		}
 		if ctx.Err() != nil {
@@ -72,11 +82,11 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 	}
 }
 
-// spread is the time over which the looks of a part are spread. It leaves some for what is late.
+// spread is the time over which the looks at a part are spread. It leaves some for what is late.
 func spread(part time.Duration) time.Duration { return part * 4 / 5 }
 
 // watchPart reads the entries whose turn it is, and looks at the orders of the part that is due,
-// if any. More is whether another one is.
+// if any. more reports whether another part is due, too.
 func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(string) bool) (more bool) {
 	if !f.account.ledger.Listed() || !f.account.watching.TryLock() {
 		return false // the first listing is under way, or another configuration looks
@@ -97,15 +107,15 @@ func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(s
 	return more && err == nil
 }
 
-// complain tells a person, now and then, what is wrong with the looks.
+// complain logs what is wrong with the looks, once an hour at most.
 func (f *flow) complain(ctx context.Context, err error) {
-	if err != nil && ctx.Err() == nil && f.account.suspects.report() {
+	if err != nil && ctx.Err() == nil && f.account.suspects.report(problems) {
 		f.logger.Warn("looking at orders that have their certificates failed; trying again", zap.String("vendor", f.about.Name), zap.Error(err))
 	}
 }
 
-// notice reads the entries whose turn it is, and wakes the names that another server has got a
-// certificate for, or that one was revoked of.
+// notice reads the entries whose turn it is, and wakes the names that need something done, such
+// as those for which another server has got a certificate, or whose certificate was revoked.
 func (f *flow) notice(ctx context.Context, isFirst func(string) bool) error {
 	ids, err := f.ledger.RecallWithin(ctx, f.rules.watch)
 	if err != nil {
@@ -125,8 +135,8 @@ func (f *flow) notice(ctx context.Context, isFirst func(string) bool) error {
 	return nil
 }
 
-// takeTurn looks at what is due: orders that may have ended, those that have changed, and the
-// part of all that waits longest.
+// takeTurn looks at what is due: orders that may have ended, orders that have changed, and, of all
+// orders, the part that has waited longest.
 func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err error) {
 	now := f.ledger.Time()
 	turns, err := f.ledger.Turns(ctx)
@@ -137,12 +147,12 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		err := f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
 			t.Parts = make([]time.Time, watchParts)
 			for i := range t.Parts {
-				t.Parts[i] = now.Add(time.Duration(i) * part)
+				t.Parts[i] = now.Add(time.Duration(i) * (f.rules.watch - watchSlack*part) / watchParts)
 			}
 		})
 		return false, err
 	}
-	// Neither these nor those that have changed are worth the look at all others.
+	// If this fails, or the look at those that have changed, the others are looked at all the same.
 	_, err = f.lookAt(ctx, f.account.suspects.due(), 0)
 	f.complain(ctx, err)
 	f.complain(ctx, f.lookAtChanges(ctx, turns, part))
@@ -151,9 +161,9 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	}
 	var due []int
 	for i, at := range turns.Parts {
-		// A later time than there can be is that of a server whose clock is ahead. However wrong
-		// clocks are, no server looks more often than it would alone.
-		turn := (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-2*part)
+		// A time that is later than it can be was written by a server whose clock is ahead.
+		// However wrong the clocks are, no server looks more often than it would alone.
+		turn := (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-(watchSlack+1)*part)
 		if _, begun := f.account.suspects.reached(i); begun {
 			turn, turns.Parts[i] = true, time.Time{} // it goes first
 		}
@@ -175,7 +185,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		return len(due) > 1, nil
 	}
 	if len(ids) == 0 {
-		return len(due) > 1, nil // they have changed since the lines before
+		return len(due) > 1, nil // they have changed since due was made
 	}
 	set := func(at time.Time) error {
 		return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
@@ -185,7 +195,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		})
 	}
 	// If this server dies, another one takes the part over.
-	if err := set(now.Add(2 * max(part, time.Duration(len(ids))*f.watchPace()))); err != nil {
+	if err := set(now.Add(max(part, time.Duration(len(ids))*f.watchPace()*5/4))); err != nil {
 		return false, err
 	}
 	done, err := f.lookAt(ctx, ids, spread(part)/time.Duration(len(ids)))
@@ -200,7 +210,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	if err != nil {
 		return false, err
 	}
-	return len(due) > 1, set(now.Add(f.rules.watch - part))
+	return len(due) > 1, set(now.Add(f.rules.watch - watchSlack*part))
 }
 
 // lookAtChanges asks the vendor which orders have changed, where it tells, and looks at those.
@@ -224,7 +234,7 @@ func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.
 	changed, err := lister.Changed(ctx, since.Add(-clockSkew))
 	switch {
 	case errors.Is(err, vendors.ErrUndecidable):
-		f.logger.Warn("more orders have changed than the vendor tells; looking at each", zap.String("vendor", f.about.Name), zap.Error(err))
+		f.logger.Warn("the vendor cannot list all orders that have changed; looking at each order", zap.String("vendor", f.about.Name), zap.Error(err))
 		f.account.suspects.rush(f.rules.watch)
 	case err != nil:
 		return err
@@ -246,7 +256,7 @@ func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.
 	})
 }
 
-// watchPace is the time between two looks now.
+// watchPace is the shortest time between two looks at the moment.
 func (f *flow) watchPace() time.Duration {
 	pace := f.about.Pace.Watch
 	if pace <= 0 {
@@ -261,44 +271,105 @@ func (f *flow) watchPace() time.Duration {
 	return pace
 }
 
-// lookAt looks at the orders of the entries, not faster than the vendor likes, and with at least
-// the given time between two of them. It fails if the vendor does not answer, but not for what
-// the vendor says of one order. Done is how many of them it has looked at.
+// lookAt looks at the orders of the entries, no faster than watchPace, and begins each look at least
+// the given time after the one before it, up to watchAtOnce of them at a time. It fails if
+// watchFailures looks in a row, or all of them, get no answer from the vendor, or if all looks panic,
+// but not for what the vendor says of one order, nor because the looks at some panic. Of the entries,
+// the first done were looked at.
 func (f *flow) lookAt(ctx context.Context, ids []string, apart time.Duration) (done int, err error) {
-	failed := 0
+	r := &lookRound{f: f, looked: make([]bool, len(ids))}
+	slots := make(chan struct{}, watchAtOnce)
+	var looks sync.WaitGroup
+	var began time.Time
 	for i, id := range ids {
-		if i > 0 {
-			if err := poll.Wait(ctx, max(apart, f.watchPace())); err != nil {
-				return i, err
-			}
+		if i > 0 && poll.Wait(ctx, max(apart, f.watchPace())-time.Since(began)) != nil {
+			break
 		}
-		err := f.inspect(ctx, id)
-		switch {
-		case err == nil:
-			failed = 0
-		case ctx.Err() != nil:
-			return i, context.Cause(ctx)
-		case vendors.VerdictOf(err) == vendors.Permanent && !errors.Is(err, vendors.ErrCredential):
-			failed = 0 // the vendor answers; it is about this order only
-			f.complain(ctx, err)
-		default:
-			if failed++; failed == watchFailures || failed == len(ids) {
-				return i, err
-			}
-			f.logger.Debug("looking at an order failed", zap.String("entry", id), zap.Error(err))
+		slots <- struct{}{}
+		if ctx.Err() != nil || r.over() {
+			break
 		}
+		began = time.Now()
+		looks.Go(func() {
+			err := f.inspect(ctx, id)
+			r.note(ctx, i, id, err)
+			<-slots
+		})
 	}
-	return len(ids), nil
+	looks.Wait()
+	if done = slices.Index(r.looked, false); done < 0 {
+		done = len(ids)
+	}
+	if ctx.Err() != nil {
+		return done, context.Cause(ctx)
+	}
+	return done, r.err
 }
 
-// inspect looks at one order, and writes down what has become of it. Names that have something
-// to do with it are woken.
-func (f *flow) inspect(ctx context.Context, id string) error {
+// lookRound is what has come of looks at orders.
+type lookRound struct {
+	f *flow
+
+	mu               sync.Mutex
+	looked           []bool // by the index of the entry
+	failed, panicked int    // the former in a row
+	err              error  // why no other one is begun
+}
+
+func (r *lookRound) over() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err != nil
+}
+
+// note notes what has come of a look.
+func (r *lookRound) note(ctx context.Context, i int, id string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+		r.failed = 0
+	case ctx.Err() != nil:
+		return // it was cut short
+	case vendors.VerdictOf(err) == vendors.Permanent && !errors.Is(err, vendors.ErrCredential):
+		r.failed = 0 // the vendor answers; it is about this order only
+		r.f.complain(ctx, err)
+	case errors.Is(err, errPanicked):
+		r.panicked++
+		if r.panicked == len(r.looked) {
+			r.err = err
+		}
+	default:
+		r.failed++
+		if r.failed == min(watchFailures, len(r.looked)) {
+			r.err = err
+		}
+	}
+	r.looked[i] = true
+	if err != nil {
+		r.f.logger.Debug("looking at an order failed", zap.String("entry", id), zap.Error(err))
+	}
+}
+
+// inspect looks at one order, and writes down what has become of it. Names for which that leaves
+// something to do are woken. A panic is logged, and counts as an error of this order.
+func (f *flow) inspect(ctx context.Context, id string) (err error) {
 	release, ok := f.account.drive(id)
 	if !ok {
 		return nil // a round is at it
 	}
 	defer release()
+	var orderID string
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("looking at order %s: %w", orderID, errPanicked)
+			if f.account.suspects.report(panics) {
+				f.logger.Error("panic while looking at an order that has its certificate; trying again later",
+					zap.String("vendor", f.about.Name), zap.String("entry", id), zap.String("order_id", orderID),
+					zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			}
+		}
+	}()
 	e, err := f.ledger.Load(ctx, id) // another server may have gone on with it
 	if errors.Is(err, fs.ErrNotExist) {
 		f.account.suspects.clear(id)
@@ -307,6 +378,7 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	orderID = e.OrderID
 	if e.State != ledger.Issued || e.Flag != nil || e.LostCertificate() || e.Over(f.ledger.Time()) {
 		f.account.suspects.clear(id)
 		return nil
@@ -338,15 +410,25 @@ func (f *flow) inspect(ctx context.Context, id string) error {
 		return nil
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Names, next.Covered)))) {
-		if f.site.Manages(name) || len(f.site.Served(name)) > 0 {
+		if f.has(ctx, name) {
 			f.wake(name)
 		}
 	}
 	return nil
 }
 
-// judge tells what is to be changed about an entry that has its certificate, after a look at its
-// order; nil if it stands.
+// has reports whether a name is to have a certificate of its own: the configuration has it, or a
+// stranger has asked for it and there is one. Others of the same certificate need none.
+func (f *flow) has(ctx context.Context, name string) bool {
+	if f.site.Manages(name) {
+		return true
+	}
+	_, _, err := f.site.Stored(ctx, name)
+	return err == nil || isTorn(err)
+}
+
+// judge returns the change to an entry that has its certificate, after a look at its order, and
+// how to log the change; nil if nothing changes.
 func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.Entry), tell func(*zap.Logger)) {
 	serial := order.Serial
 	if got, err := buildChain(order.Certificates, nil); err == nil || got != nil {
@@ -355,7 +437,7 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 	ours := serial == "" || serial == e.Certificate.Serial
 	switch {
 	case order.Status == vendors.StatusRevoked, order.Status == vendors.StatusIssued && order.CertificateRevoked && ours:
-		// Where the word is about the order, the reissue is refused, and then a person is asked.
+		// If the whole order was revoked, the reissue is refused, and then a person is asked.
 		f.account.suspects.clear(e.ID)
 		reason := fmt.Sprintf("its certificate was revoked (%s)", order.Describe())
 		return func(e *ledger.Entry) { e.Certificate.Lost, e.Problem = true, reason }, func(log *zap.Logger) {
@@ -373,12 +455,12 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 			return nil, nil
 		}
 		return func(e *ledger.Entry) { e.Problem = problem }, func(log *zap.Logger) {
-			log.Warn("somebody has had a paid order reissued elsewhere; its earlier certificate is served on, and the CA may revoke it soon",
+			log.Warn("somebody has had a paid order reissued elsewhere; its earlier certificate is still served, and the CA may revoke it soon",
 				zap.String("serial", e.Certificate.Serial), zap.String("serial_elsewhere", serial), zap.String("status", order.Describe()))
 		}
 	case order.Status.Ended():
 		if order.Status == vendors.StatusExpired && e.Ends.Sub(f.ledger.Time()) <= e.Margin(f.margin(e)) {
-			return nil, nil // it was about to end, and its successor has been seen to
+			return nil, nil // it was about to end, and its successor is taken care of
 		}
 		if !f.account.suspects.confirmed(e.ID, string(order.Status), min(confirmAfter, f.rules.watch)) {
 			return nil, nil
@@ -392,8 +474,8 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 }
 
 // judgeTerm follows the vendor's word about the end of the term. An earlier end must be told
-// for a day, because it lets another order be placed sooner, and cannot be past while the order
-// lives.
+// for confirmTermAfter, because it lets the next order be placed sooner; and it cannot be past
+// while the order lives.
 func (f *flow) judgeTerm(e *ledger.Entry, order vendors.Order) (change func(*ledger.Entry), tell func(*zap.Logger)) {
 	ends := order.TermEnds.UTC()
 	if order.TermEnds.IsZero() || ends.Equal(e.Ends) || order.Status != vendors.StatusIssued {

@@ -35,6 +35,7 @@ func (p *process) years(n int, start func() *process, reuse bool, names ...strin
 // Three years at each vendor: the names are served all the time, and what is paid for is one
 // order per term.
 func TestThreeYears(t *testing.T) {
+	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
 		if i%raceStride != 0 {
 			continue
@@ -65,6 +66,7 @@ func TestThreeYears(t *testing.T) {
 
 // The same for orders of several names, of which certmagic renews the first only.
 func TestYearsOfGroup(t *testing.T) {
+	tooSlowForRaces(t)
 	for _, v := range vendorKinds {
 		if v.group == "" {
 			continue
@@ -93,6 +95,7 @@ func TestYearsOfGroup(t *testing.T) {
 
 // The same for a term of several years, with certificates of a few weeks, as they will be.
 func TestThreeYearTerm(t *testing.T) {
+	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
 		if i%raceStride != 0 {
 			continue
@@ -122,6 +125,7 @@ func TestThreeYearTerm(t *testing.T) {
 
 // The same for names that handshakes bring up, where they may order.
 func TestThreeYearsOnDemand(t *testing.T) {
+	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
 		if i%raceStride != 0 {
 			continue
@@ -152,6 +156,7 @@ func TestThreeYearsOnDemand(t *testing.T) {
 // Two servers with one storage live through the years together, one of them with an old
 // configuration for a while.
 func TestYearsOfTwoServers(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		old := w.start(nil, ahead(30*time.Minute))
@@ -172,6 +177,7 @@ func TestYearsOfTwoServers(t *testing.T) {
 
 // An adopted order is used for what is left of its term, and what a person gives next for its.
 func TestThreeYearsOfGivenOrders(t *testing.T) {
+	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
 		if i%raceStride != 0 {
 			continue

@@ -40,8 +40,8 @@ func main() {
 	}
 }
 
-// run serves until the context ends. What a user needs to know is printed to out once
-// everything is served; logs and usage go to logs.
+// run serves until the context ends. Once everything is served, it prints to out what a
+// user needs to know; logs and usage go to logs.
 func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	o, err := parse(args, logs)
 	if err != nil {
@@ -132,6 +132,6 @@ func serve(ctx context.Context, address string, handler http.Handler) (*server, 
 }
 
 func (s *server) close() {
-	_ = s.server.Close() // of the listener, which has nothing to lose
+	_ = s.server.Close() // fails only in closing the listener, where nothing can be lost
 	<-s.done
 }

@@ -138,7 +138,7 @@ func shell(text string) string {
 func TestWalks(t *testing.T) {
 	for _, tool := range []string{"bash", "curl", "openssl", "awk", "sed"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("the walks of README.md need %s, which is not there: %v", tool, err)
+			t.Skipf("the walks of README.md need %s, which is not there: %v", tool, err)
 		}
 	}
 	setup, _, _ := strings.Cut(section(t, "## Walks"), "\n### ")
