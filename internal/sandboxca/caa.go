@@ -42,6 +42,7 @@ type caaQuestion struct {
 	identities []string
 	account    string // as an URI
 	method     Method
+	bare       bool // whether parameters do not count
 }
 
 // checkCAA climbs from the name towards the root until there are CAA records, which
@@ -97,7 +98,7 @@ func (q caaQuestion) allows(value string) bool {
 		return false
 	}
 	seen := make(map[string]bool)
-	for more {
+	for more && !q.bare {
 		var param string
 		param, rest, more = strings.Cut(rest, ";")
 		if strings.TrimSpace(param) == "" {

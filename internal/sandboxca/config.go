@@ -55,6 +55,17 @@ type Config struct {
 	// all.
 	Perspectives, Quorum int
 
+	// Calendar puts the rules of the CA/Browser Forum in the place of Lifetime, Perspectives, Quorum, Reuse,
+	// IgnoreCAAParameters and ClientAuth, as they change from day to day.
+	Calendar bool
+
+	// Reuse is for how long DigiCert takes a name for validated. Zero means that it looks each time.
+	Reuse time.Duration
+
+	// IgnoreCAAParameters takes notice of nothing behind the name of a CA in CAA records, as CAs may until
+	// 2027-03-15 (ballot SC-098v2).
+	IgnoreCAAParameters bool
+
 	// Lenient compares validation files word by word and without regard to
 	// case, instead of byte for byte.
 	Lenient bool
@@ -139,5 +150,5 @@ func (cfg *Config) setDefaults() {
 
 // days scales a number of days to the length of a paid year.
 func (cfg *Config) days(n int) time.Duration {
-	return cfg.Year * time.Duration(n) / 365
+	return cfg.Year / 365 * time.Duration(n) // in this order, because years times days overflow
 }

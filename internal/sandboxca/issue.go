@@ -55,6 +55,7 @@ func (c *CA) issue(o *Order, now time.Time) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing stored csr: %w", err)
 	}
+	c.cfg.keepCalendar(now)
 	leaf := &Leaf{
 		Names:     o.NameList(),
 		Key:       csr.PublicKey,

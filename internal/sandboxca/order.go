@@ -45,6 +45,9 @@ type Name struct {
 	Method   Method `json:"method"`
 	Email    string `json:"email,omitempty"`
 	Verified bool   `json:"verified,omitempty"`
+
+	// Validated is when the CA has seen the proof, maybe for another order.
+	Validated time.Time `json:"validated,omitzero"`
 }
 
 // Proof is what has to be published to prove control of a name.

@@ -97,8 +97,9 @@ func (c *CA) beginLook(id string, force bool) *look {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := c.st.byID[id]
+	now := c.cfg.Now()
+	c.cfg.keepCalendar(now)
 	l := &look{cfg: c.cfg, order: o}
-	now := l.cfg.Now()
 	if o == nil || c.closed || !o.checkable(&l.cfg, now) {
 		return nil
 	}
@@ -138,7 +139,7 @@ func (c *CA) endLook(l *look, proven []bool) {
 	changed := false
 	for i, n := range l.live {
 		if n.Method == l.asked[i].Method && n.Verified != proven[i] { // else it was changed meanwhile
-			n.Verified, changed = proven[i], true
+			n.Verified, n.Validated, changed = proven[i], c.cfg.Now(), true
 		}
 	}
 	o.settle(c.cfg.Now())
@@ -202,7 +203,7 @@ func (c *CA) fetch(ctx context.Context, l *look, m Method, f *Fetch) error {
 	if err != nil {
 		return err
 	}
-	question.name, question.method = f.Host, m
+	question.name, question.method, question.bare = f.Host, m, cfg.IgnoreCAAParameters
 	return checkCAA(ctx, cfg, question)
 }
 

@@ -261,6 +261,7 @@ var rules = sandboxca.Rules{NewID: func(sequence int64, _ time.Time) string {
 func (d *Dialect) create(c *call, o *sandboxca.Order) sandboxca.Answer {
 	books := d.ca.Open()
 	setValue(books, o)
+	books.Reuse(o)
 	if c.quirks.Immediate {
 		for _, n := range o.Names {
 			n.Verified = true

@@ -166,7 +166,7 @@ func (d *Dialect) alternate(c *call) sandboxca.Answer {
 	if len(rows) == 0 && !c.quirks.AlternateEmpty {
 		return d.unknown(c, "order")
 	}
-	return d.orders(c, rows, page(len(rows), 1000))
+	return d.orders(c, rows, page(len(rows), 1000, 0))
 }
 
 // orders is a list of orders.
@@ -182,8 +182,8 @@ func (c *call) referenced() bool {
 	return !c.quirks.Anonymous && !c.quirks.Unreferenced
 }
 
-func page(total, limit int) map[string]int {
-	return map[string]int{"total": total, "limit": limit, "offset": 0}
+func page(total, limit, offset int) map[string]int {
+	return map[string]int{"total": total, "limit": limit, "offset": offset}
 }
 
 // families lists the account's orders, newest first.
@@ -201,10 +201,16 @@ func (d *Dialect) families(books sandboxca.Books, c *call) []*family {
 // names has a use for.
 func (d *Dialect) list(c *call) sandboxca.Answer {
 	query := c.r.URL.Query()
-	limit := 1000
+	limit, offset := 1000, 0
 	for key, values := range query {
 		switch key {
-		case "filters[domain_name]", "filters[common_name]", "filters[status]", "offset":
+		case "filters[domain_name]", "filters[common_name]", "filters[status]":
+		case "offset":
+			n, err := strconv.Atoi(values[0])
+			if err != nil || n < 0 {
+				return *d.invalid(c, "offset", "The offset is not valid.")
+			}
+			offset = n
 		case "sort":
 			if values[0] != "-date_created" {
 				return *d.invalid(c, "sort", "The sandbox sorts by -date_created only.")
@@ -229,7 +235,7 @@ func (d *Dialect) list(c *call) sandboxca.Answer {
 		if name != "" && !slices.Contains(o.NameList(), name) || cn != "" && o.NameList()[0] != cn || word != "" && status != word || c.quirks.HideList {
 			continue
 		}
-		if total++; total > limit {
+		if total++; total <= offset || total > offset+limit {
 			continue
 		}
 		rows = append(rows, map[string]any{
@@ -238,7 +244,7 @@ func (d *Dialect) list(c *call) sandboxca.Answer {
 			"product":     productRow(books, f.root.Product), "price": f.root.Cents / 100,
 		})
 	}
-	return d.orders(c, rows, page(total, limit))
+	return d.orders(c, rows, page(total, limit, offset))
 }
 
 // download gives the certificate with this ID, also one that was reissued since.

@@ -60,7 +60,7 @@ func TestMedianRatio(t *testing.T) {
 // judged: the race detector and other tests are in the way.
 func TestQuick(t *testing.T) {
 	for _, b := range benches {
-		if slices.Contains([]string{"site", "entries", "many"}, b.name) {
+		if slices.Contains([]string{"site", "entries", "many", "revoked"}, b.name) {
 			continue // build Caddy
 		}
 		t.Run(b.name, func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 // benchEntries starts a Caddy whose account has bought very many certificates before, for
 // other names and from other servers, and one whose account has not. It is told how much
 // later a new name has its certificate, because all entries are read before anything is
-// bought, and how much memory they take. The files are in the system's cache, as those of a
-// server are that was just restarted.
+// bought, and how much memory they take, at rest and while they are listed. The files are in
+// the system's cache, as those of a server are that was just restarted.
 func benchEntries(ctx context.Context, o options) ([]row, error) {
 	m := &many{options: o}
 	if err := m.build(ctx, &m.caddy, &m.sandbox); err != nil {
@@ -85,12 +85,20 @@ func benchEntries(ctx context.Context, o options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	fewer, few := pick(o, fewEntries, quickFewEntries), filepath.Join(o.dir, "few")
+	if err := seedLedger(few, prefix, template, fewer, false); err != nil {
+		return nil, err
+	}
+	lists, err := listRows(ctx, o, prefix, single, few, fewer)
+	if err != nil {
+		return nil, err
+	}
 	later := make([]float64, rounds)
 	for i := range later {
 		later[i] = took[0][i] - took[1][i]
 	}
 	each := func(memory [][]float64) float64 { return (median(memory[0]) - median(memory[1])) / float64(o.entries) }
-	return []row{
+	return append([]row{
 		{
 			claim: fmt.Sprintf("from the start of Caddy until a new name has its certificate, with %d live entries in the ledger, against none", o.entries),
 			ours:  number(median(took[0])) + " s", peer: number(median(took[1])) + " s (no entries)",
@@ -113,7 +121,7 @@ func benchEntries(ctx context.Context, o options) ([]row, error) {
 			claim: "heap held for an entry of a name and its www twin, as those above are",
 			ours:  number(twins) + " B", peer: "-", value: twins, unit: " B",
 		},
-	}, nil
+	}, lists...), nil
 }
 
 // entry returns where the ledger is in the storage, and the only entry that is in there.

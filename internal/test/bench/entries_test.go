@@ -10,15 +10,18 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// A ledger is filled with orders that are done with and in force.
-func TestSeedLedger(t *testing.T) {
-	dir, prefix, now := t.TempDir(), ledger.Prefix("racent", "bench"), time.Now()
-	storage := &certmagic.FileStorage{Path: dir}
-	template := &ledger.Entry{
-		ID: "first", Names: []string{"first.example"}, Covered: []string{"first.example"}, State: ledger.Issued, OrderID: "1",
+func template(now time.Time) *ledger.Entry {
+	return &ledger.Entry{
+		Version: 2, ID: "first", Names: []string{"first.example"}, Covered: []string{"first.example"}, State: ledger.Issued, OrderID: "1",
 		Term: vendors.Term{Years: 1}, Paid: now, Ends: now.AddDate(1, 0, 0), Issued: 1,
 		Attempt: ledger.Attempt{Kind: ledger.KindOrder, Reference: "reference", Started: now}, Certificate: &ledger.Certificate{Serial: "1", NotBefore: now, NotAfter: now.AddDate(0, 6, 0)},
 	}
+}
+
+// A ledger is filled with orders that are done with and in force.
+func TestSeedLedger(t *testing.T) {
+	dir, prefix, now := t.TempDir(), ledger.Prefix("racent", "bench"), time.Now()
+	storage, template := &certmagic.FileStorage{Path: dir}, template(now)
 	l := &ledger.Ledger{Storage: storage, Prefix: prefix, Memory: new(ledger.Memory)}
 	if err := l.Create(t.Context(), template); err != nil {
 		t.Fatal(err)
@@ -40,5 +43,22 @@ func TestSeedLedger(t *testing.T) {
 		if err != nil || len(found) != 1 || !found[0].Blocks(name, 30*24*time.Hour, now) || !found[0].Certificate.NotAfter.After(now.AddDate(0, 2, 0)) {
 			t.Errorf("%s: found %v, %v", name, found, err)
 		}
+	}
+}
+
+// A list holds a page of entries at a time, however many there are.
+func TestListHoldsAPage(t *testing.T) {
+	many, few, prefix := t.TempDir(), t.TempDir(), ledger.Prefix("racent", "bench")
+	for dir, n := range map[string]int{many: quickEntries, few: quickFewEntries} {
+		if err := seedLedger(dir, prefix, template(time.Now()), n, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := listRows(t.Context(), options{quick: true, entries: quickEntries}, prefix, many, few, quickFewEntries)
+	if err != nil || len(rows) != 2 {
+		t.Fatal(rows, err)
+	}
+	if held := rows[1]; held.value > 1.25 {
+		t.Errorf("%s: %s, against %s", held.claim, held.ours, held.peer)
 	}
 }

@@ -12,6 +12,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zerossltest"
 )
 
 // many runs the processes.
@@ -90,7 +94,10 @@ type hoster struct {
 	*many
 	home, side string
 	names      []string
-	ports      []int // HTTP, HTTPS, the plain site
+	ports      []int         // HTTP, HTTPS, the plain site
+	file       string        // of the config
+	watch      time.Duration // zero for the default
+	test       bool          // whether it is told that the vendor is a test service
 	ca         *child
 	api, admin string
 }
@@ -100,7 +107,7 @@ func (m *many) newHoster(ctx context.Context, dir, side string, n int, delay tim
 	if err != nil {
 		return nil, err
 	}
-	w := &hoster{many: m, home: filepath.Join(m.dir, dir), side: side, ports: ports[:3]}
+	w := &hoster{many: m, home: filepath.Join(m.dir, dir), side: side, ports: ports[:3], file: "caddy.json"}
 	if err := os.MkdirAll(w.home, 0o700); err != nil {
 		return nil, err
 	}
@@ -143,10 +150,15 @@ func (w *hoster) issuer() (any, error) {
 	if w.side == zerossl {
 		return map[string]any{"module": "zerossl", "api_key": "bench"}, nil
 	}
-	cfg, err := issuerConfig(map[string]any{"name": "racent", "api_token": issueToken, "endpoint": w.api + "/ssl"}, 0)
+	vendor := map[string]any{"name": "racent", "api_token": issueToken, "endpoint": w.api + "/ssl"}
+	if w.test {
+		vendor["test_service"] = true
+	}
+	cfg, err := issuerConfig(vendor, 0)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Watch = caddy.Duration(w.watch)
 	cfg.Bind = nil
 	text, err := json.Marshal(cfg)
 	if err != nil {
@@ -198,7 +210,7 @@ func (w *hoster) writeConfig() error {
 	return os.WriteFile(w.config(), text, 0o600)
 }
 
-func (w *hoster) config() string  { return filepath.Join(w.home, "caddy.json") }
+func (w *hoster) config() string  { return filepath.Join(w.home, w.file) }
 func (w *hoster) storage() string { return filepath.Join(w.home, "storage") }
 
 // startCaddy starts it with the names as they are now.
@@ -210,7 +222,7 @@ func (w *hoster) startCaddy(ctx context.Context) (*child, error) {
 	if w.side == zerossl {
 		binary = w.peer.path
 	}
-	env := append(goVariables(), "HOME="+w.home, "XDG_DATA_HOME="+w.home, "XDG_CONFIG_HOME="+w.home, "BENCH_ZEROSSL_API="+w.api)
+	env := append(goVariables(), "HOME="+w.home, "XDG_DATA_HOME="+w.home, "XDG_CONFIG_HOME="+w.home, zerossltest.Variable+"="+w.api)
 	return start(ctx, w.home, env, binary, "run", "--config", w.config())
 }
 

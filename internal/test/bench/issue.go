@@ -21,7 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
-	"github.com/caddy-commercial/caddy-commercial/internal/test/bench/standin"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zerossltest"
 
 	// The vendor under measurement.
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
@@ -206,7 +206,7 @@ func countOnce(ctx context.Context, dir, api string, port int, name string) (cou
 // countZeroSSL counts the same of certmagic's ZeroSSL issuer and a stand-in of its API. The
 // issuer's client has the default transport, which leads to the stand-in meanwhile.
 func countZeroSSL(ctx context.Context, dir string, port int) (counted operations, err error) {
-	authority, err := standin.New(port, 0)
+	authority, err := zerossltest.New(port, 0)
 	if err != nil {
 		return counted, err
 	}
@@ -218,7 +218,7 @@ func countZeroSSL(ctx context.Context, dir string, port int) (counted operations
 	}
 	next := http.DefaultTransport
 	defer func() { http.DefaultTransport = next }()
-	http.DefaultTransport = &standin.Detour{API: api, Next: next}
+	http.DefaultTransport = &zerossltest.Detour{API: api, Next: next}
 
 	storage := newStorage(dir)
 	storage.prefix = zeroSSLKeys

@@ -3,7 +3,7 @@
 // run and in short alternating rounds, so that whatever else the machine does
 // disturbs both sides alike. Figures are medians over the rounds, if not said otherwise.
 //
-//	go run ./internal/test/bench [-quick] [-only <names>] [-names <n>] [-entries <n>]
+//	go run ./internal/test/bench [-quick] [-only <names>] [-names <n>] [-entries <n>] [-revoked <n>]
 //
 // It prints one row per claim and ends with exit code 1 if a claim is missed by more
 // than the margin in its row. A quick run judges nothing: it shows that the benchmarks
@@ -45,12 +45,15 @@ var benches = []bench{
 	{"publish", benchPublish},
 	{"entries", benchEntries},
 	{"many", benchMany},
+	{"revoked", benchRevoked},
 }
 
-// The names of the bench "many", and the entries of the bench "entries".
+// The names of the benches "many" and "revoked", and the entries of the bench "entries".
 const (
 	manyNames    = 10_000
 	quickNames   = 50
+	revokedNames = 1_000
+	quickRevoked = 20
 	manyEntries  = 100_000
 	quickEntries = 2_000
 )
@@ -59,6 +62,7 @@ const (
 type options struct {
 	quick          bool
 	names, entries int
+	revoked        int
 	root           string // of the run; empty means the system's for temporary files
 	dir            string // empty, for this bench alone
 }
@@ -95,6 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	quick := flags.Bool("quick", false, "short rounds, to see that everything works; the figures are rough, and none is judged")
 	names := flags.Int("names", manyNames, "how many names the bench \"many\" has certificates for; a quick run has fewer")
 	entries := flags.Int("entries", manyEntries, "how many entries the ledger of the bench \"entries\" has; a quick run has fewer")
+	revoked := flags.Int("revoked", revokedNames, "how many names the bench \"revoked\" has certificates for, a third of a second for each; a quick run has fewer")
 	only := flags.String("only", "", "measure only these `names`, separated by commas: "+strings.Join(benchNames(), ", "))
 	if err := flags.Parse(args); err != nil {
 		return 0, err
@@ -102,16 +107,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	if flags.NArg() > 0 {
 		return 0, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if *names < 1 || *entries < 1 {
-		return 0, errors.New("-names and -entries must be above 0")
+	if *names < 1 || *entries < 1 || *revoked < 1 {
+		return 0, errors.New("-names, -entries and -revoked must be above 0")
 	}
 	wanted, err := choose(*only)
 	if err != nil {
 		return 0, err
 	}
-	o := options{quick: *quick, names: *names, entries: *entries}
+	o := options{quick: *quick, names: *names, entries: *entries, revoked: *revoked}
 	if o.quick {
-		o.names, o.entries = quickNames, quickEntries
+		o.names, o.entries, o.revoked = quickNames, quickEntries, quickRevoked
 	}
 	if o.root, err = os.MkdirTemp("", "caddy-commercial-bench-"); err != nil {
 		return 0, err

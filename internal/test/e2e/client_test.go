@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -25,6 +26,29 @@ func (w *world) handshake(n node, name string, roots *x509.CertPool) (*x509.Cert
 	}
 	defer conn.Close()
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+}
+
+// slowly connects to a server's HTTPS port, and returns what makes the handshake, with the config
+// that the server has now. Caddy may have closed the connection by then, which is no error.
+func (w *world) slowly(n node, name string, roots *x509.CertPool) (shake func() error) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n.https)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	// Connections are accepted one after the other.
+	if _, err := w.handshake(n, name, roots); err != nil {
+		w.t.Fatal(err)
+	}
+	return func() error {
+		err := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name}).HandshakeContext(w.t.Context())
+		if err != nil && !strings.Contains(err.Error(), "remote error") {
+			w.t.Logf("a slow handshake was too slow: %v", err)
+			return nil
+		}
+		return err
+	}
 }
 
 // served waits until the server shows a certificate of the CA for name.
@@ -65,6 +89,10 @@ func (w *world) tryGet(n node, host, path string) (answer, error) {
 		return answer{}, err
 	}
 	req.Host, req.Close = host, true
+	return roundTrip(req)
+}
+
+func roundTrip(req *http.Request) (answer, error) {
 	resp, err := http.DefaultTransport.RoundTrip(req) // a client would follow redirects
 	if err != nil {
 		return answer{}, err

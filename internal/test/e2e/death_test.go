@@ -88,7 +88,7 @@ func (w *world) watch(visit func(point string)) {
 }
 
 // randomParts are the parts of storage keys that are made up anew in each life.
-var randomParts = regexp.MustCompile(`(entries|keys|drafts|commercial/dcv/[^/]+)/[^/]+$`)
+var randomParts = regexp.MustCompile(`(entries|keys|drafts|visits|commercial/dcv/[^/]+)/[^/]+$`)
 
 // nameless is a point without what differs from one life to another.
 func (w *world) nameless(point string) string {

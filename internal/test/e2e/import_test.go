@@ -137,14 +137,19 @@ func TestImport(t *testing.T) {
 			if !strings.Contains(out, "order "+bought.order+" is in the ledger with this certificate") || !strings.Contains(out, "reissued, free of charge") {
 				t.Error(out)
 			}
+			shake := w.slowly(w.node, name, w.ca.Roots())
 			s.load(config, false)
+			s.load(config, true)
 			// The very certificate that was loaded from files is now one that certmagic looks
 			// after, though Caddy takes what the old config had loaded out of the cache.
 			s.awaitEntry("the certificate to be managed", func(e logEntry) bool {
 				return e.Message == "added certificate to cache" && strings.Contains(e.raw, `"managed":true`) && strings.Contains(e.raw, `"issuer_key":"commercial-`)
 			})
+			// A server that Caddy has stopped chooses certificates from files by their tag.
+			if err := shake(); err != nil {
+				t.Errorf("a handshake that was overtaken by the reloads: %v", err)
+			}
 			w.welcome("import", v)
-			s.load(config, true)
 			for range 2 {
 				if got := s.served(name); !got.Equal(bought.leaf) {
 					t.Error("another certificate is served")
@@ -176,6 +181,9 @@ func TestImport(t *testing.T) {
 			list := w.entries()
 			if len(list) != 1 || list[0].OrderID != bought.order || !list[0].Adopted || list[0].Issued != 1 {
 				t.Errorf("the ledger has %+v", list)
+			}
+			if out, err := w.commercial(s, "show", bought.order); err != nil || !strings.Contains(out, "decided    caddy commercial import") {
+				t.Error(err, out)
 			}
 		})
 	}

@@ -75,7 +75,7 @@ func startNamed(t *testing.T) *nameServer {
 	if err != nil {
 		// Debian installs it where only root's path leads.
 		if binary, err = exec.LookPath("/usr/sbin/named"); err != nil {
-			t.Fatal("this test needs the name server BIND 9: apt-get install bind9")
+			t.Skip("this test needs the name server BIND 9, on Debian: apt-get install bind9")
 		}
 	}
 	dir := t.TempDir()

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -46,6 +47,17 @@ func TestProducts(t *testing.T) {
 	}
 	if none, err := list("--vendor", "nobody"); err == nil || !strings.Contains(none, "no commercial issuer with such a vendor") {
 		t.Errorf("%v\n%s", err, none)
+	}
+	var catalogues []struct {
+		Vendor   string
+		Products []struct {
+			Code   string
+			Prices map[int]string
+		}
+	}
+	if out, err := list("--vendor", "racent", "--search", "comodo-positivessl", "--json"); err != nil ||
+		json.Unmarshal([]byte(strings.Join(lines(out), "\n")), &catalogues) != nil || catalogues[0].Products[0].Prices[12] == "" {
+		t.Errorf("%v\n%s", err, out)
 	}
 	// That of the running server is left alone: its directory is one process's.
 	dir := filepath.Join(w.dir, "sandbox")

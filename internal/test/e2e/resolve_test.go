@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestResolve(t *testing.T) {
 		answer func(w *world) []string
 	}{
 		"there is an order": {hostile.AfterEffect, 1, func(w *world) []string { return []string{"--order", w.ca.Orders()[0].ID} }},
-		"there is none":     {hostile.BeforeEffect, 0, func(*world) []string { return []string{"--none"} }},
+		"there is none":     {hostile.BeforeEffect, 0, func(*world) []string { return []string{"--none", "--yes"} }},
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
@@ -78,6 +79,13 @@ func TestResolve(t *testing.T) {
 			}
 
 			args := append([]string{"commercial", "resolve", name, "--config", s.config}, tt.answer(w)...)
+			if slices.Contains(args, "--none") {
+				w.fails(s, 1, "give --yes", "resolve", name, "--none") // there is no terminal
+				w.charges(tt.orders)
+				if e := w.entries()[0]; e.State != ledger.Asked {
+					t.Fatalf("the order was given up without leave: %+v", e)
+				}
+			}
 			if out, err := w.run(w.node, args...); err != nil {
 				t.Fatalf("caddy %s: %v\n%s", strings.Join(args, " "), err, out)
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
@@ -53,9 +52,12 @@ func TestRevokedCertificate(t *testing.T) {
 			})
 			s.served(name)
 			w.charges(1)
-			if len(s.log.with("caddy commercial resolve "+name+" --none")) == 0 {
-				t.Errorf("the log does not say what to do:\n%s", strings.Join(s.log.with("dead"), "\n"))
-			}
+			w.await("the log to say what to do", func() error {
+				if len(s.log.with("caddy commercial resolve "+name+" --none")) == 0 {
+					return errors.New("no line says it")
+				}
+				return s.alive()
+			})
 		})
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zerossltest"
 )
 
 // server is a running Caddy.
@@ -131,7 +133,7 @@ func (w *world) command(ctx context.Context, n node, args ...string) *exec.Cmd {
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + n.home, "XDG_DATA_HOME=" + n.home, "XDG_CONFIG_HOME=" + n.home,
-		"E2E_TOKEN=" + apiToken, clockVariable + "=" + n.clock.String(),
+		"E2E_TOKEN=" + apiToken, clockVariable + "=" + n.clock.String(), zerossltest.Variable + "=" + w.zerossl,
 	}
 	return cmd
 }

@@ -5,12 +5,16 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math/big"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -18,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zerossltest"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
@@ -87,15 +92,7 @@ func (w *world) ownPair(name string) string {
 }
 
 // ownRoots are what trusts the pair of ownPair.
-func (w *world) ownRoots() (*x509.CertPool, error) {
-	data, err := os.ReadFile(filepath.Join(w.dir, "own.crt"))
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(data)
-	return pool, nil
-}
+func (w *world) ownRoots() (*x509.CertPool, error) { return trusted(filepath.Join(w.dir, "own.crt")) }
 
 // trusting waits until the servers serve the name as before the switch, and returns what a
 // visitor trusts who accepts that and the certificate that is bought.
@@ -149,6 +146,52 @@ func TestSwitchFromACME(t *testing.T) {
 }
 `, w.node.https, filepath.Join(w.storage, "pki", "authorities", "local", "root.crt"), n.module(keySecret), n.addr)), false)
 	o.switchOver(w, s, sellers[0])
+}
+
+// TestSwitchFromZeroSSL: the same with a certificate of Caddy's ZeroSSL issuer, from a stand-in
+// of its API. What the issuer has stored stays as it is.
+func TestSwitchFromZeroSSL(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, neverIssue)
+	api, err := zerossltest.New(w.node.http, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(api)
+	t.Cleanup(srv.Close)
+	w.zerossl = srv.URL
+	o := origin{title: "ZeroSSL", name: switched, roots: func(w *world) (*x509.CertPool, error) {
+		return trusted(filepath.Join(w.storage, "certificates", "zerossl", switched, switched+".crt"))
+	}, restarts: true}
+	s := w.start(w.localGlobals(w.node) + site(switched, fmt.Sprintf("issuer zerossl key {\n\talt_http_port %d\n}\n", w.node.http)))
+	o.trusting(w, s)
+	before := w.stored("certificates/zerossl")
+	o.switchOver(w, s, sellers[0])
+	if after := w.stored("certificates/zerossl"); len(before) != 3 || !maps.Equal(before, after) {
+		t.Errorf("the issuer's files were\n%q, and are\n%q", before, after)
+	}
+}
+
+// stored are the files of a folder of the storage: when they were written, and a hash.
+func (w *world) stored(folder string) map[string]string {
+	w.t.Helper()
+	files := make(map[string]string)
+	err := filepath.WalkDir(filepath.Join(w.storage, folder), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		files[path] = fmt.Sprintf("%s %x", info.ModTime(), sha256.Sum256(data))
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return files
 }
 
 // TestSwitchVendor: the same with a certificate that this plugin bought of another vendor, or

@@ -34,10 +34,12 @@ const patience = 2 * time.Minute
 
 // world is one CA, one storage, and the servers that share them.
 type world struct {
+	faults  []func() // remove those of breaks
 	t       *testing.T
 	ca      *hostile.CA
 	api     string // base URL of the sandbox's API
 	hooks   string // URL that storages report to
+	zerossl string // base URL of a stand-in of ZeroSSL's API, if there is one
 	dir     string
 	storage string
 	node    node          // where the first, and usually only, server lives
@@ -324,13 +326,18 @@ func (w *world) account() string {
 
 // localRoots is the CA of Caddy's own internal issuer in the storage.
 func (w *world) localRoots() (*x509.CertPool, error) {
-	data, err := os.ReadFile(filepath.Join(w.storage, "pki", "authorities", "local", "root.crt"))
+	return trusted(filepath.Join(w.storage, "pki", "authorities", "local", "root.crt"))
+}
+
+// trusted are the certificates in a file.
+func trusted(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("no certificate in the root of the internal issuer")
+		return nil, fmt.Errorf("no certificate in %s", file)
 	}
 	return pool, nil
 }

@@ -126,7 +126,8 @@ func (s *seller) judge(p *Process, o *order) {
 			w.violate(BoughtUnasked, "%s by server %d", n, p.Server)
 		}
 	}
-	per, count := day-2*w.p.Skew, 1
+	// Each server counts by its own clock, and from when an order was recorded, not sent.
+	per, count := day-2*w.p.Skew-w.grace(), 1
 	for _, ch := range s.charges {
 		if ch.Account == o.account && ch.At > now-per {
 			count++

@@ -16,11 +16,8 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	"github.com/caddy-commercial/caddy-commercial/internal/test/bench/standin"
+	"github.com/caddy-commercial/caddy-commercial/internal/test/zerossltest"
 )
-
-// apiVariable is the environment variable that tells where the API is.
-const apiVariable = "BENCH_ZEROSSL_API"
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "authority" {
@@ -30,12 +27,12 @@ func main() {
 		}
 		return
 	}
-	api, err := url.Parse(os.Getenv(apiVariable))
+	api, err := url.Parse(os.Getenv(zerossltest.Variable))
 	if err != nil || api.Host == "" {
-		fmt.Fprintln(os.Stderr, "peer:", apiVariable, "must be a URL")
+		fmt.Fprintln(os.Stderr, "peer:", zerossltest.Variable, "must be a URL")
 		os.Exit(2)
 	}
-	http.DefaultTransport = &standin.Detour{API: api, Next: http.DefaultTransport}
+	http.DefaultTransport = &zerossltest.Detour{API: api, Next: http.DefaultTransport}
 	caddycmd.Main()
 }
 
@@ -47,7 +44,7 @@ func serveAuthority(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	api, err := standin.New(*httpPort, *delay)
+	api, err := zerossltest.New(*httpPort, *delay)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,14 @@
 // Command testcaddy is Caddy with its standard modules and this plugin, as the
 // end-to-end tests run it. Some things differ from a real one: there is a storage
-// module that tells the test of every write, see [Storage], and the names of tests
-// lead to this machine, whatever the resolver of the system says of them.
+// module that tells the test of every write, see [Storage], the names of tests lead to
+// this machine, whatever the resolver of the system says of them, and ZeroSSL's API is a
+// stand-in.
 package main
 
 import (
+	"fmt"
+	"os"
+
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
@@ -14,5 +18,9 @@ import (
 
 func main() {
 	resolver.Use()
+	if err := detour(); err != nil {
+		fmt.Fprintln(os.Stderr, "testcaddy:", err)
+		os.Exit(2)
+	}
 	caddycmd.Main()
 }

@@ -1,6 +1,6 @@
-// Package standin is a stand-in of ZeroSSL's API for the benchmarks: certmagic's issuer is
-// led to it by a Detour.
-package standin
+// Package zerossltest is a stand-in of ZeroSSL's API for tests and benchmarks: certmagic's
+// issuer is led to it by a Detour.
+package zerossltest
 
 import (
 	"context"
@@ -66,7 +66,7 @@ func newAuthority(httpPort int) (*authority, error) {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Bench Root"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Stand-in Root"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(10 * lifetime),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
@@ -128,7 +128,7 @@ func (a *authority) wait(ctx context.Context) bool {
 }
 
 func validationFile(id, name string) (url string, content []string) {
-	return "http://" + name + "/.well-known/pki-validation/" + strings.ToUpper(id) + ".txt", []string{id, "comodoca.com", "bench"}
+	return "http://" + name + "/.well-known/pki-validation/" + strings.ToUpper(id) + ".txt", []string{id, "comodoca.com", "stand-in"}
 }
 
 func (a *authority) create(r *http.Request) (any, error) {

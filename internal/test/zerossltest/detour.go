@@ -1,4 +1,4 @@
-package standin
+package zerossltest
 
 import (
 	"fmt"
@@ -8,6 +8,9 @@ import (
 
 // apiHost is where the issuer believes the API to be.
 const apiHost = "api.zerossl.com"
+
+// Variable is the environment variable that tells a process where the stand-in is.
+const Variable = "ZEROSSL_STAND_IN"
 
 // Detour sends to a stand-in what is meant for the API, and refuses everything else:
 // nothing is to leave this machine. The issuer has no option for the address of the API, so
@@ -20,7 +23,7 @@ type Detour struct {
 // RoundTrip implements http.RoundTripper.
 func (d *Detour) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Host != apiHost {
-		return nil, fmt.Errorf("%s is not for this benchmark", r.URL.Host)
+		return nil, fmt.Errorf("%s is not the API", r.URL.Host)
 	}
 	r = r.Clone(r.Context())
 	r.URL.Scheme, r.URL.Host = d.API.Scheme, d.API.Host
