@@ -12,15 +12,18 @@ import (
 // listed, the module root, commands, end-to-end tests and benchmarks, puts the layers together and
 // may import all of them.
 var mayImport = map[string][]string{
-	"caddyfile": {"issuer", "dcv", "vendors", "internal"},
-	"issuer":    {"issuer", "app", "ledger", "dcv", "vendors", "internal", "bundle"},
-	"app":       {"ledger", "dcv", "vendors", "internal"},
-	"ledger":    {"vendors", "internal"}, // the types of what was ordered
-	"vendors/*": {"vendors", "vendors/*", "internal"},
-	"vendors":   {"internal"},
-	"dcv":       {"internal"},
-	"internal":  {"internal"},
-	"bundle":    {}, // it reads files, for the issuer only
+	"caddyfile":  {"issuer", "statuspage", "dcv", "vendors", "internal"},
+	"issuer":     {"issuer", "app", "check", "operator", "ledger", "dcv", "vendors", "internal", "bundle"},
+	"statuspage": {"app", "operator", "internal"},
+	"app":        {"operator", "ledger", "dcv", "vendors", "internal"},
+	"check":      {"dcv", "vendors", "internal"},
+	"operator":   {"ledger", "vendors", "internal"},
+	"ledger":     {"vendors", "internal"}, // the types of what was ordered
+	"vendors/*":  {"vendors", "vendors/*", "internal"},
+	"vendors":    {"internal"},
+	"dcv":        {"internal"},
+	"internal":   {"internal"},
+	"bundle":     {}, // it reads files, for the issuer only
 }
 
 func layerOf(pkg string) string {

@@ -25,13 +25,39 @@ import (
 
 const modulePath = "github.com/caddy-commercial/caddy-commercial"
 
-// cloudflare stands for the DNS provider of that name, which the README has for an
+// cloudflare stands for the DNS provider of that name, which docs have for an
 // example and which is a plugin of its own.
 type cloudflare struct {
 	Token string `json:"api_token,omitempty"`
 }
 
-func init() { caddy.RegisterModule(new(cloudflare)) }
+// execHandler stands for the event handler of that name, which docs/events.md has for an example
+// and which is a plugin of its own.
+type execHandler struct {
+	Command    string   `json:"command,omitempty"`
+	Args       []string `json:"args,omitempty"`
+	Foreground bool     `json:"foreground,omitempty"`
+}
+
+func init() {
+	caddy.RegisterModule(new(cloudflare))
+	caddy.RegisterModule(new(execHandler))
+}
+
+func (*execHandler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.exec", New: func() caddy.Module { return new(execHandler) }}
+}
+
+func (h *execHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume handler name
+	if !d.Args(&h.Command) {
+		return d.ArgErr()
+	}
+	h.Args = d.RemainingArgs()
+	return nil
+}
+
+func (*execHandler) Handle(context.Context, caddy.Event) error { return nil }
 
 func (*cloudflare) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "dns.providers.cloudflare", New: func() caddy.Module { return new(cloudflare) }}
@@ -78,9 +104,9 @@ func ourModules() []caddy.ModuleInfo {
 }
 
 // TestModulesRegister compares what is registered with what the package
-// documentation and the README promise.
+// documentation and docs/options.md promise.
 func TestModulesRegister(t *testing.T) {
-	promised := regexp.MustCompile(`(?m)^//\t((?:tls|http|admin)\.[a-z.]+|commercial) `).FindAllStringSubmatch(read(t, "plugin.go"), -1)
+	promised := regexp.MustCompile(`(?m)^//\t((?:tls|http|admin)\.[a-z._]+|commercial[a-z.]*) `).FindAllStringSubmatch(read(t, "plugin.go"), -1)
 	if len(promised) < 4 {
 		t.Fatalf("the package documentation names %d modules", len(promised))
 	}
@@ -90,8 +116,8 @@ func TestModulesRegister(t *testing.T) {
 	}
 	for _, info := range ourModules() {
 		got = append(got, string(info.ID))
-		if !strings.Contains(read(t, "README.md"), "`"+string(info.ID)+"`") {
-			t.Errorf("the README does not name %s", info.ID)
+		if !strings.Contains(read(t, filepath.Join("docs", "options.md")), "`"+string(info.ID)+"`") {
+			t.Errorf("docs/options.md does not name %s", info.ID)
 		}
 	}
 	slices.Sort(want)
@@ -105,7 +131,8 @@ func TestModulesRegister(t *testing.T) {
 // it in.
 func TestVendorsAreEverywhere(t *testing.T) {
 	places := []struct{ file, text string }{
-		{"README.md", "(`tls.vendors.%s`) |"}, // the table
+		{"README.md", "(docs/%s.md) (`tls.vendors.%s`) |"}, // the table
+		{filepath.Join("docs", "vendors.md"), "(`tls.vendors.%s`) |"},
 		{"CHANGELOG.md", "`tls.vendors.%s`"},
 		{"example.Caddyfile", "vendor %s "},
 		{filepath.Join("cmd", "order-sandbox", "options.go"), `"%s": "/`},
@@ -161,7 +188,7 @@ type optionTable struct {
 func optionTables(t *testing.T) []optionTable {
 	t.Helper()
 	var tables []optionTable
-	for _, file := range sources(t, "issuer", "vendors", "dcv", "caddyfile") {
+	for _, file := range sources(t, "issuer", "vendors", "dcv", "statuspage", "caddyfile") {
 		parsed := parse(t, file)
 		syntax := ""
 		for _, decl := range parsed.Decls {
@@ -234,13 +261,15 @@ func withAccounts(tables []optionTable) []optionTable {
 }
 
 // blockOf names the block that a table in this function of this file is for: that of
-// a function such as contactOption, the vendor of a vendor's folder, or the issuer.
+// a function such as contactOption, the vendor of a vendor's folder, the status page, or the issuer.
 func blockOf(file, function string) string {
 	if block, ok := strings.CutSuffix(function, "Option"); ok {
 		return block
 	}
 	if dir := filepath.Dir(file); strings.HasPrefix(dir, "vendors/") {
 		return filepath.Base(dir)
+	} else if dir == "statuspage" {
+		return "commercial_status"
 	}
 	return "commercial"
 }
@@ -272,11 +301,11 @@ func parse(t *testing.T, file string) *ast.File {
 }
 
 // TestEveryOptionIsDocumented looks for each option in the syntax comment beside its
-// table, in the right block of a Caddyfile in the README, and among the golden files
+// table, in the right block of a Caddyfile in docs/options.md, and among the golden files
 // of what goes wrong.
 func TestEveryOptionIsDocumented(t *testing.T) {
 	documented := make(map[string]bool)
-	for _, text := range fences(t, "caddyfile") {
+	for _, text := range fencesOf(t, filepath.Join("docs", "options.md"), "caddyfile") {
 		for _, option := range optionsIn(text) {
 			documented[option] = true
 		}
@@ -291,7 +320,7 @@ func TestEveryOptionIsDocumented(t *testing.T) {
 				t.Errorf("%s: the comment of UnmarshalCaddyfile does not show %q", table.file, name)
 			}
 			if !documented[table.block+" "+name] {
-				t.Errorf("no Caddyfile of README.md or docs shows option %q of %q", name, table.block)
+				t.Errorf("no Caddyfile of docs/options.md shows option %q of %q", name, table.block)
 			}
 			if !strings.Contains(failing, "option '"+name+"'") {
 				t.Errorf("no golden file shows how option %q of %q fails", name, table.block)
@@ -331,17 +360,24 @@ func fences(t *testing.T, language string) []string {
 	t.Helper()
 	var list []string
 	for _, file := range append(glob(t, filepath.Join("docs", "*.md")), "README.md") {
-		for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, file), -1) {
-			list = append(list, match[1])
-		}
+		list = append(list, fencesOf(t, file, language)...)
 	}
 	if len(list) == 0 {
-		t.Fatalf("the README has no %s", language)
+		t.Fatalf("there is no %s in the README and in docs", language)
 	}
 	return list
 }
 
-// TestReadmeConfigsLoad runs all configs of the README through everything that
+// fencesOf returns those of one page.
+func fencesOf(t *testing.T, file, language string) (list []string) {
+	t.Helper()
+	for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, file), -1) {
+		list = append(list, match[1])
+	}
+	return list
+}
+
+// TestReadmeConfigsLoad runs all configs of the README and of docs through everything that
 // Caddy does before it starts one.
 func TestReadmeConfigsLoad(t *testing.T) {
 	configs := fences(t, "json")
@@ -377,11 +413,12 @@ func TestReadmeConfigsLoad(t *testing.T) {
 	}
 }
 
-// TestReadmeQuotesRealMessages looks for the messages that head the README's advice, and for those
-// that docs/import.md explains, in the source. Dots in a heading stand for what varies.
+// TestReadmeQuotesRealMessages looks for the messages that head the advice of docs/troubleshooting.md,
+// for those that docs/import.md explains, and for those of the README's recording, in the source. Dots
+// in a heading stand for what varies.
 func TestReadmeQuotesRealMessages(t *testing.T) {
 	var texts []string
-	for _, file := range sources(t, "issuer", "app", "ledger", "vendors", "dcv", "internal") {
+	for _, file := range sources(t, "issuer", "app", "check", "ledger", "vendors", "dcv", "internal") {
 		ast.Inspect(parse(t, file), func(n ast.Node) bool {
 			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 				if text, err := strconv.Unquote(lit.Value); err == nil {
@@ -391,7 +428,7 @@ func TestReadmeQuotesRealMessages(t *testing.T) {
 			return true
 		})
 	}
-	headings := regexp.MustCompile("(?m)^#### `(.+)`$").FindAllStringSubmatch(read(t, "README.md"), -1)
+	headings := regexp.MustCompile("(?m)^#### `(.+)`").FindAllStringSubmatch(read(t, filepath.Join("docs", "troubleshooting.md")), -1)
 	if len(headings) < 10 {
 		t.Fatalf("found %d headings", len(headings))
 	}
@@ -399,7 +436,11 @@ func TestReadmeQuotesRealMessages(t *testing.T) {
 	if len(refusals) < 5 {
 		t.Fatalf("docs/import.md has %d refusals", len(refusals))
 	}
-	for _, heading := range append(headings, refusals...) {
+	recorded := regexp.MustCompile(`(?m)^[0-9:.]+ +[A-Z]+ +tls\.(?:issuance|vendors)\.[a-z]+ +(.+?) +{`).FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(recorded) < 3 {
+		t.Fatalf("the README's recording has %d messages", len(recorded))
+	}
+	for _, heading := range slices.Concat(headings, refusals, recorded) {
 		for part := range strings.SplitSeq(heading[1], "…") {
 			part = strings.TrimSpace(part)
 			if !slices.ContainsFunc(texts, func(text string) bool { return quotes(part, text) }) {
@@ -432,15 +473,15 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// TestReadmeExplainsDependencies looks for each module that go.mod requires directly.
-func TestReadmeExplainsDependencies(t *testing.T) {
+// TestDependenciesAreExplained looks in CONTRIBUTING.md for each module that go.mod requires directly.
+func TestDependenciesAreExplained(t *testing.T) {
 	direct := regexp.MustCompile(`(?m)^(?:require )?\t?([a-z.]+\.[a-z]+/\S+) v\S+$`).FindAllStringSubmatch(read(t, "go.mod"), -1)
 	if len(direct) < 5 {
 		t.Fatalf("go.mod has %d direct dependencies", len(direct))
 	}
 	for _, match := range direct {
-		if !strings.Contains(read(t, "README.md"), "`"+match[1]+"`") {
-			t.Errorf("the README does not say why %s is needed", match[1])
+		if !strings.Contains(read(t, "CONTRIBUTING.md"), "`"+match[1]+"`") {
+			t.Errorf("CONTRIBUTING.md does not say why %s is needed", match[1])
 		}
 	}
 }
