@@ -60,7 +60,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		return answer(w, about)
 	}
 	if app == nil {
-		return apiError(http.StatusNotFound, errors.New("the config that runs has no commercial issuer"))
+		return apiError(http.StatusNotFound, errors.New("the running config has no commercial issuer"))
 	}
 	what, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, AdminPath), "/")
 	switch {

@@ -102,7 +102,7 @@ func (em *emitter) emit(e event) {
 	default:
 		if !em.full {
 			em.full = true
-			em.logger.Error("the handlers of events are too slow; dropping events", zap.String("name", e.name), zap.Int("waiting", cap(em.queue)))
+			em.logger.Error("event handlers are too slow; dropping events", zap.String("name", e.name), zap.Int("waiting", cap(em.queue)))
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (em *emitter) run() {
 func (em *emitter) handle(e event) {
 	defer func() {
 		if v := recover(); v != nil {
-			em.logger.Error("panic in a handler of events", zap.String("name", e.name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			em.logger.Error("panic in an event handler", zap.String("name", e.name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
 	em.events.Emit(em.ctx, e.name, e.data)

@@ -14,7 +14,7 @@ import (
 // CAA asks whether the CA may issue. Lenient makes a warning of what forbids it.
 func (r Resolvers) CAA(ctx context.Context, q dcv.CAAQuestion, lenient bool) []Result {
 	if len(q.Identities) == 0 {
-		return []Result{warning("look up which CA the product is of, and compare", "by which names the CA recognizes itself in CAA records is not known for this product")}
+		return []Result{warning("find out which CA issues the product, and compare", "the CA's names in CAA records are not known for this product")}
 	}
 	err := r.CheckCAA(ctx, q)
 	var result Result

@@ -191,7 +191,7 @@ func TestAccount(t *testing.T) {
 		want Verdict
 		word string
 	}{
-		{"fine", nil, OK, "takes the credential"},
+		{"fine", nil, OK, "accepts the credential"},
 		{"credential", refused, Stop, "refused"},
 		{"balance", &vendors.Error{Verdict: vendors.Permanent, Err: vendors.ErrBalance}, Stop, "too low"},
 		{"other", &vendors.Error{Verdict: vendors.Permanent, Message: "no such product"}, Stop, "no such product"},
@@ -223,7 +223,7 @@ func TestAccount(t *testing.T) {
 		want     Verdict
 		word     string
 	}{
-		{[]vendors.Product{dv}, Stop, "takes no wildcards"},
+		{[]vendors.Product{dv}, Stop, "does not cover wildcards"},
 		{nil, Stop, "does not sell"},
 		{[]vendors.Product{{Code: "dv", Wildcard: true, Prices: map[int]string{24: "9.00"}}}, Warning, "no price for 1 year"},
 		{[]vendors.Product{{Code: "dv", Wildcard: true, Validation: "ov"}}, Warning, "names an organization"},
@@ -249,7 +249,7 @@ func TestPort(t *testing.T) {
 		{"Caddy", false, Warning, "not with this config"},
 		{"nginx", true, Warning, "nginx"},
 		{"nginx", false, Warning, "pass /.well-known"},
-		{"", false, Warning, "does not tell its name"},
+		{"", false, Warning, "does not identify itself"},
 	} {
 		ln := listen(t)
 		srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: say(200, "", "Server", c.server)}}

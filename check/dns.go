@@ -174,7 +174,7 @@ func (r Resolvers) view(ctx context.Context, name, server string) view {
 			v.doubts, v.disputed = append(v.doubts, doubt), append(v.disputed, doubt)
 			v.reason = reply.reason
 		case reply.err != nil:
-			v.doubts = append(v.doubts, fmt.Sprintf("%s does not tell the %s records of %s: %v", server, kind, name, reply.err))
+			v.doubts = append(v.doubts, fmt.Sprintf("%s does not return the %s records of %s: %v", server, kind, name, reply.err))
 		default:
 			addresses := reply.addresses()
 			v.addresses = append(v.addresses, addresses...)
@@ -208,7 +208,7 @@ func (r Resolvers) trusting(ctx context.Context, name, server string, others boo
 	if v.problem != Bogus || !others || !r.believesNone(ctx, name, server) {
 		return v
 	}
-	return view{doubts: []string{fmt.Sprintf("%s takes all DNSSEC signatures for wrong; look at its clock and its trust anchor", server)}}
+	return view{doubts: []string{fmt.Sprintf("%s rejects all DNSSEC signatures; check its clock and its trust anchor", server)}}
 }
 
 func (r Resolvers) believesNone(ctx context.Context, name, server string) bool {
@@ -398,7 +398,7 @@ func (r Resolvers) zoneView(ctx context.Context, host, domain, server string) vi
 			return view{problem: Bogus, reason: reply.reason}
 		case reply.err != nil:
 			v.verified = false
-			v.doubts = append(v.doubts, fmt.Sprintf("%s does not tell the zone of %s: %v", server, names[i], reply.err))
+			v.doubts = append(v.doubts, fmt.Sprintf("%s does not return the zone of %s: %v", server, names[i], reply.err))
 		default:
 			v.verified = v.verified && reply.msg.AuthenticatedData
 			if i == 0 && reply.msg.Rcode == dns.RcodeNameError {

@@ -132,7 +132,7 @@ func (v visitors) over(family netip.Addr, since time.Time) (n int) {
 // tell says who came. Families are of interest where the name has addresses of both.
 func (v visitors) tell(families bool) string {
 	if len(v.fetched)+len(v.failed) == 0 {
-		return "nobody has come for the file"
+		return "nobody has requested the file"
 	}
 	var parts []string
 	if len(v.fetched) > 0 {
@@ -245,7 +245,7 @@ func (s Site) Explain(ctx context.Context, q dcv.CAAQuestion, deaf error, visits
 		}
 	}
 	if deaf != nil && len(came.fetched) == 0 && slices.ContainsFunc(probes, probed.failed) {
-		return found(CausePort, "end what uses the port, or have it lead to Caddy", "%v", deaf)
+		return found(CausePort, "stop what uses the port, or let it pass requests on to Caddy", "%v", deaf)
 	}
 	enough := len(came.fetched) >= agreeing && !came.hidden
 	for _, p := range probes {
@@ -264,7 +264,7 @@ func (s Site) Explain(ctx context.Context, q dcv.CAAQuestion, deaf error, visits
 				continue // nothing tells it from the other family
 			}
 			return found(CauseUnanswered, "see to it that it answers, or remove the AAAA record",
-				"the name has the AAAA record %s, over which nobody has come, and which this machine cannot try without IPv6", p.addr)
+				"the name has the AAAA record %s, over which nothing was requested, and which this machine cannot try without IPv6", p.addr)
 		}
 		detail, advice := inTwo(problem)
 		return found(CauseUnanswered, advice, "%s does not answer: %s", p.at(s.Name), detail)
@@ -273,7 +273,7 @@ func (s Site) Explain(ctx context.Context, q dcv.CAAQuestion, deaf error, visits
 	for _, p := range probes {
 		if errors.Is(p.err, errPrivate) && !enough && !inside {
 			return found(CausePrivate, "give the name public addresses only; if this machine's resolvers have another view of the zone, set the global option tls_resolvers to public ones",
-				"%s is no public address, so that no CA can connect to it", p.addr)
+				"%s is not a public address, so no CA can connect to it", p.addr)
 		}
 	}
 	if ctx.Err() != nil && !enough {
@@ -288,17 +288,17 @@ func (s Site) Explain(ctx context.Context, q dcv.CAAQuestion, deaf error, visits
 			"a server of yours, %s, answered the CA without the file", came.failed[len(came.failed)-1].Server)
 	}
 	if came.hidden && len(came.fetched) > 0 {
-		return found(CauseUndecided, fmt.Sprintf("name the proxy in trusted_proxies, or see in its log who has come: a CA looks from %d places or more, of which %d must agree", perspectives, agreeing),
+		return found(CauseUndecided, fmt.Sprintf("name the proxy in trusted_proxies, or look in its log for who has requested it: a CA looks from %d places or more, of which %d must agree", perspectives, agreeing),
 			"%s, but a proxy before Caddy hides who has fetched it", here)
 	}
 	if doubt := s.doubt(ctx, l, probe); doubt != "" {
 		return found(CauseServers, "see to it that all name servers have the same version of the zone, and answer", "the CA's perspectives may come to different places: %s", doubt)
 	}
 	if len(came.fetched) == 0 {
-		return found(CauseNoVisit, "wait a little; if it stays so, look for what keeps strangers out: a firewall or a CDN that blocks by country or by data center",
+		return found(CauseNoVisit, "wait a little; if it does not change, look for what keeps the CA out: a firewall or a CDN that blocks by country or by data center",
 			"%s", here)
 	}
-	return found(CauseKeptOut, fmt.Sprintf("look for what keeps strangers out: a firewall or a CDN that blocks by country or by data center, or limits requests; a CA looks from %d places or more, of which %d must agree. "+
+	return found(CauseKeptOut, fmt.Sprintf("look for what keeps the CA out: a firewall or a CDN that blocks by country or by data center, or limits requests; a CA looks from %d places or more, of which %d must agree. "+
 		"If a proxy before Caddy hides where requests come from, name it in trusted_proxies, or look in its log", perspectives, agreeing),
 		"%s, but only some of the CA's perspectives have fetched it", here)
 }

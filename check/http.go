@@ -149,7 +149,7 @@ func (s Site) fetch(ctx context.Context, addr netip.Addr) (f fetchedFrom) {
 func (s Site) judge(ctx context.Context, addr netip.Addr, f *fetchedFrom) Result {
 	if addr.IsValid() && !Public(addr) {
 		return warning("give the name a public address; if this machine's resolvers have another view of the zone, set the global option tls_resolvers to public ones",
-			"%s is no public address, so that no CA can fetch from it", addr)
+			"%s is not a public address, so no CA can fetch from it", addr)
 	}
 	file := s.File
 	if file == nil {
@@ -175,7 +175,7 @@ func (s Site) judge(ctx context.Context, addr netip.Addr, f *fetchedFrom) Result
 	message := fmt.Sprintf("%s: %s: %s", at, strings.ReplaceAll(string(problem.Kind), "_", " "), detail)
 	switch {
 	case problem.NoRoute():
-		return warning("run the check from a machine with IPv6, or remove the AAAA record", "%s: this machine has no way to IPv6 addresses, so that it is not known what the CA would get", at)
+		return warning("run the check from a machine with IPv6, or remove the AAAA record", "%s: this machine has no IPv6 connectivity, so it is not known what the CA would get", at)
 	case s.File == nil:
 		return warning("let the check listen, or run it while Caddy runs", "%s, which may be otherwise once Caddy runs; %s", message, s.Unserved)
 	case problem.Kind == dcv.Unreachable:

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Legal judges a name without asking anybody: whether public CAs certify such names at all.
+// Legal judges a name without asking anybody: whether public CAs issue for such names at all.
 func Legal(name string) Result {
 	const advice = "correct the name, or give it another issuer, such as internal"
 	host := strings.TrimPrefix(name, "*.")
@@ -29,13 +29,13 @@ func Legal(name string) Result {
 	case slices.ContainsFunc(labels, badLabel):
 		return stop(advice, "its labels must be letters, digits and hyphens, and not begin or end with a hyphen")
 	case len(labels) == 1:
-		return stop(advice, "it is no name below a public registry, so that no CA certifies it")
+		return stop(advice, "it is not below a public suffix, so no CA issues for it")
 	case !icann && !strings.Contains(suffix, "."):
-		return warning(advice, "no public registry is known for names below %q; if there is none, no CA certifies it", suffix)
+		return warning(advice, "no public registry is known for names below %q; without one, no CA issues for it", suffix)
 	case suffix == host && icann:
 		return stop(advice, "%s is a public suffix, which CAs refuse to certify", host)
 	}
-	return ok("CAs certify such names")
+	return ok("CAs issue for such names")
 }
 
 func badLabel(label string) bool {
@@ -47,7 +47,7 @@ func Fits(p vendors.Product, names []string) Result {
 	wild := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, "*.") })
 	switch {
 	case wild >= 0 && !p.Wildcard:
-		return stop("choose a product for wildcards, see caddy commercial products", "%s takes no wildcards such as %s", p.Code, names[wild])
+		return stop("choose a product for wildcards, see caddy commercial products", "%s does not cover wildcards such as %s", p.Code, names[wild])
 	case p.MaxNames > 0 && len(names) > p.MaxNames:
 		return stop("choose a product for several names, or make smaller groups with one_order", "%s takes at most %d names, and the order has %d", p.Code, p.MaxNames, len(names))
 	}

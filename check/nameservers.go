@@ -30,10 +30,10 @@ func (r Resolvers) Servers(ctx context.Context, name string) []Result {
 			known = append(known, v)
 			continue
 		}
-		results = append(results, warning("mend or remove this name server; a CA that comes to it may not find the name", "%s, a name server of %s, %s", v.server, zone, v.problem))
+		results = append(results, warning("fix or remove this name server; a CA that asks it may not find the name", "%s, a name server of %s, %s", v.server, zone, v.problem))
 	}
 	for _, conflict := range conflicts(zone, name, known) {
-		results = append(results, warning("wait until all have the same version of the zone, or mend those that have not", "%s", conflict))
+		results = append(results, warning("wait until all have the same version of the zone, or fix those that do not", "%s", conflict))
 	}
 	switch {
 	case len(results) > 0:

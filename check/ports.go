@@ -21,14 +21,14 @@ func Port(ctx context.Context, port int, caddyRuns bool) Result {
 	case err == nil:
 		_ = ln.Close() // nobody has connected
 		if caddyRuns {
-			return warning("have it listen there, or forward the port", "nobody listens on port %d, though Caddy is running", port)
+			return warning("let it listen there, or forward the port", "nobody listens on port %d, though Caddy is running", port)
 		}
 		return ok("port %d is free; Caddy can listen there", port)
 	case errors.Is(err, fs.ErrPermission):
 		return warning("allow Caddy to bind to low ports (setcap cap_net_bind_service=+ep), or run the check as Caddy's user",
 			"this user may not listen on port %d", port)
 	case !errors.Is(err, syscall.EADDRINUSE):
-		return warning("look at the network of this machine", "listening on port %d fails: %v", port, err)
+		return warning("check the network of this machine", "listening on port %d fails: %v", port, err)
 	}
 	who := listener(ctx, port)
 	switch {
@@ -56,5 +56,5 @@ func listener(ctx context.Context, port int) string {
 	if server := resp.Header.Get("Server"); server != "" {
 		return server
 	}
-	return "it does not tell its name"
+	return "it does not identify itself"
 }

@@ -25,7 +25,7 @@ func (a Account) Fields() Result {
 	}
 	c, can := a.Vendor.(vendors.ConfigChecker)
 	if !can {
-		return ok("%s wants no particular fields", a.About.Name)
+		return ok("%s requires no particular fields", a.About.Name)
 	}
 	if err := c.CheckConfig(a.Order); err != nil {
 		return stop("correct the options of the issuer", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -45,12 +45,12 @@ func (a Account) Credentials(ctx context.Context, req vendors.OrderRequest) Resu
 	case vendors.ProductLister:
 		_, err = v.Products(ctx)
 	default:
-		return warning("", "%s has no call that tells without an order", a.About.Name)
+		return warning("", "%s has no call to check it without an order", a.About.Name)
 	}
 	if err != nil {
 		return a.refused(ctx, asked, err)
 	}
-	return ok("%s takes the credential (%s)", a.About.Name, asked)
+	return ok("%s accepts the credential (%s)", a.About.Name, asked)
 }
 
 // refused says what a failed call means.
@@ -107,7 +107,7 @@ func (a Account) Product(ctx context.Context, orders [][]string) []Result {
 func (a Account) Balance(ctx context.Context) Result {
 	f, can := a.Vendor.(vendors.Funder)
 	if !can {
-		return ok("%s does not tell it by its API; see %s", a.About.Name, a.About.Portal)
+		return ok("%s does not report it through its API; see %s", a.About.Name, a.About.Portal)
 	}
 	has, err := f.Balance(ctx)
 	if err != nil {
@@ -131,7 +131,7 @@ const (
 func (a Account) Clock(ctx context.Context) Result {
 	c, can := a.Vendor.(vendors.Clock)
 	if !can {
-		return ok("%s does not tell the time", a.About.Name)
+		return ok("%s does not report the time", a.About.Name)
 	}
 	theirs, err := c.Time(ctx)
 	if err != nil {
@@ -149,7 +149,7 @@ func skewed(ahead time.Duration, vendor string) Result {
 	message := fmt.Sprintf("this machine's clock is %s %s that of %s", ahead.Abs().Round(time.Second), word, vendor)
 	switch {
 	case ahead.Abs() > wrongSkew:
-		return stop(advice, "%s, so that terms and certificates seem to be over, or not to have begun", message)
+		return stop(advice, "%s, so terms and certificates seem to have ended, or not to have begun", message)
 	case ahead.Abs() > slightSkew:
 		return warning(advice, "%s", message)
 	}
@@ -171,9 +171,9 @@ func Term(t vendors.Term, now time.Time) Result {
 		return ok("%s", message)
 	}
 	if t.Years > 1 {
-		return warning("see what the vendor promises for later years", "%s, so that it takes at least %d, by reissues, each of which is validated anew", message, n)
+		return warning("see what the vendor promises for later years", "%s, so it takes at least %d, by reissues, each of which is validated anew", message, n)
 	}
-	return ok("%s, so that it takes at least %d, by free reissues, before which the names are validated again", message, n)
+	return ok("%s, so it takes at least %d, by free reissues, before which the names are validated again", message, n)
 }
 
 func longest(at time.Time) int { return vendors.LifetimeAt(vendors.Lifetimes, at).Max }

@@ -258,7 +258,7 @@ func zoneWorlds() []world {
 		{title: "zone: one resolver denies it", records: soa("example.com"), resolvers: "plain,denying", look: byZone(shop), want: Warning, word: "not according to"},
 		{title: "zone: all resolvers deny it", records: soa("example.com"), resolvers: "denying,denying", look: byZone(shop), want: Stop, word: "192.0.2.2"},
 		{title: "zone: one denies it, and one is dead", records: soa("example.com"), resolvers: "denying,dead", look: byZone(shop), want: Warning},
-		{title: "zone: no resolver is there", records: soa("example.com"), resolvers: "dead", look: byZone(shop), want: Warning, word: "does not tell"},
+		{title: "zone: no resolver is there", records: soa("example.com"), resolvers: "dead", look: byZone(shop), want: Warning, word: "does not return"},
 		{title: "zone: no resolver finds out", records: soa("example.com"), resolvers: "failing,refusing", look: byZone(shop), want: Warning},
 		{title: "zone: bad signatures", records: soa("example.com") + "bogus example.com", resolvers: "validating", look: byZone(shop), want: Stop, word: "DNSSEC"},
 		{title: "zone: bad signatures below", records: soa("example.com") + "bogus shop.example.com", resolvers: "validating", look: byZone(shop), want: Stop, word: "DNSSEC"},

@@ -32,7 +32,7 @@ type CAAError struct {
 
 func (e *CAAError) Error() string {
 	if e.Critical != "" {
-		return fmt.Sprintf("the CAA records of %s have the property %q, which is marked critical and which CAs do not know, so that none issues for %s; "+
+		return fmt.Sprintf("the CAA records of %s have the property %q, which is marked critical and which CAs do not know, so none issues for %s; "+
 			"remove it, or write it with the flag 0", e.Zone, e.Critical, e.Name)
 	}
 	if e.Method != "" {

@@ -35,7 +35,7 @@ func NewRecord(host, label, kind, value string) (Record, error) {
 		return Record{}, err
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
-		return Record{}, &ChallengeError{Part: "host", Reason: "is an address, which no record proves"}
+		return Record{}, &ChallengeError{Part: "host", Reason: "is an IP address, which no DNS record proves"}
 	}
 	r := Record{Name: host, Type: strings.ToUpper(kind), Value: value}
 	label = strings.ToLower(strings.TrimSuffix(label, "."))
@@ -90,7 +90,7 @@ func checkLabel(label string) error {
 	case strings.Trim(label, "-_") == "":
 		return bad("has no letter or digit")
 	case reservedLabel(label):
-		return bad("is one that has another use than a proof to a CA")
+		return bad("has another use than proving control to a CA")
 	}
 	return nil
 }

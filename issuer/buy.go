@@ -148,7 +148,7 @@ func (f *flow) revive(ctx context.Context, name string, about []*ledger.Entry) (
 		}
 		f.logger.Warn("the vendor no longer says that a paid order has ended; it is used again, and no other one is placed",
 			zap.Strings("identifiers", e.Names), zap.String("order_id", e.OrderID), zap.String("status", order.Describe()))
-		return progress{err: f.pending(next, "it lives after all"), wait: time.Second}, true
+		return progress{err: f.pending(next, "it is active after all"), wait: time.Second}, true
 	}
 	return progress{}, false
 }

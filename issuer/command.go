@@ -42,7 +42,7 @@ func loadStorage(raw json.RawMessage) (certmagic.Storage, func(), error) {
 	converter, ok := mod.(caddy.StorageConverter)
 	if !ok {
 		cancel()
-		return nil, nil, errors.New("the storage of the config is no storage")
+		return nil, nil, errors.New("the storage module of the config is not a storage")
 	}
 	storage, err := converter.CertMagicStorage()
 	if err != nil {

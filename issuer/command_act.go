@@ -21,17 +21,17 @@ import (
 )
 
 // whereTo ends the help of all commands that change something.
-const whereTo = `A running Caddy is asked to do it, through its admin endpoint, and goes on at once. If none
-runs, it is done in the storage of the config.`
+const whereTo = `If Caddy runs, it does this when asked through its admin endpoint, and goes on at once.
+If not, it is done in the storage of the config.`
 
 func resolveCommand() *cobra.Command {
-	cmd := actCommand("resolve <name> (--order <id> | --none)", "Settles an order whose fate only a person can find out",
-		`Settles the ledger's entry of an order after its fate could not be told, after it
-ended without a certificate, or whenever you know better. Look into the vendor's
-portal first, as the error in the log says: --order means that the order is there,
---none that it is not, or is given up, so that a new one may be placed and paid for.
-That is told first, with the price, and asked about. While a request may still be on
-its way, it is refused; the answer says until when.`)
+	cmd := actCommand("resolve <name> (--order <id> | --none)", "Settles what became of an order that Caddy cannot find out about",
+		`Settles an entry of the ledger: after Caddy could not find out whether the vendor has the
+order, after the order ended without a certificate, or whenever you know better. Look into
+the vendor's portal first, as the error in the log says. --order says that the order is
+there; --none that it is not, or is given up, and a new one may be placed and paid for.
+What follows is shown first, with the price, and has to be confirmed. While a request may
+still be on its way, the command is refused, and says until when.`)
 	cmd.Flags().String("order", "", "The vendor's ID of the order")
 	cmd.Flags().Bool("none", false, "There is no order")
 	cmd.MarkFlagsMutuallyExclusive("order", "none")
@@ -42,42 +42,42 @@ its way, it is refused; the answer says until when.`)
 }
 
 func renewCommand() *cobra.Command {
-	cmd := actCommand("renew (<name> | <order>)", "Has a paid order give another certificate now",
-		`Has a paid order give another certificate, for a new key and free of charge, before the
-present one is due: after a key may have leaked, or to try it out. The present one is
-served until the other is there, and is not revoked. Nothing is bought by it, so that it
-is refused so near to the end of the term that the next order is due.`)
+	cmd := actCommand("renew (<name> | <order>)", "Reissues the certificate of a paid order now",
+		`Reissues the certificate of a paid order for a new key, free of charge, before it is due:
+because the key may have leaked, or to try it out. The present certificate is served until
+the new one is there, and is not revoked. Nothing is ever bought by this command, so it is
+refused near the end of the term, when the next order is due.`)
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdAct("renew"))
 	return cmd
 }
 
 func cancelCommand() *cobra.Command {
-	cmd := actCommand("cancel <order>", "Has an order cancelled at the vendor",
-		`Has an order cancelled at its vendor. What is paid back, until when that is possible, and
-whether the certificate is revoked by it differs by vendor, and is told first. Nothing is
-bought in its place before you say so, by: caddy commercial resolve --none.`)
+	cmd := actCommand("cancel <order>", "Cancels an order at its vendor",
+		`Cancels an order at its vendor. What is refunded, until when that is possible, and whether
+the certificate is revoked differs by vendor, and is shown first. Nothing is bought in its
+place until you say so, with: caddy commercial resolve --none.`)
 	yesFlag(cmd)
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdAct("cancel"))
 	return cmd
 }
 
 func revokeCommand() *cobra.Command {
-	cmd := actCommand("revoke <order>", "Has the certificate of an order revoked",
-		`Has the certificate of an order revoked at its vendor, or all of them, as the vendor has
-it. Nothing is paid back. If the order lives on, it is reissued, free of charge and for a new
-key; if not, you are asked, and nothing is bought in its place. The note is told to the vendor
-as the reason: "key compromise", for example.`)
+	cmd := actCommand("revoke <order>", "Revokes the certificate of an order",
+		`Revokes the certificate of an order at its vendor; at some vendors, all certificates of the
+order. Nothing is refunded. If the order is still active, it is reissued, free of charge and
+for a new key. If not, it needs a decision, and nothing is bought in its place. The note is
+sent to the vendor as the reason, for example "key compromise".`)
 	yesFlag(cmd)
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdAct("revoke"))
 	return cmd
 }
 
 func adoptCommand() *cobra.Command {
-	cmd := actCommand("adopt <name> --order <id>", "Takes up an order that was bought elsewhere",
-		`Enters an order into the ledger that was bought elsewhere, or whose entry was lost, for a
-name of the config, as the option order does without a change of the config. It counts
-as paid: no other one is placed before its term ends. If its certificate is for a key that
-is not here, it is reissued once, free of charge.`)
+	cmd := actCommand("adopt <name> --order <id>", "Adopts an order that was bought elsewhere",
+		`Enters an order that was bought elsewhere, or whose entry was lost, into the ledger, for a
+name of the config. The option order does the same, but needs a change of the config. The
+order counts as paid: no other one is placed before its term ends. If its certificate is
+for a key that is not here, it is reissued once, free of charge.`)
 	cmd.Flags().String("order", "", "The vendor's ID of the order")
 	_ = cmd.MarkFlagRequired("order")
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdAct("adopt"))
@@ -90,7 +90,7 @@ func actCommand(use, short, long string) *cobra.Command {
 	deskFlags(cmd)
 	cmd.Flags().String("vendor", "", "The vendor, or vendor/account, if several have an order for the name")
 	cmd.Flags().String("entry", "", "The ledger's entry, if there are several orders for the name")
-	cmd.Flags().String("note", "", "What to say of it in the story of the order")
+	cmd.Flags().String("note", "", "What to note about it in the history of the order")
 	cmd.Flags().Bool("dry-run", false, "Show what would be done, and change nothing")
 	return cmd
 }
@@ -186,16 +186,17 @@ func reconcileCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reconcile",
 		Short: "Compares the ledger with the vendors' lists of orders",
-		Long: `Compares the ledger with what the vendors have: orders that it does not know, entries that
-the vendor does not know, another state, certificate or end of the term, and several orders
-in force for one name. Where a vendor has no list, it is asked for each order of the ledger.
+		Long: `Compares the ledger with what the vendors have. It finds orders that the ledger does not
+know, entries that the vendor does not know, differences in state, certificate or end of
+the term, and several orders in force for one name. A vendor that has no list of orders is
+asked for each order in the ledger.
 
 With --adopt, unknown orders in force for names of the config are entered into the ledger,
-as by the command adopt. That is how a lost ledger comes back without a new order; stop
-Caddy before, or it orders anew what is due.
+as the command adopt does. This restores a lost ledger without a new order. Stop Caddy
+first, or it may order what is due.
 
-The exit code is 0 if nothing was found, or all of it was adopted, 4 if something was, and 1
-after an error.
+The exit code is 0 if there are no differences, or if all were adopted, 4 if differences
+remain, and 1 after an error.
 
 ` + whereTo,
 		Args: cobra.NoArgs,
@@ -203,7 +204,7 @@ after an error.
 	deskFlags(cmd)
 	cmd.Flags().String("vendor", "", "Only this vendor, or vendor/account")
 	cmd.Flags().Bool("adopt", false, "Adopt unknown orders in force for names of the config")
-	cmd.Flags().String("note", "", "What to say of it in the story of the orders")
+	cmd.Flags().String("note", "", "What to note about it in the history of the orders")
 	cmd.Flags().Bool("dry-run", false, "Show what would be adopted, and change nothing")
 	cmd.Flags().Bool("json", false, "Write JSON")
 	yesFlag(cmd)

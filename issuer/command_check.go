@@ -26,13 +26,13 @@ import (
 func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [<name>...]",
-		Short: "Finds out what would keep an order from succeeding, and what would be bought",
-		Long: `Looks at everything that an order for the names, or for all of the config, needs: the
-vendor's credential, product, price and balance; contacts and organization; the names, in DNS, with
-DNSSEC, at all of their name servers and addresses, and in CAA records; a DNS record that is
-added and removed, with dcv dns; the storage and its locks, the clock, the ports. All of it is
-looked at, at the same time, and each has a verdict: ok, warning, or STOP, if an order
-would be lost. At the end stands what starting Caddy with this config would buy now.
+		Short: "Checks what would stop an order, and what would be bought",
+		Long: `Checks everything that an order for the names, or for the whole config, needs: the vendor's
+credential, product, price and balance; contacts and organization; each name in DNS, with
+DNSSEC, at all of its name servers and addresses, and its CAA records; with dcv dns, a DNS
+record that is added and removed; the storage and its locks, the clock, and the ports. All
+checks run at the same time. Each has a verdict: ok, warning, or STOP if an order would be
+lost. At the end, it shows what starting Caddy with this config would buy now.
 
 Nothing is ordered, and nothing is left behind. If Caddy runs on this machine, it serves the
 trial file that is fetched; if not, this command does.
@@ -42,7 +42,7 @@ The exit code is 0 if nothing stops an order, and 1 if something does, or after 
 	cmd.Flags().StringP("config", "c", "", "Configuration file")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter")
 	cmd.Flags().String("address", "", "Address of the admin endpoint of the running Caddy, if not that of the config")
-	cmd.Flags().String("vendor", "", "Only this vendor's issuers")
+	cmd.Flags().String("vendor", "", "Only the issuers of this vendor")
 	cmd.Flags().Duration("timeout", 10*time.Second, "How long all checks together may take")
 	cmd.Flags().Bool("json", false, "Write JSON")
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdCheck)

@@ -15,11 +15,11 @@ import (
 func forecastCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forecast",
-		Short: "Tells what will be needed and paid for over the next days",
-		Long: `Tells what the names of the config will need over the next days: orders, which are paid
-for, and reissues, which are free, with the names that are validated for them, and the
-prices where the vendor tells them. It follows from the orders in the ledger, the config,
-and the days from which certificates last for a shorter time. Nothing is ordered.
+		Short: "Forecasts the orders, reissues and prices of the next days",
+		Long: `Shows what the names of the config will need over the next days: orders, which are paid
+for, and reissues, which are free, with the names that are validated for them, and with
+prices where the vendor lists them. The forecast follows from the orders in the ledger, the
+config, and the dates from which certificates are valid for fewer days. Nothing is ordered.
 
 A running Caddy is asked through its admin endpoint. If none runs, the storage of the
 config is read.`,

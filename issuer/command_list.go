@@ -19,16 +19,15 @@ func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Lists the orders in the ledger",
-		Long: `Lists the orders that were paid for or taken up: what they are for, how they stand, until
-when the certificate and the paid term last, when the certificate is renewed, and when
-the next order is paid for.
+		Long: `Lists the orders that were paid for or adopted: their names and state, when the certificate
+and the paid term end, when the certificate is renewed, and when the next order is paid for.
 
 A running Caddy is asked through its admin endpoint. If none runs, the storage of the
 config is read; without a config, that is Caddy's default one.`,
 		Args: cobra.NoArgs,
 	}
 	deskFlags(cmd)
-	cmd.Flags().String("state", "", "Only orders in this state: asked, open, issued, gone, over; or flagged, if they ask a person")
+	cmd.Flags().String("state", "", "Only orders in this state: asked, open, issued, gone, over; or flagged, if they need a decision")
 	cmd.Flags().String("vendor", "", "Only orders of this vendor, or vendor/account")
 	cmd.Flags().String("expiring", "", "Only orders whose certificate ends within this duration, such as 30d")
 	cmd.Flags().Bool("past", false, "Also orders whose paid term has ended")
@@ -89,9 +88,9 @@ func atDesk(fl caddycmd.Flags, do func(context.Context, *desk) error) (int, erro
 func showCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show (<name> | <order>)",
-		Short: "Tells all about an order",
-		Long: `Tells the whole story of the orders for a name, or of the one with an ID: what was asked
-and answered, what a person has decided, how it stands, what comes next, and when.
+		Short: "Shows everything about an order",
+		Long: `Shows the history of the orders for a name, or of the order with an ID: what was requested
+and answered, what a person has decided, its state, and what comes next and when.
 
 A running Caddy is asked through its admin endpoint, which also knows what the vendor
 said last. If none runs, the storage of the config is read.`,

@@ -22,9 +22,9 @@ func waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait (<name> | <order>)",
 		Short: "Waits until an order has its certificate",
-		Long: `Waits until the newest order for a name, or the one with an ID, has its certificate, and
-tells how it stands meanwhile. It fails if a person is asked, and when the time is over.
-If there is no order for the name yet, it waits for one.`,
+		Long: `Waits until the newest order for a name, or the order with an ID, has its certificate, and
+shows its state meanwhile. If there is no order for the name yet, it waits for one. It fails
+if the order needs a decision, and when the time is up.`,
 		Args: cobra.ExactArgs(1),
 	}
 	deskFlags(cmd)
@@ -58,7 +58,7 @@ func await(ctx context.Context, show func(context.Context, string) ([]operator.S
 		if len(stories) > 0 {
 			switch s := stories[0]; {
 			case s.Flag != "":
-				return fmt.Errorf("a person is asked about order %s for %s: %s; %s", s.OrderID, s.Name, s.Flag, s.Next)
+				return fmt.Errorf("order %s for %s needs a decision: %s; %s", s.OrderID, s.Name, s.Flag, s.Next)
 			case s.State == string(ledger.Issued) && !s.Certificate.Lost:
 				t.say(progressOf(s))
 				return nil

@@ -23,7 +23,7 @@ type UncertainError struct {
 }
 
 func (e *UncertainError) Error() string {
-	return fmt.Sprintf("whether %s has an order for %s cannot be told (%s), so nothing more is bought for it. "+
+	return fmt.Sprintf("it is not known whether %s has an order for %s (%s), so nothing more is bought for it. "+
 		"Look at %s for an order of about %s with reference %s. "+
 		"If it is there: caddy commercial resolve %s --order <its ID>. If it is not: caddy commercial resolve %s --none",
 		e.Vendor, strings.Join(e.Names, ", "), e.Reason,
@@ -50,7 +50,7 @@ func (e *DeadOrderError) Error() string {
 			"if the vendor says the same for %s, another one is placed, as replace_ended_orders allows. See %s",
 			e.OrderID, e.Vendor, strings.Join(e.Names, ", "), e.Reason, e.TermEnds.UTC().Format(time.DateOnly), replaceAfter, e.Portal)
 	}
-	return fmt.Sprintf("the paid order %s at %s for %s is dead (%s), and its term runs until %s, so no other is bought for it. "+
+	return fmt.Sprintf("the paid order %s at %s for %s has ended (%s) before its term, which runs until %s, so no other is bought for it. "+
 		"See %s. To order anew: caddy commercial resolve %s --none. To use another order: caddy commercial resolve %s --order <its ID>",
 		e.OrderID, e.Vendor, strings.Join(e.Names, ", "), e.Reason, e.TermEnds.UTC().Format(time.DateOnly),
 		e.Portal, e.Names[0], e.Names[0])
@@ -137,7 +137,7 @@ type HoldError struct {
 }
 
 func (e *HoldError) Error() string {
-	return fmt.Sprintf("no order is placed for %s before %s, because %d earlier ones led to nothing; it %s; last problem: %s",
+	return fmt.Sprintf("no order is placed for %s before %s, because %d earlier attempts failed; it %s; last problem: %s",
 		e.Name, e.Until.UTC().Format(time.RFC3339), e.Failures, pendingText, e.Problem)
 }
 

@@ -182,7 +182,7 @@ func (f *flow) recordUseless(j *errand, e *ledger.Entry, order vendors.Order, go
 }
 
 // errRevoked is the cause of a reissue that would not be needed otherwise.
-var errRevoked = errors.New("its certificate was revoked, and the order lives on, so that it is reissued")
+var errRevoked = errors.New("its certificate was revoked, and the order is still active, so it is reissued")
 
 // certificateRevoked deals with an order that lives on though its certificate was revoked
 // before it was of any use. It is reissued, free of charge, but not again and again: if the
@@ -257,7 +257,7 @@ func (f *flow) tellLostUse(j *errand, e *ledger.Entry, leaf *x509.Certificate) {
 	}) {
 		return
 	}
-	j.log.Warn("the certificate is for servers only, and the one before was for clients, too: whatever presents it to other servers as a client (mTLS) is refused there from now on",
+	j.log.Warn("the certificate does not have clientAuth, which the one before had: whatever presents it to other servers as a client (mTLS) is refused from now on",
 		zap.Strings("identifiers", e.Names), zap.String("order_id", e.OrderID), zap.String("serial", serialOf(leaf)))
 }
 

@@ -27,27 +27,27 @@ func importCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import --cert <file> [--key <file>] [--chain <file>] [--pfx <file>]",
 		Short: "Takes over a certificate that was bought elsewhere, with its key",
-		Long: `Reads a certificate, its private key and its intermediates from files, PEM or DER, in
-any order and in one file or several, or from a PKCS#12 file; checks that they fit
-together and the names of the config; and stores them where Caddy serves them from. A
-password is asked for on the terminal, or read from a file.
+		Long: `Reads a certificate, its private key and its intermediates from PEM or DER files, in any
+order and in one file or several, or from a PKCS#12 file. It checks that they fit together
+and match the names of the config, and stores them where Caddy serves them from. Passwords
+are asked for on the terminal, or read from a file.
 
-The order that the certificate is of is entered into the ledger, so that it counts as
-paid: it is reissued, free of charge, when the certificate is due, and no other one is
-placed before its term ends. --order names it; without, it is looked for at the vendor,
-by name and certificate, where the vendor has a list of orders. If it is not known, the
-certificate is served until it is due, and then a new order is placed.
+The order of the certificate is entered into the ledger and counts as paid: it is reissued,
+free of charge, when the certificate is due, and no other one is placed before its term
+ends. --order names the order. Without it, vendors that have a list of orders are searched
+by name and certificate. If the order is not found, the certificate is served until it is
+due, and then a new order is placed.
 
-Nothing is ordered, reissued or revoked by this command; the vendor is only asked.
-With --dry-run nothing is changed at all.
+Nothing is ordered, reissued or revoked by this command; the vendor is only queried.
+With --dry-run, nothing is changed at all.
 
-The storage is that of the config. Run it as the user that Caddy runs as. A running
-Caddy sees it within half an hour, or at once after a reload with --force.`,
+The storage is that of the config. Run the command as the user that Caddy runs as. A running
+Caddy sees the certificate within half an hour, or at once after a reload with --force.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().String("cert", "", "File with the certificate, and maybe all the rest")
+	cmd.Flags().String("cert", "", "File with the certificate, and possibly the private key and the chain")
 	cmd.Flags().String("key", "", "File with the private key")
-	cmd.Flags().StringArray("chain", nil, "File with intermediate certificates; may be repeated")
+	cmd.Flags().StringArray("chain", nil, "File with intermediate certificates; can be repeated")
 	cmd.Flags().String("pfx", "", "PKCS#12 file (.pfx, .p12)")
 	cmd.Flags().String("password-file", "", "File with the password of the key or PKCS#12 file")
 	cmd.Flags().String("order", "", "The vendor's ID of the order")

@@ -233,7 +233,7 @@ func (iss *Issuer) loadVendor(ctx caddy.Context) error {
 	}
 	vendor, ok := mod.(vendors.Vendor)
 	if !ok {
-		return fmt.Errorf("module %T is no vendor", mod)
+		return fmt.Errorf("module %T is not a vendor", mod)
 	}
 	iss.vendor, iss.about = vendor, vendor.Describe()
 	return nil

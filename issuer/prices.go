@@ -24,7 +24,7 @@ const priceEvery = 24 * time.Hour
 func (f *flow) watchPrice(ctx context.Context) {
 	err := f.askPrice(ctx)
 	if err != nil && ctx.Err() == nil {
-		f.logger.Info("the vendor did not tell what the next order would cost; asking again tomorrow",
+		f.logger.Info("the vendor did not say what the next order would cost; asking again tomorrow",
 			zap.String("vendor", f.about.Name), zap.String("product", f.order.Product), zap.Error(err))
 	}
 }

@@ -25,15 +25,15 @@ func productsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "products",
 		Short: "Lists what the vendors of a config sell",
-		Long: `Asks the vendors of all commercial issuers in the config for their products: the code
-that goes into the option product, how it is validated, whether it takes wildcards, how
-many names it can have, and its prices by term in months, as the vendor writes them.
-Prices may be estimates and without tax. Nothing is ordered.`,
+		Long: `Asks the vendors of all commercial issuers in the config for their products: the code for
+the option product, the kind of validation, whether wildcards are possible, the number of
+names, and the prices by term in months, as the vendor writes them. Prices may be estimates
+and without tax. Nothing is ordered.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringP("config", "c", "", "Configuration file that has the vendors")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter")
-	cmd.Flags().String("vendor", "", "Only this vendor's")
+	cmd.Flags().String("vendor", "", "Only the products of this vendor")
 	cmd.Flags().String("search", "", "Only products whose code or name has all of these words")
 	cmd.Flags().Bool("json", false, "Write JSON")
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdProducts)
@@ -109,7 +109,7 @@ func configuredVendors(ctx caddy.Context, config any, name string) ([]vendors.Ve
 		}
 		vendor, ok := mod.(vendors.Vendor)
 		if !ok {
-			return nil, fmt.Errorf("module %T is no vendor", mod)
+			return nil, fmt.Errorf("module %T is not a vendor", mod)
 		}
 		about := vendor.Describe()
 		accounts[about.Name+" "+about.Account] = vendor

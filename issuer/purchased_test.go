@@ -340,7 +340,7 @@ func TestImportWrongFiles(t *testing.T) {
 		"not yet valid":              {files: "rsa.crt rsa.key inter.crt", now: today.AddDate(0, 0, -2), want: []string{"rsa.crt is valid only from"}},
 		"expired intermediate":       {files: "latest.crt rsa.key inter.crt", now: today.AddDate(0, 0, 3100), want: []string{`"Intermediate" has expired`, "--chain"}},
 		"no such file":               {files: "nowhere.crt rsa.key", want: []string{"nowhere.crt: no such file"}},
-		"a directory":                {files: ". rsa.key", want: []string{"is no file"}},
+		"a directory":                {files: ". rsa.key", want: []string{"is not a file"}},
 		"no key":                     {files: "rsa.crt inter.crt", want: []string{"no private key", "rsa.crt", "--key"}},
 		"no certificate":             {files: "rsa.key", want: []string{"no certificate in the files", "--cert"}},
 		"only the CA's":              {files: "inter.crt rsa.key", want: []string{"only those of CAs", "inter.crt"}},

@@ -32,7 +32,7 @@ type quoted struct {
 func (in *inspection) quoteFor(ctx context.Context, b *inspected, orders [][]string) check.Result {
 	about, err := b.about(ctx, slices.Concat(orders...))
 	if err != nil {
-		return check.Result{Verdict: check.Warning, Message: "what would be bought cannot be told: " + err.Error(), Advice: "run the check again"}
+		return check.Result{Verdict: check.Warning, Message: "it is not known what would be bought: " + err.Error(), Advice: "run the check again"}
 	}
 	now := b.ledger.Time()
 	f := &flow{rules: b.iss.rules}
@@ -68,7 +68,7 @@ func (in *inspection) quoteFor(ctx context.Context, b *inspected, orders [][]str
 	b.mu.Unlock()
 	if problem != nil {
 		return check.Result{Verdict: check.Warning, Message: fmt.Sprintf("starting this config would place %s; the price is not known: %v", countOrders(len(list)), problem),
-			Advice: "caddy commercial products tells what the vendor sells"}
+			Advice: "caddy commercial products lists what the vendor sells"}
 	}
 	return check.Result{Verdict: check.OK, Message: "starting this config would place " + countOrders(len(list))}
 }

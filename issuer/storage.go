@@ -25,7 +25,7 @@ type LateStorageError struct {
 
 func (e *LateStorageError) Error() string {
 	return fmt.Sprintf("nothing is bought for %s: the storage did not show one connection what another one had written %s before, "+
-		"so that two servers could order the same; set settle, which is %s, to more than that, for example: settle %s",
+		"so two servers could order the same; set settle, which is %s, to more than that, for example: settle %s",
 		e.Name, e.Late.Round(time.Millisecond), e.Settle, suggestedSettle(e.Late))
 }
 

@@ -76,7 +76,7 @@ func (f *flow) examine(ctx context.Context, t takeover, say say) (*taking, error
 		return nil, err
 	}
 	if plan.entry == nil && plan.known == nil && !t.noOrder && f.site.Due(leaf) {
-		return nil, fmt.Errorf("the certificate for %s in %s is due for renewal, so that Caddy would place a new order at once, "+
+		return nil, fmt.Errorf("the certificate for %s in %s is due for renewal, so Caddy would place a new order at once, "+
 			"as the one that it is of is not known; give its ID with --order, or --no-order if a new one is wanted", namesIn(leaf), t.file)
 	}
 	return plan, nil
@@ -230,7 +230,7 @@ func (f *flow) endOfTerm(order vendors.Order, t takeover) (time.Time, error) {
 	ends, leaf := order.TermEnds.UTC(), t.chain.leaf()
 	switch {
 	case order.TermEnds.IsZero() && t.ends.IsZero():
-		return ends, fmt.Errorf("%s does not tell until when order %s is paid, which must be known so that nothing is bought before; "+
+		return ends, fmt.Errorf("%s does not show until when order %s is paid, and without that, another one could be bought too early; "+
 			"look at %s, and give the day: --ends 2027-01-31", f.about.Name, order.ID, f.about.Portal)
 	case order.TermEnds.IsZero() && t.ends.Add(apart).Before(leaf.NotAfter):
 		return ends, fmt.Errorf("--ends %s is before the end of the certificate, %s; a term does not end before its certificates. Look at %s",

@@ -392,7 +392,7 @@ func TestImportIsRefused(t *testing.T) {
 		"due, the vendor has no list": {kind: 2, with: func(iw *importWorld) {
 			iw.orderID = ""
 			time.Sleep(170 * day)
-		}, want: "is due for renewal, so that Caddy would place a new order at once"},
+		}, want: "is due for renewal, so Caddy would place a new order at once"},
 		"ours ends soon, no order": {with: func(iw *importWorld) {
 			buyOurs(iw)
 			time.Sleep(350 * day) // within the margin of its term
@@ -650,7 +650,7 @@ func TestImportEndOfTerm(t *testing.T) {
 		err         string
 	}{
 		{told: 300, want: 300}, {given: 300, want: 300}, {told: 300, given: 301, want: 300},
-		{err: "does not tell until when"}, {told: 300, given: 330, err: "leave --ends out"},
+		{err: "does not show until when"}, {told: 300, given: 330, err: "leave --ends out"},
 		{given: 90, err: "does not end before its certificates"}, {told: -3, err: "has ended on"},
 	} {
 		order, give := vendors.Order{ID: "1"}, takeover{purchased: &purchased{chain: chain{leaf}}}

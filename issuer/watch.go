@@ -441,7 +441,7 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 		f.account.suspects.clear(e.ID)
 		reason := fmt.Sprintf("its certificate was revoked (%s)", order.Describe())
 		return func(e *ledger.Entry) { e.Certificate.Lost, e.Problem = true, reason }, func(log *zap.Logger) {
-			log.Error("the certificate of a paid order was revoked, so that clients that check revocation refuse it; "+
+			log.Error("the certificate of a paid order was revoked, so clients that check revocation refuse it; "+
 				"it is served until it is replaced, free of charge, by one for a new key",
 				zap.String("serial", e.Certificate.Serial), zap.String("status", order.Describe()))
 		}
@@ -467,7 +467,7 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 		}
 		problem := "the order has ended: " + order.Describe()
 		return func(e *ledger.Entry) { e.State, e.Problem, e.Attempt.Challenges = ledger.Open, problem, nil }, func(log *zap.Logger) {
-			log.Error("a paid order that had given its certificate was ended; a person is asked", zap.String("status", order.Describe()))
+			log.Error("a paid order has ended though its certificate was issued; it needs a decision", zap.String("status", order.Describe()))
 		}
 	}
 	return f.judgeTerm(e, order)

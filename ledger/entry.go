@@ -292,11 +292,11 @@ func (e *Entry) check() error {
 	case e.ID == "" || strings.ContainsAny(e.ID, "/\\"):
 		return fmt.Errorf("ID %q cannot be used", e.ID)
 	case len(e.Names) == 0 || slices.Contains(e.Names, ""):
-		return errors.New("it names nothing")
+		return errors.New("it has no names")
 	case transitions[e.State] == nil:
 		return fmt.Errorf("state %q is unknown", e.State)
 	case e.Ends.IsZero() || e.Paid.IsZero():
-		return errors.New("it does not tell its term")
+		return errors.New("it has no term")
 	case e.OrderID == "" && (e.State == Open || e.State == Issued):
 		return fmt.Errorf("state %q without an order ID", e.State)
 	case e.State == Issued && e.Certificate == nil:

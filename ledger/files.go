@@ -152,7 +152,7 @@ type Turns struct {
 // Turns reads them. Those that are not there, or cannot be read, are zero.
 func (l *Ledger) Turns(ctx context.Context) (t Turns, err error) {
 	if err := l.note(ctx, turns, &t); err != nil {
-		return Turns{}, fmt.Errorf("reading whose turn it is to look at orders: %w", err)
+		return Turns{}, fmt.Errorf("reading which server looks at orders: %w", err)
 	}
 	return t, nil
 }
@@ -165,7 +165,7 @@ func (l *Ledger) SetTurns(ctx context.Context, change func(*Turns)) error {
 	}
 	change(&t)
 	if err := l.setNote(ctx, turns, t); err != nil {
-		return fmt.Errorf("noting whose turn it is to look at orders: %w", err)
+		return fmt.Errorf("writing down which server looks at orders: %w", err)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ type Prices map[string]Price
 // Prices reads them. Those that are not there, or cannot be read, are none.
 func (l *Ledger) Prices(ctx context.Context) (p Prices, err error) {
 	if err := l.note(ctx, prices, &p); err != nil {
-		return nil, fmt.Errorf("reading the prices of before: %w", err)
+		return nil, fmt.Errorf("reading earlier prices: %w", err)
 	}
 	return p, nil
 }

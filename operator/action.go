@@ -201,7 +201,7 @@ func (d *Desk) unknown(ctx context.Context, a Action) error {
 	case len(accounts) == 0:
 		return &RefusedError{fmt.Errorf("%q: %w; there are no orders at all. Is it the right storage? --config names it", a.About, ErrUnknown)}
 	}
-	return &RefusedError{fmt.Errorf("%q: %w, neither as a name nor as the ID of an order; caddy commercial list tells what there is", a.About, ErrUnknown)}
+	return &RefusedError{fmt.Errorf("%q: %w, neither as a name nor as the ID of an order; caddy commercial list shows what there is", a.About, ErrUnknown)}
 }
 
 // served refuses an order for whose account the config has no issuer.
@@ -210,10 +210,10 @@ func (k known) served(d *Desk) error {
 		return nil
 	}
 	if len(d.Accounts) == 0 {
-		return refuse("order %s is of the account %s at %s, and there is no config with an issuer for it; name the config with --config",
+		return refuse("order %s belongs to the account %s at %s, and there is no config with an issuer for it; name the config with --config",
 			Word(k.entry.OrderID), k.place.Account, k.place.Vendor)
 	}
-	return refuse("order %s is of the account %s at %s, and the config has no issuer for it, but for %s",
+	return refuse("order %s belongs to the account %s at %s, and the config has no issuer for it, but for %s",
 		Word(k.entry.OrderID), k.place.Account, k.place.Vendor, strings.Join(d.accounts(), ", "))
 }
 

@@ -58,7 +58,7 @@ func (d *Desk) buyer(name, vendor string) (*Account, error) {
 		for _, account := range list {
 			which = append(which, "--vendor "+account.name())
 		}
-		return nil, refuse("the config has several commercial issuers for %s; say which account the order is of: %s", name, strings.Join(which, "; "))
+		return nil, refuse("the config has several commercial issuers for %s; say which account the order belongs to: %s", name, strings.Join(which, "; "))
 	}
 	if len(d.Accounts) == 0 {
 		return nil, refuse("there is no config with a commercial issuer; name it with --config")

@@ -64,7 +64,7 @@ func (k known) cancellable() error {
 	e := k.entry
 	switch {
 	case e.OrderID == "" || e.State == ledger.Asked && e.Attempt.Kind != ledger.KindReissue:
-		return refuse("whether there is an order for %s is not known yet (%s since %s), so that none can be cancelled; "+
+		return refuse("whether there is an order for %s is not known yet (%s since %s), so none can be cancelled; "+
 			"wait, or look at %s, and then: caddy commercial resolve %s --order <its ID> or --none",
 			e.Names[0], e.State, timeOf(e.Attempt.Started), k.account.About.Portal, e.Names[0])
 	case e.State != ledger.Issued && e.Attempt.Kind == ledger.KindReissue:
@@ -132,7 +132,7 @@ func (d *Desk) end(ctx context.Context, a Action, how func(known) (ending, error
 	name := e.Names[0]
 	if ends.as == ledger.Revoked {
 		plan.Then = append(plan.Then, "the certificate is served until there is another one, though browsers may refuse it",
-			"if the vendor says that the order lives, it is reissued, free of charge and for a new key, "+k.goesOn())
+			"if the vendor says that the order is still active, it is reissued, free of charge and for a new key, "+k.goesOn())
 	} else if e.Certificate != nil {
 		plan.Then = append(plan.Then, "the certificate is served for as long as it is valid, though browsers may refuse it")
 	}
@@ -227,7 +227,7 @@ func (k known) putRight(ctx context.Context, a Action, ends ending, order vendor
 	}
 	name := k.entry.Names[0]
 	if lives {
-		return fmt.Sprintf("%s: the certificate of order %s is revoked (%s); if the order lives, it is reissued, free of charge, %s. If not, you are asked",
+		return fmt.Sprintf("%s: the certificate of order %s is revoked (%s); if the order is still active, it is reissued, free of charge, %s. If not, it needs a decision",
 			strings.Join(k.entry.Names, ", "), k.entry.OrderID, says, k.goesOn()), nil
 	}
 	return fmt.Sprintf("%s: order %s has ended (%s); nothing is bought in its place. To have another one placed, and paid for: caddy commercial resolve %s --none. To have none: remove the site",

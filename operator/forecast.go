@@ -174,7 +174,7 @@ func (d *Desk) accountsOf(which string) (list []*Account) {
 
 func (d *Desk) noAccount(which string) error {
 	if len(d.Accounts) == 0 {
-		return refuse("the config has no commercial issuer, so that nothing can be foretold (a sandbox within Caddy is known to a running Caddy only)")
+		return refuse("the config has no commercial issuer, so there is nothing to forecast (only a running Caddy knows a sandbox within it)")
 	}
 	have := make([]string, 0, len(d.Accounts))
 	for _, a := range d.Accounts {
@@ -191,7 +191,7 @@ func (d *Desk) entriesOf(ctx context.Context, vendor string, f *Forecast) (map[*
 	err := d.each(ctx, Query{Vendor: vendor, Past: true}, func(k known) error {
 		switch {
 		case k.err != nil:
-			f.Notes = append(f.Notes, fmt.Sprintf("what an order of %s/%s is for cannot be told: %s", k.place.Vendor, k.place.Account, Word(k.err.Error())))
+			f.Notes = append(f.Notes, fmt.Sprintf("it is not known what an order of %s/%s is for: %s", k.place.Vendor, k.place.Account, Word(k.err.Error())))
 		case k.account != nil:
 			entries[k.account] = append(entries[k.account], k.entry)
 		case k.entry.State != ledger.Gone && !k.entry.Over(f.From):
@@ -210,7 +210,7 @@ func (d *Desk) entriesOf(ctx context.Context, vendor string, f *Forecast) (map[*
 func (f *Forecast) of(ctx context.Context, a *Account, entries []*ledger.Entry) []Step {
 	where := a.About.Name + "/" + a.About.Account
 	if a.OnDemand {
-		f.Notes = append(f.Notes, fmt.Sprintf("names that handshakes bring up are not known before: what they will need from %s, and cost, is not in this forecast", where))
+		f.Notes = append(f.Notes, fmt.Sprintf("names that are only known from TLS handshakes are not in this forecast: neither what they need from %s nor what that costs", where))
 	}
 	var names []string
 	if a.Names != nil {

@@ -306,7 +306,7 @@ func (f *future) buy(name string, at time.Time) (again time.Time, why string) {
 	case have == nil:
 		step.Note = "not bought yet"
 	case have.Lost:
-		step.Note = "the present certificate is of no use any more"
+		step.Note = "the present certificate can no longer be used"
 	}
 	f.issue(e, at)
 	for _, n := range e.Covered {

@@ -276,7 +276,7 @@ func (a *audit) differences(h held, o vendors.ListedOrder) (list []Finding) {
 	here, there := string(h.state), cmp.Or(o.RawStatus, string(o.Status), "no status")
 	other := func(words string) {
 		if h.flagged {
-			here += ", asks you"
+			here += ", needs a decision"
 		}
 		list = append(list, Finding{Kind: FoundState, Here: here, There: Word(there), Words: words})
 	}
@@ -288,14 +288,14 @@ func (a *audit) differences(h held, o vendors.ListedOrder) (list []Finding) {
 	case h.state == ledger.Gone:
 		return nil
 	case h.ended && lives:
-		other("the vendor says that it lives after all; to go on with it: caddy commercial resolve " + h.names[0] + " --order " + o.ID)
+		other("the vendor says that it is active after all; to go on with it: caddy commercial resolve " + h.names[0] + " --order " + o.ID)
 	case h.ended, h.lost && o.Status == vendors.StatusRevoked:
 	case o.Status.Ended():
 		other("Caddy asks the vendor about issued orders once per watch, and notices it then")
 	case h.state == ledger.Issued && o.Status == vendors.StatusPending:
 		other("somebody has it reissued elsewhere")
 	case h.flagged && h.state == ledger.Open && o.Status == vendors.StatusIssued:
-		other("it has a certificate; Caddy asks the vendor once a day while it asks you")
+		other("it has a certificate; Caddy asks the vendor once a day while it needs a decision")
 	}
 	if o.Serial != "" && h.serial != "" && o.Serial != h.serial {
 		list = append(list, Finding{Kind: FoundSerial, Here: h.serial, There: o.Serial, Words: "somebody had it reissued elsewhere"})
@@ -412,7 +412,7 @@ func WriteAudits(w io.Writer, audits []Audit) error {
 	for _, a := range audits {
 		what := fmt.Sprintf("%d orders listed", a.Listed)
 		if a.NoList {
-			what = "has no list of orders, so that each one of the ledger was asked for"
+			what = "has no list of orders, so each one of the ledger was asked for"
 		}
 		fmt.Fprintf(w, "%s/%s: %s, %d in force in the ledger; findings: %d\n", a.Vendor, a.Account, what, a.Entries, len(a.Findings))
 		for _, warning := range append(a.Notes, a.Problem) {

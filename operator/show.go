@@ -87,7 +87,7 @@ func (d *Desk) Show(ctx context.Context, about string) ([]Story, error) {
 		list = d.nameless(q.About)
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%q: %w, neither as a name nor as the ID of an order; caddy commercial list tells what there is", q.About, ErrUnknown)
+		return nil, fmt.Errorf("%q: %w, neither as a name nor as the ID of an order; caddy commercial list shows what there is", q.About, ErrUnknown)
 	}
 	return list, nil
 }
@@ -177,10 +177,10 @@ func (k known) next(row Row, now time.Time) string {
 	case e.State == ledger.Gone:
 		return "nothing: there is no such order, or it was given up"
 	case e.Flag != nil:
-		return fmt.Sprintf("a person is asked; the vendor is asked once a day. Look at the order in the vendor's portal, then: "+
+		return fmt.Sprintf("it needs your decision; meanwhile the vendor is asked once a day. Look at the order in the vendor's portal, then: "+
 			"caddy commercial resolve %s --order <id> if it is good, or --none if there is none or it is given up", e.Names[0])
 	case k.account == nil:
-		return "nothing: the config has no issuer for this account (what a sandbox within Caddy does, only a running Caddy tells)"
+		return "nothing: the config has no issuer for this account (for a sandbox within Caddy, only a running Caddy can tell)"
 	case !k.managed():
 		return "nothing: no site of the config needs its names"
 	case e.State == ledger.Asked && now.Sub(e.Attempt.Started) < e.Attempt.AbsenceAge:

@@ -130,7 +130,7 @@ var rowList = listKind{csvHeader, "NAME\tVENDOR\tORDER\tSTATE\tCERTIFICATE ENDS\
 func (r Row) line() string {
 	state, problem := Word(r.State), r.Problem
 	if r.Flag != "" {
-		state, problem = state+", asks you", r.Flag
+		state, problem = state+", needs a decision", r.Flag
 	}
 	return strings.Join([]string{
 		nameAndMore(r.Name, len(r.Names)), Word(r.Vendor), Word(r.OrderID), state,
@@ -221,7 +221,7 @@ func WriteStory(w io.Writer, s Story) error {
 	line("order at the CA", s.CAOrderID)
 	line("product", s.Product)
 	line("state", s.State)
-	line("a person is asked", s.Flag)
+	line("needs a decision", s.Flag)
 	line("problem", s.Problem)
 	what := "paid"
 	if s.Adopted {
@@ -233,7 +233,7 @@ func WriteStory(w io.Writer, s Story) error {
 	if c := s.Certificate; c != nil {
 		text := fmt.Sprintf("serial number %s, from %s to %s", c.Serial, timeOf(c.NotBefore), timeOf(c.NotAfter))
 		if c.Lost {
-			text += "; it is of no use any more"
+			text += "; it can no longer be used"
 		}
 		line("certificate", text)
 	}

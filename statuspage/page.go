@@ -125,8 +125,8 @@ func (p *page) show(ctx context.Context, desk *operator.Desk, about string) (err
 // States are what the list can be asked for.
 func (p *page) States() []choice {
 	return p.choices(p.Filter.State, []choice{
-		{"", "all but over"},
-		{operator.StateFlagged, "asks a person"},
+		{"", "all current"},
+		{operator.StateFlagged, "needs a decision"},
 		{"asked", "asked"},
 		{"open", "open"},
 		{"issued", "issued"},
@@ -167,7 +167,7 @@ func (p *page) Badge(row operator.Row) choice {
 	case row.State == "":
 		return choice{"asks", "unreadable"}
 	case row.Flag != "":
-		return choice{"asks", row.State + ", asks you"}
+		return choice{"asks", row.State + ", needs a decision"}
 	case slices.Contains([]string{"asked", "open", operator.StateNone}, row.State):
 		return choice{"pending", row.State}
 	case row.State == "issued":

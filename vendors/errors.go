@@ -60,7 +60,7 @@ var (
 	// neither that there is an order nor that there is none. If time does not resolve
 	// it, only a person can tell. An error of Changed that matches it says that more
 	// has changed than it returns.
-	ErrUndecidable = errors.New("the vendor's answers do not tell whether there is an order")
+	ErrUndecidable = errors.New("the vendor's answers do not show whether there is an order")
 )
 
 // Error is a failed call to a vendor. It never holds a secret.

@@ -59,7 +59,7 @@ func (c *Contents) Read(file string, password Password) error {
 		return err // it has the name
 	}
 	if !info.Mode().IsRegular() && info.Mode()&(os.ModeNamedPipe|os.ModeCharDevice) == 0 {
-		return fmt.Errorf("%s is no file", file)
+		return fmt.Errorf("%s is not a file", file)
 	}
 	if info.Size() > maxSize {
 		return fmt.Errorf("%s has %d bytes, which is too much for certificates", file, info.Size())

@@ -63,7 +63,7 @@ var (
 
 	TermEndSeconds = desc("term_end_seconds", "Time until the first paid term of a site ends.", "vendor", "name")
 
-	SchedulerWaiting = desc("scheduler_waiting", "Names that something is to be done for later, or as soon as there is a worker for them.")
+	SchedulerWaiting = desc("scheduler_waiting", "Names with work that is due later, or that waits for a worker.")
 )
 
 func init() {

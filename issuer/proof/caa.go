@@ -54,7 +54,7 @@ func (c caaCheck) check(ctx context.Context, p Proof) error {
 		if (forbidden || bogus) && c.mode != ModeWarn {
 			return err
 		}
-		c.logger.Warn("it is not certain that the CAA records let the CA issue; the CA will look for itself",
+		c.logger.Warn("whether the CAA records let the CA issue is not certain; it will look for itself",
 			zap.String("identifier", name), zap.Error(err))
 		return nil
 	})

@@ -50,7 +50,7 @@ func (c nameCheck) check(ctx context.Context, p Proof) (places, error) {
 		found.addresses[name] = l.Addresses
 		_, found.gone[name] = errors.AsType[*check.NameError](err)
 		for _, doubt := range l.Doubts {
-			c.logger.Warn("it is not certain that the CA finds the name in DNS; the CA will look for itself",
+			c.logger.Warn("whether the CA finds the name in DNS is not certain; it will look for itself",
 				zap.String("identifier", name), zap.String("reason", doubt))
 		}
 		return err

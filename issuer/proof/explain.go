@@ -81,8 +81,8 @@ func (m *ByMethod) explainRecord(ctx context.Context, p Proof, q dcv.CAAQuestion
 	}
 	if err == nil && m.records.override != "" && !m.names.anyName {
 		if place := m.astray(ctx, base, asked[0]); place != "" {
-			d.Message = "the CA looks at " + place + ", which is no alias (CNAME) of " + m.records.override
-			d.Advice = "create the alias, as override_domain needs it for each name, or for a domain that it is below"
+			d.Message = "the CA looks at " + place + ", which is not an alias (CNAME) of " + m.records.override
+			d.Advice = "create the alias: override_domain needs one for each name, or for a domain above it"
 			return d
 		}
 	}

@@ -288,7 +288,7 @@ func (p problems) Unwrap() []error { return p }
 func (m *ByMethod) CleanUp(ctx context.Context, p Proof) {
 	by, err := m.prover(p)
 	if err != nil {
-		m.logger.Warn("DNS records of an order stay behind; remove them by hand", zap.Strings("identifiers", p.Names), zap.Error(err))
+		m.logger.Warn("DNS records of an order are left behind; remove them by hand", zap.Strings("identifiers", p.Names), zap.Error(err))
 		return
 	}
 	by.CleanUp(ctx, p)

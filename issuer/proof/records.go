@@ -104,7 +104,7 @@ func (r *records) Present(ctx context.Context, p Proof) error {
 			r.remove(ctx, added)
 			return err
 		case err != nil:
-			r.logger.Debug("adding a DNS record failed that is of use, but not needed", zap.Stringer("record", record), zap.Error(err))
+			r.logger.Debug("adding a DNS record failed, which is useful, but not required", zap.Stringer("record", record), zap.Error(err))
 		}
 	}
 	r.remove(ctx, r.replace(p, w.all(), len(added) > 0))

@@ -27,7 +27,7 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	problems := []error{o.CheckOrder(cfg, "ssl_dv_rapidssl"), checkTerm(cfg.Term), kit.NoPapers(cfg)}
 	switch {
 	case strings.Trim(cfg.Product, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
-		problems = append(problems, fmt.Errorf("product: %q is no product ID such as ssl_dv_rapidssl", cfg.Product))
+		problems = append(problems, fmt.Errorf("product: %q is not a product ID such as ssl_dv_rapidssl", cfg.Product))
 	case cfg.Product != "" && !isDV(cfg.Product) && o.options.OrganizationID == 0:
 		problems = append(problems, fmt.Errorf("organization_id: missing; %s is not domain-validated and needs the ID of a validated organization, in the block of the vendor", cfg.Product))
 	}

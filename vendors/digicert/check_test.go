@@ -38,7 +38,7 @@ func TestCheckConfig(t *testing.T) {
 		{change(func(c *vendors.OrderConfig) { c.Tech = &vendors.Contact{IDType: "SFZ", IDNumber: "1"} }), []string{"tech_contact: this vendor takes neither id_type"}},
 		{vendors.OrderConfig{}, []string{"product: missing", "term: must be 1y to 3y"}},
 		{change(ov), []string{"organization_id: missing; ssl_basic is not domain-validated"}},
-		{change(func(c *vendors.OrderConfig) { c.Product = "RapidSSL DV" }), []string{`product: "RapidSSL DV" is no product ID`}},
+		{change(func(c *vendors.OrderConfig) { c.Product = "RapidSSL DV" }), []string{`product: "RapidSSL DV" is not a product ID`}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Years = 4 }), []string{"term: must be 1y to 3y, got 4y"}},
 		{change(func(c *vendors.OrderConfig) { c.Term.Days = 90 }), []string{"term: must be years or days, got 1y 90d"}},
 		{change(func(c *vendors.OrderConfig) { c.Term = vendors.Term{Days: -1} }), []string{"term: "}},

@@ -46,7 +46,7 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	case opts.DNSRecord != recordTXT && opts.DNSRecord != recordCNAME:
 		return nil, fmt.Errorf("dns_record: must be %s or %s, got %q", recordTXT, recordCNAME, opts.DNSRecord)
 	case strings.ContainsFunc(cfg.Secret, func(r rune) bool { return r < ' ' || r > '~' }):
-		return nil, errors.New("api_key: has characters that no key has")
+		return nil, errors.New("api_key: has characters that API keys do not have")
 	}
 	// Names come from the JSON of a request alone (documented). So a CSR needs no
 	// common name, and no twin is added that was not asked for.
@@ -74,7 +74,7 @@ func (o *Orders) Place(ctx context.Context, req vendors.OrderRequest) (vendors.O
 // the old one (documented), which stays as it is.
 func (o *Orders) Renew(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
 	if strings.Trim(oldOrderID, "0123456789") != "" || oldOrderID == "" || oldOrderID[0] == '0' {
-		return vendors.Order{}, o.Refuse(callOrder, fmt.Errorf("%q is no order ID", oldOrderID))
+		return vendors.Order{}, o.Refuse(callOrder, fmt.Errorf("%q is not an order ID", oldOrderID))
 	}
 	return o.buy(ctx, req, json.Number(oldOrderID))
 }

@@ -108,7 +108,7 @@ func (o *Orders) changes(ctx context.Context) (list map[string]string, began tim
 	w.listed, w.until = nil, w.began.Add(listPause)
 	rows, err := do[orderList](ctx, o, callChanges, nil, listMinutes)
 	if err != nil || len(rows) >= listMost {
-		o.Logger.Debug("the list of changed orders is of no use", zap.Int("orders", len(rows)), zap.Error(err))
+		o.Logger.Debug("the list of changed orders cannot be used", zap.Int("orders", len(rows)), zap.Error(err))
 		return nil, w.began
 	}
 	w.listed, w.until = make(map[string]string, len(rows)), w.began.Add(listKept)

@@ -17,7 +17,7 @@ func (o *Orders) Find(ctx context.Context, req vendors.Lookup) ([]string, error)
 	info, refusal, err := o.lookUp(ctx, req.PreparedID)
 	switch {
 	case refusal != nil:
-		refusal.Err = fmt.Errorf("%w: what became of check_id %s is not told", vendors.ErrUndecidable, req.PreparedID)
+		refusal.Err = fmt.Errorf("%w: what became of check_id %s is not known", vendors.ErrUndecidable, req.PreparedID)
 		return nil, refusal
 	case err != nil:
 		return nil, err

@@ -53,7 +53,7 @@ func (o *Orders) CheckConfig(cfg vendors.OrderConfig) error {
 	_, err := kit.Years(cfg.Term, maxYears)
 	problems := []error{o.CheckOrder(cfg, "comodo-positivessl"), err}
 	if cfg.Organization == nil && o.document.Value != "" {
-		problems = append(problems, errors.New("verification_document: speaks for an organization, and there is no block organization"))
+		problems = append(problems, errors.New("verification_document: is for an organization, and there is no block organization"))
 	}
 	return errors.Join(append(problems, checkContact("contact", &cfg.Contact, cfg.Product),
 		checkContact("tech_contact", cfg.Tech, cfg.Product), checkContact("billing_contact", cfg.Billing, cfg.Product),
@@ -83,7 +83,7 @@ func checkPaper(block, product, kind string, kinds []string, numberField, number
 	switch {
 	case kind == "" && (number == "" || block == "organization"): // whose number is for any CA
 	case kit.IsSectigo(product):
-		return fmt.Errorf("%s: a paper of identity is for products of CFCA, which %s is not", block, product)
+		return fmt.Errorf("%s: identity documents are for products of CFCA, and %s is not one", block, product)
 	case !slices.Contains(kinds, kind):
 		return fmt.Errorf("%s: id_type must be %s, got %q", block, strings.Join(kinds, " or "), kind)
 	case number == "":

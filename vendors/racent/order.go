@@ -61,7 +61,7 @@ func (o *Orders) Validate(ctx context.Context, req vendors.OrderRequest) error {
 	o = o.hiding(req)
 	a, err := o.order(ctx, validate, req, field("productCode", req.Product), o.document)
 	if a.Code == codeInput || kit.IsMissing(err) {
-		o.Logger.Warn("vendor's dry run is of no use; ordering without it", zap.Error(err))
+		o.Logger.Warn("the vendor's dry run cannot be used; ordering without it", zap.Error(err))
 		return nil
 	}
 	return err

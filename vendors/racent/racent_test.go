@@ -164,10 +164,10 @@ func TestCheckConfig(t *testing.T) {
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType = "cfca", "SFZ" }), []string{"contact: id_type SFZ needs id_number beside it"}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDNumber = "cfca", "1" }), []string{`contact: id_type must be SFZ or HZ, got ""`}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Contact.IDType, c.Contact.IDNumber = "cfca", "sfz", "1" }), []string{`contact: id_type must be SFZ or HZ, got "sfz"`}},
-		{change(func(c *vendors.OrderConfig) { c.Contact.IDType, c.Contact.IDNumber = "SFZ", "1" }), []string{"contact: a paper of identity is for products of CFCA, which comodo-positivessl is not"}},
+		{change(func(c *vendors.OrderConfig) { c.Contact.IDType, c.Contact.IDNumber = "SFZ", "1" }), []string{"contact: identity documents are for products of CFCA, and comodo-positivessl is not one"}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("SFZ", "1") }), []string{`organization: id_type must be TYDMZ or OTHERS, got "SFZ"`}},
 		{change(func(c *vendors.OrderConfig) { c.Product, c.Organization = "cfca", organizationOf("OTHERS", "") }), []string{"organization: id_type OTHERS needs registration_number beside it"}},
-		{change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("OTHERS", "1") }), []string{"organization: a paper of identity"}},
+		{change(func(c *vendors.OrderConfig) { c.Organization = organizationOf("OTHERS", "1") }), []string{"organization: identity documents"}},
 		{change(func(c *vendors.OrderConfig) {
 			c.Organization = organizationOf("", "")
 			c.Organization.Country = "Germany"
@@ -198,7 +198,7 @@ func organizationOf(idType, number string) *vendors.Organization {
 func TestDocumentNeedsAnOrganization(t *testing.T) {
 	o := newFakeWith(t, Options{VerificationDocument: writeFile(t, "a.pdf", "x")}).orders
 	cfg := goodConfig()
-	if err := o.CheckConfig(cfg); err == nil || !strings.Contains(err.Error(), "verification_document: speaks for an organization") {
+	if err := o.CheckConfig(cfg); err == nil || !strings.Contains(err.Error(), "verification_document: is for an organization") {
 		t.Error(err)
 	}
 	cfg.Organization = organizationOf("", "")

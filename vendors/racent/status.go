@@ -40,7 +40,7 @@ var (
 
 // errPoor explains an unexpected error on an order. Observed: an account without money
 // may get just that code; the documented one for it was seen as well.
-var errPoor = errors.New("unexpected error at the vendor, most likely for want of money: check the account's balance and top it up; " +
+var errPoor = errors.New("unexpected error at the vendor, most likely for lack of funds: check the account's balance and top it up; " +
 	"whether there is an order is looked up before another one is placed")
 
 // failure turns an answer without success into an error.

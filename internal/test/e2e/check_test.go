@@ -100,7 +100,7 @@ func TestCheck(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			config := w.localGlobals(w.node) + site(name, w.issuerOf(seller, "bind 127.0.0.1"))
-			out := w.checks(config, true, []string{"takes the credential", "serves the validation file", "keeps what is written", "agrees with that of",
+			out := w.checks(config, true, []string{"accepts the credential", "serves the validation file", "keeps what is written", "agrees with that of",
 				"would place 1 order now", seller.product})
 			if strings.Contains(out, "not told") {
 				t.Errorf("the price is not told:\n%s", out)

@@ -67,7 +67,7 @@ func TestResolve(t *testing.T) {
 			placed := w.ca.Calls("place")
 			s := w.start(w.simple(w.node, name))
 			refusal := s.awaitEntry("the refusal", func(e logEntry) bool {
-				return e.Level == "error" && strings.Contains(e.raw, "cannot be told")
+				return e.Level == "error" && strings.Contains(e.raw, "is not known whether")
 			})
 			for _, part := range []string{"racent", reference, "caddy commercial resolve " + name + " --order", "--none"} {
 				if !strings.Contains(refusal.raw, part) {

@@ -54,7 +54,7 @@ func TestStatusPage(t *testing.T) {
 	w := lostOrder(t, "lost.localhost", hostile.BeforeEffect)
 	config := w.simple(w.node, "lost.localhost") + site("shop.localhost", w.issuer()) + statusSites
 	s := w.start(config)
-	s.awaitEntry("the refusal", func(e logEntry) bool { return e.Level == "error" && strings.Contains(e.raw, "cannot be told") })
+	s.awaitEntry("the refusal", func(e logEntry) bool { return e.Level == "error" && strings.Contains(e.raw, "is not known whether") })
 	s.served("shop.localhost")
 	w.update(neverIssue)
 	config += site("new.localhost", w.issuer())
