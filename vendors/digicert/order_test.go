@@ -77,7 +77,7 @@ func wireCalls() []wireCall {
 			call: func(ctx context.Context, o *Orders) error {
 				return o.ListOrders(ctx, func(vendors.ListedOrder) error { return nil })
 			}},
-		{endpoint: "status-changes", request: "GET /order/certificate/status-changes?minutes=65", good: `{"orders":[{"order_id":123,"status":"issued"}]}`,
+		{endpoint: "status-changes", request: "GET /order/certificate/status-changes?minutes=75", good: `{"orders":[{"order_id":123,"status":"issued"}]}`,
 			call: func(ctx context.Context, o *Orders) error {
 				return first(do[orderList](ctx, o, callChanges, nil, listMinutes))
 			}},

@@ -41,10 +41,13 @@ const (
 	// fewOrders are looked at one by one: that costs little more, and takes nothing on trust.
 	fewOrders = 4
 
+	// changedLate is how late a change may be listed (assumed).
+	changedLate = 15 * time.Minute
+
 	// A list is used for listKept. It covers maxLook, which is how old the previous list or
-	// look may be, and in addition the time that a change may take to be listed (assumed).
+	// look may be, and what is listed late.
 	listKept    = 10 * time.Second
-	listMinutes = int((maxLook + 5*time.Minute) / time.Minute)
+	listMinutes = int((maxLook + changedLate) / time.Minute)
 
 	// listMost is where other lists end (documented), so this one may be cut there, too.
 	// After a list that is of no use, the next one is asked for after listPause.
@@ -158,12 +161,8 @@ func (o *Orders) Status(ctx context.Context, orderID string) (vendors.Order, err
 	return order, err
 }
 
-// longestList is how far back a list may reach (documented). changedLate is how late a change
-// may be listed (assumed).
-const (
-	longestList = 10_080 * time.Minute
-	changedLate = 15 * time.Minute
-)
+// longestList is how far back a list may reach (documented).
+const longestList = 10_080 * time.Minute
 
 // Changed implements vendors.ChangeLister. Whether an order is listed that lives on after its
 // certificate was revoked is not documented.
