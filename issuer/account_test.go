@@ -11,14 +11,14 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// certmagic goes on the moment its call ends. It tells that it has stored the certificate,
-// and may ask for another one at once.
+// TestCallerGoesOnAtOnce: certmagic continues the moment its call returns: it reports that it has
+// stored the certificate, and may ask for another one at once.
 func TestCallerGoesOnAtOnce(t *testing.T) {
 	a := newAccount()
 	first := wantFor(t, "example.com", newKey(t))
 	done, _, ours := a.ask(first)
 	if !ours {
-		t.Fatal("the first call is not the one that is worked for")
+		t.Fatal("the first call was not accepted")
 	}
 	a.use(first)
 	went := make(chan struct{})
@@ -26,14 +26,14 @@ func TestCallerGoesOnAtOnce(t *testing.T) {
 		defer close(went)
 		<-done
 		if !a.stored("example.com") {
-			t.Error("nobody is interested in what was stored")
+			t.Error("the report of the stored certificate was ignored")
 		}
 		if _, why, ours := a.ask(wantFor(t, "example.com", newKey(t))); !ours {
-			t.Errorf("the next call is not heard: %v", why)
+			t.Errorf("the next call was not accepted: %v", why)
 		}
 	}()
 	if !a.give(first, answer{entry: &ledger.Entry{Attempt: ledger.Attempt{Reference: "r"}}}) {
-		t.Error("nobody waited")
+		t.Error("nobody was waiting")
 	}
 	<-went
 	if h, ok := a.takeHandover("example.com"); !ok || !h.stored || h.reference != "r" {
@@ -44,7 +44,8 @@ func TestCallerGoesOnAtOnce(t *testing.T) {
 	}
 }
 
-// What is remembered of an entry's reissues goes when nobody reissues it any more.
+// TestReissuesAreForgotten: what is remembered of an entry's reissues is forgotten once it is no
+// longer reissued.
 func TestReissuesAreForgotten(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		a := newAccount()
@@ -65,13 +66,13 @@ func TestReissuesAreForgotten(t *testing.T) {
 	})
 }
 
-// What the vendor says of a pending order is known until it is issued.
+// TestLookedAt: what the vendor says about a pending order is kept until the order is issued.
 func TestLookedAt(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Hour })
 		p := w.start(nil, quickly)
 		if _, _, _, ok := p.account.lookedAt("unknown"); ok {
-			t.Error("something is known of an unknown order")
+			t.Error("an unknown order has a status")
 		}
 		p.configure("example.com")
 		time.Sleep(time.Hour)
@@ -88,7 +89,7 @@ func TestLookedAt(t *testing.T) {
 		mend()
 		p.untilServed(day, "example.com")
 		if said, _, _, ok := p.account.lookedAt(reference); ok {
-			t.Errorf("of an order that is issued: %q", said)
+			t.Errorf("kept for an issued order: %q", said)
 		}
 
 		l := p.account.look("long")
@@ -106,7 +107,8 @@ func TestLookedAt(t *testing.T) {
 	})
 }
 
-// Orders that the vendor says the same of share the words, and few are kept to be shared.
+// TestPhrasesAreShared: orders with the same status text share the string, and only a few strings
+// are kept for sharing.
 func TestPhrasesAreShared(t *testing.T) {
 	a := newAccount()
 	one, other := a.look("one"), a.look("other")

@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// desk is where a person acts on the orders of a process: at the running server, or without one.
+// desk returns a desk for acting on the orders of a process, at the running server or without one.
 func (p *process) desk(running bool) *operator.Desk {
 	account := operator.Account{
 		Ledger: p.ledger, Vendor: p.vendor, About: p.about, Margin: p.margin, Manages: p.site.Manages,
@@ -30,7 +30,7 @@ func (p *process) desk(running bool) *operator.Desk {
 	return operator.NewDesk([]operator.Account{account})
 }
 
-// act does something at a desk, after it has told what that would be, which changes nothing.
+// act carries out an action at a desk, after checking that its plan changes nothing.
 func (w *world) act(d *operator.Desk, what string, a operator.Action) operator.Outcome {
 	w.tb.Helper()
 	before := w.storage.snapshot()
@@ -58,7 +58,7 @@ func sameEntries(a, b map[string]string) bool {
 	return len(a) == len(b)
 }
 
-// decided reports whether the story of an order for the name tells of a decision.
+// decided reports whether the story of an order for the name records a decision.
 func (w *world) decided(name, words string) bool {
 	w.tb.Helper()
 	return slices.ContainsFunc(w.entries(name), func(e *ledger.Entry) bool {
@@ -68,8 +68,8 @@ func (w *world) decided(name, words string) bool {
 	})
 }
 
-// A person has a paid order give another certificate, for another key. The one before is served
-// until then, and nothing is bought.
+// TestRenew: a renewal by hand gets another certificate, for another key, from the paid order. The
+// previous one is served until then, and nothing is bought.
 func TestRenew(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, v := range vendorKinds {
@@ -115,11 +115,11 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// A renewal by hand that does not come about, and that the end of the term comes near to meanwhile,
-// has no order placed before the certificate is due.
+// TestRenewBuysNothing: a renewal by hand that does not succeed leads to no new order before the
+// certificate is due, even if the end of the term comes close meanwhile.
 func TestRenewBuysNothing(t *testing.T) {
 	tooSlowForRaces(t)
-	for _, v := range vendorKinds[:2] { // the other one tells no end of the term
+	for _, v := range vendorKinds[:2] { // the third does not report the end of the term
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, func(c *hostile.Config) { c.Year, c.Lifetime = 36*day, 20*day })
 			p := v.start(w, nil, all(quickly, replacing, func(f *flow) { f.rules.renewMargin = 3 * day }))
@@ -148,20 +148,20 @@ func TestRenewBuysNothing(t *testing.T) {
 			w.until(2*day, "the next order is placed", func() bool { return w.charges() == 2 })
 			p.untilServed(day, "example.com")
 			if _, err := desk.Do(t.Context(), "renew", operator.Action{About: old}); err == nil {
-				t.Error("an order was renewed whose successor is there")
+				t.Error("an order that has a successor was renewed")
 			}
 		})
 	}
 }
 
-// byHand is a vendor whose orders a person ends, in a state.
+// byHand is a case of an order that a person ends: at which vendor, how, and whether it is pending.
 type byHand struct {
 	vendor, what string
 	pending      bool
 }
 
-// A person cancels or revokes. Nothing takes the place of the order, however long they wait and
-// whatever the config allows, until they say so; and then one order does.
+// TestEndByHand: an order that a person has cancelled or revoked is not replaced, however long they
+// wait and whatever the config allows, until they say so. Then one order replaces it.
 func TestEndByHand(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, c := range []byHand{
@@ -224,7 +224,7 @@ func startKind(w *world, vendor string, change func(*flow)) *process {
 	panic(vendor)
 }
 
-// single is a vendor that revokes the latest certificate of an order, which lives on.
+// single is a vendor that revokes only the latest certificate of an order and keeps the order active.
 type single struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -241,8 +241,8 @@ func (v single) Revoke(_ context.Context, orderID, _ string) error {
 	return v.w.ca.RevokeCertificate(orderID)
 }
 
-// Where the order lives on after its certificate was revoked, it gives another one, free of charge.
-// If the vendor ends it later, that is the vendor's doing, and follows the config.
+// TestRevokeAndReplace: an order that stays active after its certificate was revoked gives another
+// one, free of charge. If the vendor ends it later, no person has ended it, and the config decides.
 func TestRevokeAndReplace(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -266,7 +266,7 @@ func TestRevokeAndReplace(t *testing.T) {
 	})
 }
 
-// whole is where a person acts without a server, with a program that may die at any moment.
+// whole returns the desk of a command that runs without a server and may die at any moment.
 func (w *world) whole(p *process, f *fuse) *operator.Desk {
 	d := startUnattached(w, f)
 	a := p.desk(false).Accounts[0]
@@ -274,15 +274,15 @@ func (w *world) whole(p *process, f *fuse) *operator.Desk {
 	return operator.NewDesk([]operator.Account{a})
 }
 
-// startUnattached is a vendor of the world that no process has.
+// startUnattached returns a vendor of the world that belongs to no process.
 func startUnattached(w *world, f *fuse) vendors.Vendor {
 	p := w.start(f, func(fl *flow) { fl.ledger.Storage = newMemStorage() })
 	p.stop()
 	return p.vendor
 }
 
-// A cancellation that breaks off at any moment, or whose answer is lost, is seen in the ledger, buys
-// nothing, and is brought to its end by the same command.
+// TestCancelDies: a cancellation that is interrupted at any moment, or whose answer is lost, is
+// recorded in the ledger, buys nothing, and is completed by the same command.
 func TestCancelDies(t *testing.T) {
 	tooSlowForRaces(t)
 	var points []string
@@ -305,13 +305,13 @@ func TestCancelDies(t *testing.T) {
 			if len(points) == 0 {
 				points = slices.Clone(f.points)
 			} else if err == nil {
-				t.Errorf("nobody knows of the death at %s", points[n])
+				t.Errorf("the death at %s is not reported", points[n])
 			}
 			cancelled := w.ca.Orders()[0].Status == hostile.StatusCancelled
 			if e := w.entry("example.com"); cancelled && e.EndedByHand != ledger.Cancelled {
-				t.Errorf("%s: cancelled, and the ledger says nothing of it: %+v", points[n], e)
+				t.Errorf("%s: cancelled, but the ledger does not say so: %+v", points[n], e)
 			}
-			time.Sleep(3 * day) // the server goes on meanwhile
+			time.Sleep(3 * day) // the server continues meanwhile
 			w.wantCharges(1)
 			if _, err := w.whole(p, nil).Do(t.Context(), "cancel", action); err != nil && !strings.Contains(err.Error(), "has ended already") {
 				t.Errorf("%s: again: %v", points[n], err)
@@ -331,7 +331,7 @@ func TestCancelDies(t *testing.T) {
 	}
 }
 
-// What the vendor says to a cancellation decides what the ledger says.
+// TestCancelAnswers: the vendor's answer to a cancellation decides what the ledger says.
 func TestCancelAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault  hostile.Fault
@@ -373,8 +373,9 @@ func TestCancelAnswers(t *testing.T) {
 	}
 }
 
-// A person acts while a server, in this process or another one, has the order reissued, or buys, on a
-// storage that shows each of them late what the other has written. Nothing is bought twice.
+// TestActBesideAServer: nothing is bought twice when a person acts while a server, in this process
+// or another one, reissues the order or buys, on a storage that shows each of them late what the
+// other has written.
 func TestActBesideAServer(t *testing.T) {
 	tooSlowForRaces(t)
 	row := 0
@@ -409,7 +410,7 @@ func TestActBesideAServer(t *testing.T) {
 					switch what {
 					case "adopt":
 						a.Order = elsewhere
-						before++ // what was bought elsewhere is not used, or it is
+						before++ // either order may be the one that is used
 					case "resolve":
 						a.Order = w.entry("example.com").OrderID
 					}
@@ -438,8 +439,8 @@ func TestActBesideAServer(t *testing.T) {
 	}
 }
 
-// An order that was bought elsewhere is used, without a change of the config, and no other one is
-// bought before its term ends.
+// TestAdopt: an order that was bought elsewhere is used without a change of the config, and nothing
+// else is bought before its term ends.
 func TestAdopt(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -457,7 +458,7 @@ func TestAdopt(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "is in the ledger already") {
 				t.Errorf("adopted twice: %v", err)
 			}
-			// Given up, it can be adopted again.
+			// Once it is given up, it can be adopted again.
 			w.act(desk, "resolve", operator.Action{About: "example.com", None: true})
 			w.act(desk, "adopt", operator.Action{About: "example.com", Order: w.entry("example.com").OrderID})
 			time.Sleep(5 * day)
@@ -467,7 +468,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// orderedElsewhere has a vendor's order placed that this ledger knows nothing of.
+// orderedElsewhere places an order at the vendor that this ledger knows nothing about.
 func orderedElsewhere(w *world, start func(*world, *fuse, func(*flow)) *process, name string) string {
 	p := start(w, nil, func(f *flow) {
 		f.ledger.Storage = newMemStorage()
@@ -479,8 +480,8 @@ func orderedElsewhere(w *world, start func(*world, *fuse, func(*flow)) *process,
 	return orders[len(orders)-1].ID
 }
 
-// unhurried is a vendor that takes an ending and carries it out only later: it revokes the
-// certificate of an order that is to be cancelled, and has a revocation wait for an approval.
+// unhurried is a vendor that accepts an ending and carries it out later: it only revokes the
+// certificate of an order that is to be cancelled, and a revocation waits for an approval.
 type unhurried struct{ single }
 
 func (v unhurried) Cancel(ctx context.Context, orderID, reason string) error {
@@ -491,8 +492,8 @@ func (unhurried) Revoke(context.Context, string, string) error {
 	return &vendors.Error{Endpoint: "revoke", Verdict: vendors.Uncertain, Err: errors.New("it waits for an approval")}
 }
 
-// An order that a person has ended may give another certificate before the vendor carries that out.
-// When it does, nothing is bought in its place all the same.
+// TestEndByHandThatComesLater: an order that a person has ended may give another certificate before
+// the vendor carries that out. When the vendor does, nothing is bought in its place either.
 func TestEndByHandThatComesLater(t *testing.T) {
 	for what, status := range map[string]string{"cancel": hostile.StatusCancelled, "revoke": hostile.StatusRevoked} {
 		inBubble(t, what, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// buyElsewhere has somebody else buy: with another ledger, at the same vendor.
+// buyElsewhere buys for somebody else: with another ledger, at the same vendor.
 func (w *world) buyElsewhere(name string) (id string) {
 	w.tb.Helper()
 	p := w.start(nil, func(f *flow) {
@@ -71,7 +71,8 @@ func TestAdoptionOfWrongOrder(t *testing.T) {
 	})
 }
 
-// TestAdoptedNamesAreNeverBoughtFor lives beyond the term of an adopted order.
+// TestAdoptedNamesAreNeverBoughtFor: nothing is bought for the names of an adopted order, not even
+// after its term.
 func TestAdoptedNamesAreNeverBoughtFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -94,7 +95,8 @@ func TestAdoptedNamesAreNeverBoughtFor(t *testing.T) {
 	})
 }
 
-// TestGroupMadeLater puts a name to one that has an order already. It gets its own.
+// TestGroupMadeLater: a name that joins a group whose other name has an order already gets an order
+// of its own.
 func TestGroupMadeLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -144,7 +146,8 @@ func TestGroupSharesOneOrder(t *testing.T) {
 	})
 }
 
-// A failure of the round that adopts an order does not look like the end of its term.
+// TestAdoptionTriesAgain: a failure of the round that adopts an order is not mistaken for the end of
+// its term.
 func TestAdoptionTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

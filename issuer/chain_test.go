@@ -59,7 +59,7 @@ func (ca *testCA) sign(template, parent *x509.Certificate, pub crypto.PublicKey,
 	return cert
 }
 
-// leaf issues a certificate for example.com, changed to taste.
+// leaf issues a certificate for example.com, which change may alter.
 func (ca *testCA) leaf(pub crypto.PublicKey, change func(*x509.Certificate)) *x509.Certificate {
 	ca.tb.Helper()
 	template := &x509.Certificate{
@@ -137,8 +137,8 @@ func TestBuildChain(t *testing.T) {
 	})
 }
 
-// TestSameNameOtherKey is about an intermediate that was renewed under its old name:
-// only the signature tells which one issued the leaf.
+// TestSameNameOtherKey is about an intermediate that was renewed under its old name: only the
+// signature shows which one issued the leaf.
 func TestSameNameOtherKey(t *testing.T) {
 	ca, twin := newTestCA(t, "ours"), newTestCA(t, "ours")
 	key := newKey(t)

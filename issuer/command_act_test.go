@@ -7,7 +7,7 @@ import (
 	"testing/iotest"
 )
 
-// Only a whole yes, or the flag, is consent.
+// TestConsent: only a complete yes, or the flag, counts as consent.
 func TestConsent(t *testing.T) {
 	for _, c := range []struct {
 		given    bool

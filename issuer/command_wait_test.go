@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
-// A command that waits goes by what it is shown, and tells each change once where there is no
-// terminal.
+// TestAwait: a command that waits ends according to the states that it sees, and reports each change
+// once where there is no terminal.
 func TestAwait(t *testing.T) {
 	row := func(state string) operator.Story {
 		return operator.Story{Row: operator.Row{Name: "a.example", OrderID: "7", State: state}, Certificate: &ledger.Certificate{Serial: "0abc"}}
@@ -27,7 +27,7 @@ func TestAwait(t *testing.T) {
 	unknown, broken := fmt.Errorf("nothing: %w", operator.ErrUnknown), errors.New("the storage is away")
 	for _, tc := range []struct {
 		what  string
-		shown []any // stories and errors, the last one for ever
+		shown []any // stories and errors; the last one is repeated
 		want  string
 		fails string
 	}{
@@ -61,7 +61,7 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-// On a terminal there is one line, which is not longer than that.
+// TestTickerOnTerminal: on a terminal there is one line, which is never wider than the terminal.
 func TestTickerOnTerminal(t *testing.T) {
 	var out bytes.Buffer
 	tick := &ticker{w: &out, width: 30}

@@ -52,7 +52,7 @@ const (
 	goodBlock  = goodVendor + "product comodo-positivessl\n" + wholeContact
 )
 
-// configOf makes a whole config with one site and one issuer.
+// configOf makes a complete config with one site and one issuer.
 func configOf(t *testing.T, block string) *caddy.Config {
 	t.Helper()
 	text := "{\n\tadmin off\n\tstorage file_system " + t.TempDir() + "\n}\n" +
@@ -68,7 +68,7 @@ func configOf(t *testing.T, block string) *caddy.Config {
 	return cfg
 }
 
-// validate loads a config as caddy validate does: all of it but starting.
+// validate loads a config as "caddy validate" does, without starting it.
 func validate(t *testing.T, block string) error {
 	t.Helper()
 	return caddy.Validate(configOf(t, block))
@@ -153,7 +153,7 @@ func TestBadConfigsSayWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestBadJSON is about what a Caddyfile cannot say.
+// TestBadJSON covers what a Caddyfile cannot express.
 func TestBadJSON(t *testing.T) {
 	for name, c := range map[string]struct{ field, value, want string }{
 		"dns":           {"dcv", `{"method":"dns"}`, "dcv dns: a DNS provider is required"},
@@ -251,7 +251,7 @@ func TestPlaceholdersAreResolved(t *testing.T) {
 	}
 }
 
-// A vendor may be slower than others, and the configuration knows best.
+// TestPaceOfVendor: the vendor may set a slower pace of polling, and the configuration overrides it.
 func TestPaceOfVendor(t *testing.T) {
 	iss := provisioned(t, goodBlock)
 	iss.about.Pace = vendors.Pace{Min: time.Minute, Slow: 3 * time.Hour}
@@ -288,7 +288,7 @@ func TestNamesAreNormalized(t *testing.T) {
 	}
 }
 
-// TestProvisionTwice is what happens to an issuer that is shared by policies.
+// TestProvisionTwice: an issuer that policies share is provisioned more than once, with the same result.
 func TestProvisionTwice(t *testing.T) {
 	iss := provisioned(t, goodBlock+"one_order a.example.com b.example.com\norder 77 c.example.com\n")
 	before := iss.rules
@@ -366,7 +366,7 @@ func TestIllegalNamesAreRefused(t *testing.T) {
 	})
 }
 
-// One account has one spending limit.
+// TestPeersMustAgreeOnTheLimit: one account has one spending limit.
 func TestPeersMustAgreeOnTheLimit(t *testing.T) {
 	load := func(first, second string) error {
 		a, b := issuerIn(t, configOf(t, goodBlock+first)), issuerIn(t, configOf(t, goodBlock+second))

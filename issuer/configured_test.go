@@ -32,7 +32,7 @@ const configuredJSON = `{
 	}
 }`
 
-// TestConfiguredNames reads from a config which names have certificates, and from which issuers.
+// TestConfiguredNames: a config shows which names have certificates, and from which issuers.
 func TestConfiguredNames(t *testing.T) {
 	var c configuration
 	if err := json.Unmarshal([]byte(configuredJSON), &c); err != nil {

@@ -19,8 +19,8 @@ func init() {
 	caddy.RegisterModule(new(readOnlyDNS))
 }
 
-// dnsModule is a DNS provider that fails any test which makes it change something:
-// loading a config is free.
+// dnsModule is a DNS provider that fails any test that makes it change something, because loading a
+// config must not.
 type dnsModule struct {
 	Token string `json:"token,omitempty"`
 }
@@ -58,7 +58,7 @@ func (p *dnsModule) GetRecords(context.Context, string) ([]libdns.Record, error)
 	panic("a zone was listed while a config was loaded")
 }
 
-// readOnlyDNS is a DNS provider that changes nothing.
+// readOnlyDNS is a DNS provider that cannot change anything.
 type readOnlyDNS struct{}
 
 func (*readOnlyDNS) CaddyModule() caddy.ModuleInfo {
@@ -72,7 +72,7 @@ func (*readOnlyDNS) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (*readOnlyDNS) GetRecords(context.Context, string) ([]libdns.Record, error) { return nil, nil }
 
-// validateWith loads a config with global options, whatever is wrong with it.
+// validateWith adapts and validates a config with global options, and returns the error of either.
 func validateWith(t *testing.T, globals, block string) error {
 	t.Helper()
 	text := "{\n\tadmin off\n\tstorage file_system " + t.TempDir() + "\n" + globals + "\n}\n" +

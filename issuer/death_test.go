@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
-// life is what a name goes through in the test of deaths: a first order, a reissue
-// within the term, and the order that follows when the term is almost over.
+// life takes a name through what these tests cover: a first order, a reissue within the term, and
+// the order that follows when the term is almost over.
 func (w *world) life(p *process, next func() *process) error {
 	for _, wait := range []time.Duration{0, 138 * 24 * time.Hour, 198 * 24 * time.Hour} {
 		p.rest(wait)
@@ -41,8 +41,8 @@ const (
 	reissuesInLife = 1
 )
 
-// pointsOfDeath lists the contacts with the world in an undisturbed life. They are
-// generated from what the code does, so a new step is a new point by itself.
+// pointsOfDeath lists the contacts with the world in an undisturbed life. They are recorded from a
+// run of the code, so a new step adds a new point by itself.
 func pointsOfDeath(t *testing.T, start func(*world, *fuse, func(*flow)) *process, change func(*hostile.Config)) []string {
 	var points []string
 	synctest.Test(t, func(t *testing.T) {
@@ -56,9 +56,9 @@ func pointsOfDeath(t *testing.T, start func(*world, *fuse, func(*flow)) *process
 	return points
 }
 
-// TestDeathAtEveryPoint kills a process at every contact with vendor and storage, and
-// has another one go on. A death costs no money, and no reissue either: the key of a
-// request is in storage before the request is sent.
+// TestDeathAtEveryPoint kills a process at every contact with vendor and storage, and lets another
+// one continue. A death costs no money, and no reissue either, because the key of a request is in
+// storage before the request is sent.
 func TestDeathAtEveryPoint(t *testing.T) {
 	slow := func(c *hostile.Config) { c.SubmitDelay, c.IssueDelay = 30*time.Second, 2*time.Minute }
 	for _, v := range vendorKinds {
@@ -75,7 +75,7 @@ func TestDeathAtEveryPoint(t *testing.T) {
 						clear(calls)
 					}
 					if calls[point]++; calls[point] > 2 || n%raceStride != 0 {
-						continue // one look of many at a slow order
+						continue // one of many polls of a slow order
 					}
 					t.Run(strconv.Itoa(n), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
@@ -93,12 +93,12 @@ func TestDeathAtEveryPoint(t *testing.T) {
 	}
 }
 
-// checkLife judges what a life with a death in it has cost.
+// checkLife checks what a life with a death in it has cost.
 func (w *world) checkLife(t *testing.T, title string, err error, blind bool, reissues int) {
 	t.Helper()
 	if blind && is[*UncertainError](err) {
-		// Death came between the entry and the payment, which this vendor cannot tell
-		// from a payment that it has yet to do.
+		// The process died between the entry and the payment. At this vendor, that cannot be told
+		// apart from a payment that is still to come.
 		if w.charges() > 1 {
 			t.Errorf("%s: charges = %d", title, w.charges())
 		}
@@ -107,7 +107,7 @@ func (w *world) checkLife(t *testing.T, title string, err error, blind bool, rei
 	if err != nil {
 		t.Errorf("%s: %v", title, err)
 	}
-	// The same in the second term: meanwhile the first order is reissued to its end.
+	// If that happens in the second term, the first order is reissued until it ends.
 	tideOver := blind && reissues == reissuesInLife+1 && w.charges() <= termsInLife
 	if w.charges() != termsInLife && !tideOver {
 		t.Errorf("%s: charges = %d, want %d", title, w.charges(), termsInLife)

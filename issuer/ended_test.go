@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// halfway is a vendor that has cancelled all orders but one, which it may be silent about.
+// halfway is a vendor that has cancelled all orders but one, whose status it may fail to report.
 type halfway struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -36,8 +36,8 @@ func (v *halfway) Status(ctx context.Context, id string) (vendors.Order, error) 
 	return v.Vendor.Status(ctx, id)
 }
 
-// A reissue that was cancelled is not the order, which may be as good as before: nothing is bought in
-// its place, and its certificate is served on.
+// TestEndedOrderIsNotItsReissue: a cancelled reissue does not end its order, which may be as good as
+// before: nothing is bought in its place, and its certificate is still served.
 func TestEndedOrderIsNotItsReissue(t *testing.T) {
 	for _, blind := range []bool{false, true} {
 		inBubble(t, fmt.Sprint("blind ", blind), func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestEndedOrderIsNotItsReissue(t *testing.T) {
 	}
 }
 
-// forbidden is a vendor whose credential may not ask for reissues for a while.
+// forbidden is a vendor whose credential is not allowed to request reissues for a while.
 type forbidden struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -79,8 +79,9 @@ func (v forbidden) Reissue(ctx context.Context, id string, req vendors.OrderRequ
 	return v.Reissuer.Reissue(ctx, id, req)
 }
 
-// Where a credential may not reissue an order whose certificate was revoked, the order lives all the
-// same. It is reissued when that is allowed.
+// TestRevokedCertificateThatMayNotBeReissued: if a credential is not allowed to reissue an order
+// whose certificate was revoked, the order stays active nevertheless, and is reissued once that is
+// allowed.
 func TestRevokedCertificateThatMayNotBeReissued(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -109,8 +110,8 @@ func TestRevokedCertificateThatMayNotBeReissued(t *testing.T) {
 	}
 }
 
-// A person who says that an order is good after all is not overruled by what the vendor said
-// before: it must say otherwise for as long again.
+// TestEndedOrderIsGoodAsAPersonSays: a person who says that an order is good after all is not
+// overruled by what the vendor said before. The vendor must repeat it for the full time.
 func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
 	for i, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -126,8 +127,9 @@ func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
 	}
 }
 
-// What a vendor says wrongly of all orders, for hours, makes it sell no more than the spending
-// limit allows. The other orders are used on when it has taken its word back.
+// TestEndedOrdersBeyondTheLimit: a vendor that wrongly reports all orders as ended, for hours, does
+// not sell more than the spending limit allows. The other orders stay in use once it reports them
+// correctly.
 func TestEndedOrdersBeyondTheLimit(t *testing.T) {
 	tooSlowForRaces(t)
 	const n, limit = 20, 4
@@ -159,14 +161,14 @@ func TestEndedOrdersBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// An order is not given up for a name that nothing may be bought for.
+// TestEndedOrderIsNotGivenUpForNothing: an order is not given up if nothing may be bought for its name.
 func TestEndedOrderIsNotGivenUpForNothing(t *testing.T) {
 	for i, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			p := w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)[0]
 			p.site.mu.Lock()
-			p.site.strange = map[string]bool{"example.com": true} // handshakes bring it up by now, and may not order
+			p.site.strange = map[string]bool{"example.com": true} // by now only handshakes bring it up, and those may not order
 			p.site.mu.Unlock()
 			time.Sleep(5 * time.Hour)
 			if e := w.entry("example.com"); e.GivenUp || e.Flag == nil {
@@ -177,7 +179,7 @@ func TestEndedOrderIsNotGivenUpForNothing(t *testing.T) {
 	}
 }
 
-// regretful is a vendor that takes back that orders have ended as soon as they are given up.
+// regretful is a vendor that takes it back as soon as orders that it reported as ended are given up.
 type regretful struct {
 	moody
 	w *world
@@ -192,7 +194,8 @@ func (v regretful) Status(ctx context.Context, id string) (vendors.Order, error)
 	return v.moody.Status(ctx, id)
 }
 
-// An order that was given up is looked at once more before another one is paid for.
+// TestEndedOrderThatLivesAfterAll: the status of an order that was given up is checked once more
+// before another one is paid for.
 func TestEndedOrderThatLivesAfterAll(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

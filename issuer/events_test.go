@@ -22,15 +22,15 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// What is paid for is counted once, however the vendor's answer came, and only by the server that
-// has entered it.
+// TestChargesAreCounted: a charge is counted once, however the vendor's answer arrived, and only by
+// the server that recorded it.
 func TestChargesAreCounted(t *testing.T) {
 	for _, v := range vendorKinds {
 		for _, lost := range []bool{false, true} {
 			inBubble(t, fmt.Sprintf("%s lost=%v", v.name, lost), func(t *testing.T) {
 				charged, took := metricstest.Since(t, metrics.Charges), metricstest.Since(t, metrics.OrderSeconds)
 				w := newWorld(t, nil)
-				// Counters are those of the process, in which others buy at the same time.
+				// Counters belong to the process, in which other tests buy at the same time.
 				name := fmt.Sprintf("%s-%v", v.name, lost)
 				named := all(quickly, func(f *flow) { f.about.Name = name })
 				p := v.start(w, nil, named)
@@ -41,7 +41,7 @@ func TestChargesAreCounted(t *testing.T) {
 				p.mustObtain("example.com")
 				served := time.Since(began)
 				p.mustObtain("example.com")
-				// Two that learn of it at the same moment would both count it.
+				// Two servers that learn of it at the same moment would both count it.
 				other := v.start(w, nil, named)
 				other.mustObtain("example.com")
 				other.mustObtain("example.com")
@@ -50,7 +50,7 @@ func TestChargesAreCounted(t *testing.T) {
 					t.Errorf("counted %v of %d charges", n, w.charges())
 				}
 				if n, sum := took("order_seconds_count"+of), took("order_seconds_sum"+of); n != 1 || sum <= 0 || sum > served.Seconds() {
-					t.Errorf("counted %v orders of %v seconds, it took %s", n, sum, served)
+					t.Errorf("counted %v orders of %v seconds; it took %s", n, sum, served)
 				}
 			})
 		}
@@ -81,7 +81,7 @@ func TestCharged(t *testing.T) {
 	}
 }
 
-// documentedEvents are the keys of the data of each event, by docs/events.md.
+// documentedEvents maps each event to the keys of its data, according to docs/events.md.
 var documentedEvents = sync.OnceValue(func() map[string][]string {
 	text, err := os.ReadFile(filepath.Join("..", "docs", "events.md"))
 	if err != nil {
@@ -109,11 +109,11 @@ func TestEventsAreDocumented(t *testing.T) {
 	}
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(documentedEvents())); !slices.Equal(got, want) {
-		t.Errorf("documented are %q, and there are %q", got, want)
+		t.Errorf("docs/events.md has %q, want %q", got, want)
 	}
 }
 
-// recorder notes the events that handlers would be told of, and those whose data are not as documented.
+// recorder collects the events that handlers would get, and those whose data are not as documented.
 type recorder struct {
 	mu   sync.Mutex
 	list []heard
@@ -152,7 +152,7 @@ func (r *recorder) take() (names []string) {
 	return names
 }
 
-// count is how many events of the name there were since the last call of take.
+// count returns how many events of the name there were since the last call of take.
 func (r *recorder) count(event string) (n int) {
 	for _, h := range r.all() {
 		if h.event == event {
@@ -162,7 +162,7 @@ func (r *recorder) count(event string) (n int) {
 	return n
 }
 
-// last is the data of the latest event of the name.
+// last returns the data of the latest event of the name.
 func (r *recorder) last(event string) map[string]any {
 	for _, h := range slices.Backward(r.all()) {
 		if h.event == event {
@@ -172,7 +172,7 @@ func (r *recorder) last(event string) map[string]any {
 	return nil
 }
 
-// check fails if an event is not as documented, comes twice, or tells what it must not.
+// check fails if an event is not as documented, comes twice, or contains a secret.
 func (r *recorder) check(w *world) {
 	w.tb.Helper()
 	r.mu.Lock()
@@ -185,12 +185,12 @@ func (r *recorder) check(w *world) {
 		text := fmt.Sprint(h.data)
 		of := fmt.Sprint(h.event, h.data["entry"], h.data["serial"])
 		if once[of] && (h.event == eventOrderPlaced || h.data["serial"] != nil) {
-			w.tb.Errorf("told twice: %s %s", h.event, text)
+			w.tb.Errorf("sent twice: %s %s", h.event, text)
 		}
 		once[of] = true
 		for _, secret := range append(w.web.contents(), testToken, "PRIVATE KEY") {
 			if secret != "" && strings.Contains(text, secret) {
-				w.tb.Errorf("%s tells %q: %s", h.event, secret, text)
+				w.tb.Errorf("%s contains %q: %s", h.event, secret, text)
 			}
 		}
 	}
@@ -204,7 +204,7 @@ func (w *world) wantEvents(want ...string) {
 	}
 }
 
-// Each event of an order is told once, by the server that has entered it.
+// TestEventsOfAnOrder: each event of an order is sent once, by the server that recorded it.
 func TestEventsOfAnOrder(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -237,7 +237,7 @@ func TestEventsOfAnOrder(t *testing.T) {
 	}
 }
 
-// An order may be validated long before it gives a certificate.
+// TestEventsOfValidation: an order may be validated long before it gives a certificate.
 func TestEventsOfValidation(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -246,7 +246,7 @@ func TestEventsOfValidation(t *testing.T) {
 			p.configure("example.com")
 			time.Sleep(3 * time.Hour)
 			early, late := []string{"order_placed", "validation_waiting", "validation_passed"}, []string{"issued"}
-			if v.name == "howssl" { // it does not tell of each name
+			if v.name == "howssl" { // it does not report each name
 				early, late = early[:2], []string{"validation_passed", "issued"}
 			}
 			w.wantEvents(early...)
@@ -316,7 +316,8 @@ func TestEventsOfAnOrderThatEndsLate(t *testing.T) {
 	}
 }
 
-// Another price is told once, by the server that has asked for it, and only where something was ordered.
+// TestEventsOfPrices: a change of price is sent once, by the server that asked for it, and only if
+// something was ordered.
 func TestEventsOfPrices(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -324,11 +325,11 @@ func TestEventsOfPrices(t *testing.T) {
 			tally := new(callTally)
 			w.through = func(next http.RoundTripper) http.RoundTripper { return meter{next, tally} }
 			p := v.start(w, nil, all(quickly, watchesPrices))
-			time.Sleep(time.Hour) // two that ask at the same moment would both tell
+			time.Sleep(time.Hour) // two that ask at the same moment would both send it
 			other := v.start(w, nil, all(quickly, watchesPrices))
 			time.Sleep(3 * day)
 			if calls := tally.count(); calls > 0 {
-				t.Errorf("%d calls, and nothing was ordered", calls)
+				t.Errorf("%d calls, although nothing was ordered", calls)
 			}
 			p.configure("example.com")
 			other.configure("example.com")
@@ -369,7 +370,7 @@ func TestEventsOfPrices(t *testing.T) {
 					"term": "1 year", "before": before.Text, "price": after.Text, "since": timeText(before.Since),
 				}
 				if err != nil || after.Text == before.Text || !maps.Equal(got, want) {
-					t.Errorf("%v, %v; told %v, want %v", after, err, got, want)
+					t.Errorf("%v, %v; sent %v, want %v", after, err, got, want)
 				}
 				before = after
 				w.wantEvents("price_changed")
@@ -385,7 +386,7 @@ func TestEventsOfPrices(t *testing.T) {
 
 func watchesPrices(f *flow) { f.rules.prices = true }
 
-// What was ordered last is of another product, or is gone: nothing is told.
+// TestPriceOfAnotherProduct: prices are compared only with an order for the same product.
 func TestPriceOfAnotherProduct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -402,8 +403,8 @@ func TestPriceOfAnotherProduct(t *testing.T) {
 	})
 }
 
-// The end of a term is told twice if no newer order follows, by each server, and not for names that
-// are in the config no more.
+// TestEventsOfTerms: the end of a term is announced twice by each server if no newer order follows,
+// and not for names that are no longer in the config.
 func TestEventsOfTerms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -442,7 +443,7 @@ func TestEventsOfTerms(t *testing.T) {
 	})
 }
 
-// Renewals in time are no news.
+// TestEventsOfYears: renewals in time cause no late warnings, flags or failed validations.
 func TestEventsOfYears(t *testing.T) {
 	tooSlowForRaces(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -472,7 +473,8 @@ func TestTermWarning(t *testing.T) {
 	}
 }
 
-// The spending limit is told of once per span, however many names wait and however often they ask.
+// TestEventsOfTheSpendingLimit: reaching the spending limit is reported once per span, however many
+// names wait and however often they ask.
 func TestEventsOfTheSpendingLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

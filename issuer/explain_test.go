@@ -33,7 +33,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Where things are in these worlds.
+// Names and addresses of these worlds.
 const (
 	shopName  = "shop.example.com"
 	ourFour   = "203.0.113.1"
@@ -50,25 +50,25 @@ type cutWorld struct {
 	want  check.Cause // empty: the order is issued
 	words string      // of the reason
 
-	records string            // of DNS, one a line; if empty, an A record that leads to us
+	records string            // in DNS, one per line; if empty, an A record for our address
 	hosts   map[string]string // what is at an address, see answerOf; ours is at 203.0.113.1 and 2001:db8::1
 	caa     string            // the value of an issue record of example.com
 	bogus   bool              // whether signatures do not verify
 
-	// sees are the records that a perspective gets in place of these, at is what it gets at an
-	// address in place of what is there; empty for the same.
+	// sees returns the records that a perspective gets instead of these, and at what it gets from an
+	// address instead of what is there. Empty means no difference.
 	sees func(perspective int) string
 	at   func(perspective int, addr string) string
 
 	second string                   // records of the second name server, in place of those
 	here   func(addr string) string // likewise, what this machine gets
-	mode   proof.Mode               // if empty, warn; "default" for what is empty elsewhere
+	mode   proof.Mode               // empty stands for warn, and "default" for the default
 }
 
 func a4(addr string) string { return shopName + ". 60 IN A " + addr + "\n" }
 func a6(addr string) string { return shopName + ". 60 IN AAAA " + addr + "\n" }
 
-// The CA's perspectives that something happens to.
+// from selects perspectives of the CA.
 func from(list ...int) func(int) bool {
 	return func(p int) bool { return slices.Contains(list, p) }
 }
@@ -104,8 +104,8 @@ func cutWorlds() []cutWorld {
 		{title: "this machine does not get back inside", here: always("silence")},
 		{title: "two servers of a cluster", records: a4(ourFour) + a4(otherFour), hosts: map[string]string{otherFour: "shared"}},
 
-		// A firewall, or what stands before Caddy, that is for strangers only.
-		{title: "a firewall drops all", at: gets(everybody, "silence"), want: check.CauseNoVisit, words: "nobody has requested"},
+		// A firewall, or something else in front of Caddy, that keeps out only strangers.
+		{title: "a firewall drops all", at: gets(everybody, "silence"), want: check.CauseNoVisit, words: "nobody has come"},
 		{title: "a firewall refuses all", at: gets(everybody, "closed"), want: check.CauseNoVisit, words: "firewall"},
 		{title: "a firewall drops half", at: gets(half, "silence"), want: check.CauseKeptOut, words: "fetched from 3 addresses"},
 		{title: "a firewall refuses half", at: gets(half, "closed"), want: check.CauseKeptOut, words: "only some of"},
@@ -158,7 +158,7 @@ func cutWorlds() []cutWorld {
 		{title: "another country gets another address", hosts: other, sees: seenBy(half, a4(otherFour)), want: check.CauseKeptOut, words: "3 addresses"},
 		{title: "strangers get another address", hosts: other, sees: seenBy(everybody, a4(otherFour)), want: check.CauseNoVisit},
 
-		// Where nobody is to look.
+		// Where probing is off.
 		{title: "who does not probe gets to know who came", mode: proof.ModeOff, at: gets(half, "silence"), want: check.CauseKeptOut, words: "3 addresses"},
 		{title: "who does not probe, and another server", mode: proof.ModeOff, records: a4(otherFour), hosts: other, want: check.CauseNoVisit, words: "see probe"},
 	}
@@ -184,16 +184,16 @@ func seenBy(who func(int) bool, records string) func(int) string {
 	}
 }
 
-// cutOff is a world that is lived in.
+// cutOff is a cutWorld that runs.
 type cutOff struct {
 	cutWorld
 	tb      testing.TB
 	zone    zone
 	ours    *server
-	handler map[string]*dcv.Handler // those of our servers, by what they are in hosts
+	handler map[string]*dcv.Handler // those of our servers, by their names in hosts
 }
 
-// zone is what DNS has.
+// zone holds the records of DNS.
 type zone []dns.RR
 
 func parseZone(tb testing.TB, text string) (z zone) {
@@ -254,7 +254,7 @@ func (z zone) addresses(name string) (four, six []string) {
 	return four, six
 }
 
-// exchange is the DNS that this machine asks: a resolver, and the name servers of the zone.
+// exchange answers the DNS queries of this machine, as a resolver and as the name servers of the zone.
 func (c *cutOff) exchange(_ context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
 	z := slices.Concat(c.zone, parseZone(c.tb, "example.com. 60 IN SOA ns1.example.com. h.example.com. 7 3600 600 86400 60\n"+
 		"example.com. 60 IN NS ns1.example.com.\nexample.com. 60 IN NS ns2.example.com.\n"+
@@ -277,7 +277,7 @@ func (c *cutOff) exchange(_ context.Context, q *dns.Msg, server string) (*dns.Ms
 	return m, nil
 }
 
-// what is at an address, for a perspective or, with 0, for this machine.
+// what returns what is at an address, for a perspective or, with 0, for this machine.
 func (c *cutOff) what(perspective int, addr string) string {
 	if perspective > 0 && c.at != nil {
 		if what := c.at(perspective, addr); what != "" {
@@ -300,7 +300,7 @@ func (c *cutOff) what(perspective int, addr string) string {
 
 var errNoAnswer = errors.New("i/o timeout")
 
-// answerOf is what a host answers to a request, or why it does not.
+// answerOf returns the answer of a host to a request, or why there is none.
 func (c *cutOff) answerOf(what string, r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	by := func(server string, status int, body string, header ...string) (*http.Response, error) {
@@ -312,7 +312,7 @@ func (c *cutOff) answerOf(what string, r *http.Request) (*http.Response, error) 
 		_, _ = w.WriteString(body)
 		return w.Result(), nil
 	}
-	next := "" // the page of what comes after our handler
+	next := "" // the page that the next handler serves
 	switch what {
 	case "closed":
 		return nil, errors.New("connection refused")
@@ -355,8 +355,8 @@ func (c *cutOff) answerOf(what string, r *http.Request) (*http.Response, error) 
 	return w.Result(), err
 }
 
-// RoundTrip is the way of a perspective of the CA. Every second one prefers IPv6, and none tries
-// another address.
+// RoundTrip sends a request from a perspective of the CA. Every second one prefers IPv6, and none
+// tries another address.
 func (c *cutOff) RoundTrip(r *http.Request) (*http.Response, error) {
 	_, number, _ := strings.Cut(r.UserAgent(), "perspective-")
 	perspective, err := strconv.Atoi(number)
@@ -387,7 +387,7 @@ func (c *cutOff) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.answerOf(c.what(perspective, addr), in)
 }
 
-// dial is this machine's way.
+// dial connects from this machine.
 func (c *cutOff) dial(ctx context.Context, network, at string) (net.Conn, error) {
 	addr, _, err := net.SplitHostPort(at)
 	if err != nil {
@@ -461,8 +461,8 @@ func newCutOff(tb testing.TB, cut cutWorld) *cutOff {
 	return c
 }
 
-// TestFailedValidationIsExplained: a CA that is really cut off, in all ways that can be told apart
-// and some that cannot, and what people are told of it.
+// TestFailedValidationIsExplained: when a CA is cut off, in all ways that can be told apart and some
+// that cannot, people are told the right cause.
 func TestFailedValidationIsExplained(t *testing.T) {
 	tooSlowForRaces(t)
 	var mu sync.Mutex
@@ -487,7 +487,7 @@ func TestFailedValidationIsExplained(t *testing.T) {
 			why := e.Attempt.Unproven
 			switch {
 			case why == nil:
-				t.Errorf("nothing is said; %v; %s", err, e.State)
+				t.Errorf("no cause is reported; %v; %s", err, e.State)
 			case why.Cause != string(world.want) || !strings.Contains(why.Reason, world.words):
 				t.Errorf("%s, want %s with %q:\n%s", why.Cause, world.want, world.words, why.Reason)
 			default:
@@ -495,30 +495,30 @@ func TestFailedValidationIsExplained(t *testing.T) {
 				t.Log(why.Reason)
 			}
 			if told := w.events.last(eventValidationDelayed); why != nil && told["cause"] != why.Cause {
-				t.Errorf("told %v", told)
+				t.Errorf("the event has %v", told)
 			}
 			if w.charges() != 1 {
 				t.Errorf("%d charges", w.charges())
 			}
 			if pending, ok := errors.AsType[*PendingError](err); why != nil && (!ok || !strings.Contains(pending.Detail, why.Reason)) {
-				t.Errorf("certmagic is told %v", err)
+				t.Errorf("certmagic gets %v", err)
 			}
 			if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
 				t.Fatal(err)
 			}
-			w.until(2*day, "a person is asked", func() bool { return w.entry(shopName).Flag != nil })
+			w.until(2*day, "the entry is flagged", func() bool { return w.entry(shopName).Flag != nil })
 			if flag := w.entry(shopName).Flag.Reason; why != nil && !strings.Contains(flag, "is not validated: ") {
-				t.Errorf("the person is told %s", flag)
+				t.Errorf("the flag says %s", flag)
 			}
 		})
 	}
-	t.Logf("%d ways in which the CA was cut off: the right cause of %d", cut, right)
+	t.Logf("the CA was cut off in %d ways; the cause was right in %d", cut, right)
 	if cut < 30 || right*100 < cut*95 {
-		t.Errorf("the right cause of %d of %d", right, cut)
+		t.Errorf("the cause was right in %d of %d", right, cut)
 	}
 }
 
-// explainer is a prover that has one explanation, for which it takes its time.
+// explainer is a prover that always has the same explanation, and takes its time for it.
 type explainer struct {
 	proof.Prover
 	found check.Diagnosis
@@ -536,7 +536,7 @@ func (x *explainer) Explain(_ context.Context, _ proof.Proof, names []string, _ 
 	return []check.Diagnosis{d} // there was no time for others
 }
 
-// explaining is a flow that can do nothing but explain why its order is not validated.
+// explaining returns a flow that can only explain why its order is not validated, and the order's entry.
 func explaining(tb testing.TB, l *ledger.Ledger, x *explainer) (f *flow, e *ledger.Entry) {
 	tb.Helper()
 	x.most = new(atomic.Int32)
@@ -550,7 +550,8 @@ func explaining(tb testing.TB, l *ledger.Ledger, x *explainer) (f *flow, e *ledg
 	return f, e
 }
 
-// TestServersThatSeeItOtherwise do not write down again and again what each of them finds.
+// TestServersThatSeeItOtherwise: servers that find different causes do not overwrite each other's
+// again and again.
 func TestServersThatSeeItOtherwise(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		l := &ledger.Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(ledger.Memory)}
@@ -586,8 +587,8 @@ func TestServersThatSeeItOtherwise(t *testing.T) {
 	})
 }
 
-// TestFewExplainAtATime: thousands of orders that are stuck leave workers to other names, and each
-// is explained in the end.
+// TestFewExplainAtATime: thousands of stuck orders leave workers free for other names, and each is
+// explained in the end.
 func TestFewExplainAtATime(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -624,28 +625,29 @@ func TestExplanationIsShort(t *testing.T) {
 		f, e := explaining(t, l, &explainer{found: check.Diagnosis{Cause: check.CauseOther, Message: hostile, Advice: "look there"}})
 		own := new(look)
 		if why, _ := f.explain(t.Context(), &errand{log: zap.NewNop()}, e, own, vendors.Order{}); why != nil {
-			t.Errorf("told at once: %+v", why)
+			t.Errorf("explained at once: %+v", why)
 		}
 		time.Sleep(time.Hour)
 		if why, _ := f.explain(t.Context(), &errand{log: zap.NewNop()}, e, own, vendors.Order{Held: true}); why != nil {
-			t.Errorf("told of an order that waits for a person: %+v", why)
+			t.Errorf("explained for an order that waits for a person: %+v", why)
 		}
 		why, _ := f.explain(t.Context(), &errand{log: zap.NewNop()}, e, own, vendors.Order{})
 		if why == nil || len(why.Reason) > 2*maxExplained || !utf8.ValidString(why.Reason) || strings.ContainsFunc(why.Reason, unicode.IsControl) ||
 			!strings.HasSuffix(why.Reason, "; look there") {
-			t.Errorf("told %+.200v", why)
+			t.Errorf("explained as %+.200v", why)
 		}
 	})
 }
 
-// shows reports whether what is wrong can be told from where Caddy is, before the order. An address that
-// does not answer, alone, may be one that this machine cannot reach from inside.
+// shows reports whether the fault can be seen from Caddy's machine before the order. A single
+// address that does not answer may be one that this machine cannot reach from inside.
 func (c cutWorld) shows() bool {
 	seen := []check.Cause{check.CauseDNS, check.CauseDNSSEC, check.CauseCAA, check.CauseOther}
 	return slices.Contains(seen, c.want) && c.mode == "" || c.want == check.CauseUnanswered && strings.Count(c.records, "\n") > 1 && c.here == nil
 }
 
-// TestDoomedOrdersAreNotPaid: in the same worlds, with the default of probe.
+// TestDoomedOrdersAreNotPaid: in the same worlds, with the default of probe, an order is not paid
+// for if its fault can be seen beforehand.
 func TestDoomedOrdersAreNotPaid(t *testing.T) {
 	tooSlowForRaces(t)
 	doomed, paid, good, stopped := 0, 0, 0, 0
@@ -673,17 +675,17 @@ func TestDoomedOrdersAreNotPaid(t *testing.T) {
 				t.Errorf("%d charges; %v", charges, err)
 			}
 			if shows && !strings.Contains(err.Error(), "checking that the CA can validate") {
-				t.Errorf("it is told %v", err)
+				t.Errorf("error = %v", err)
 			}
 		})
 	}
-	t.Logf("of %d orders that are doomed for all to see %d were paid, of %d good ones %d stopped", doomed, paid, good, stopped)
+	t.Logf("of %d visibly doomed orders, %d were paid for; of %d good ones, %d were stopped", doomed, paid, good, stopped)
 	if doomed < 15 || good < 6 {
 		t.Errorf("%d doomed, %d good", doomed, good)
 	}
 }
 
-// countedExplainer notes when it is asked.
+// countedExplainer records when it is asked.
 type countedExplainer struct {
 	proof.Prover
 	mu    sync.Mutex
@@ -697,7 +699,7 @@ func (p *countedExplainer) Explain(_ context.Context, _ proof.Proof, names []str
 	return []check.Diagnosis{{Cause: check.CauseNoVisit, Name: names[0], Message: "nobody has come"}}
 }
 
-// TestExplanationsGrowApart: an order that is pending for weeks costs a few looks a day, and one write.
+// TestExplanationsGrowApart: an order that is pending for weeks costs a few checks a day, and one write.
 func TestExplanationsGrowApart(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.Quirks.MissPerspectives = 3 })
@@ -713,7 +715,7 @@ func TestExplanationsGrowApart(t *testing.T) {
 			t.Errorf("first after %s", first)
 		}
 		if e := w.entry("example.com"); e.Attempt.Unproven == nil || w.events.count(eventValidationDelayed) != 1 {
-			t.Errorf("%+v, told %d times", e.Attempt.Unproven, w.events.count(eventValidationDelayed))
+			t.Errorf("%+v, %d events", e.Attempt.Unproven, w.events.count(eventValidationDelayed))
 		}
 		if err := w.ca.Update(func(c *hostile.Config) { c.Quirks.MissPerspectives = 0 }); err != nil {
 			t.Fatal(err)

@@ -30,7 +30,8 @@ func TestFirstOrder(t *testing.T) {
 	})
 }
 
-// certmagic asks again for a name that is served: somebody forces a renewal.
+// TestForcedRenewalIsReissue: if somebody forces a renewal, certmagic asks for a name that is
+// served. The order is reissued then.
 func TestForcedRenewalIsReissue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -45,7 +46,7 @@ func TestForcedRenewalIsReissue(t *testing.T) {
 	})
 }
 
-// A second server serves what the first has stored.
+// TestSecondServer: a second server serves what the first has stored.
 func TestSecondServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -136,7 +137,7 @@ func TestRefusalsBuyNothing(t *testing.T) {
 	}
 }
 
-// What was refused is had as soon as the cause is gone, though nobody asks.
+// TestRefusalIsOvercome: what was refused is obtained once the cause is gone, even if nobody asks again.
 func TestRefusalIsOvercome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -182,7 +183,7 @@ func TestLookUpUndecidable(t *testing.T) {
 		}
 		id := w.ca.Orders()[0].ID
 		w.resolve(operator.Action{About: "example.com", Order: id})
-		// The process that is running goes on by itself; its key is the right one.
+		// The running process continues by itself; its key is the right one.
 		time.Sleep(25 * time.Hour)
 		got := p.site.serving("example.com")
 		if got == nil {
@@ -195,7 +196,7 @@ func TestLookUpUndecidable(t *testing.T) {
 	})
 }
 
-// plainVendor hides the optional abilities of a vendor but for reissues.
+// plainVendor hides the optional abilities of a vendor, except for reissues.
 type plainVendor struct{ vendors.Vendor }
 
 func (p plainVendor) Reissue(ctx context.Context, oldOrderID string, req vendors.OrderRequest) (vendors.Order, error) {
@@ -242,8 +243,8 @@ func TestMaxWait(t *testing.T) {
 	})
 }
 
-// A limit holds for all servers. The name that has to wait gets its certificate without
-// being asked for again.
+// TestSpendLimit: a limit holds for all servers. The name that has to wait gets its certificate
+// without being asked for again.
 func TestSpendLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -320,8 +321,8 @@ func TestDeadOrderIsNotBoughtAgain(t *testing.T) {
 	}
 }
 
-// TestYears lives through whole terms with the certificate lifetimes of the coming
-// years. The server renews as certmagic does, when a third of the lifetime is left.
+// TestYears runs through whole terms with the certificate lifetimes of the coming years. The server
+// renews as certmagic does, when a third of the lifetime is left.
 func TestYears(t *testing.T) {
 	for _, days := range []int{199, 100, 47} {
 		for _, years := range []int{1, 3} {
@@ -338,7 +339,7 @@ func TestYears(t *testing.T) {
 				start := time.Now()
 				const terms = 3
 				var current chain
-				// Each term gives up to 30 days to the margin.
+				// Each term loses up to 30 days to the margin.
 				for time.Since(start) < terms*(time.Duration(years)*365*day-31*day) {
 					if current == nil || p.site.Due(current.leaf()) {
 						current = p.mustObtain("example.com")

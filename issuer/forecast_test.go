@@ -37,10 +37,11 @@ func on(text string) time.Time {
 	return at
 }
 
-// forecastEnds is until when a forecast must be true.
+// forecastEnds is the date until which a forecast must be true.
 var forecastEnds = on("2029-12-01")
 
-// shorter has the CA issue certificates as long as vendors do from today on.
+// shorter makes the CA issue certificates for as long as vendors do, now and from each date on which
+// that changes.
 func (w *world) shorter() {
 	set := func(days int) {
 		if err := w.ca.Update(func(c *hostile.Config) { c.Lifetime = time.Duration(days) * day }); err != nil {
@@ -58,7 +59,7 @@ func (w *world) shorter() {
 	}
 }
 
-// asDue is maintain for long times: it looks only where something may be due.
+// asDue is maintain for long periods: it checks certificates only when one may be due.
 func (p *process) asDue() (stop func()) {
 	const every, rarely = 10 * time.Minute, 2 * time.Hour
 	ctx, cancel := context.WithCancel(p.w.ctx)
@@ -98,15 +99,15 @@ func (p *process) asDue() (stop func()) {
 	}
 }
 
-// bet is a config whose bill is foretold.
+// bet is a config whose charges are forecast.
 type bet struct {
 	kind   int
 	start  time.Time
-	before time.Duration // since when the first names have been there
+	before time.Duration // how long the first names have been there already
 	first  int           // how many those are
 	names  []string
 	groups [][]string
-	late   bool // whether the groups are not there before
+	late   bool // whether the groups were not configured before
 	years  int
 	margin time.Duration
 	spend  int
@@ -171,8 +172,8 @@ func (b bet) config(groups bool) func(*flow) {
 	}
 }
 
-// layers is a prover that serves what lies under a file again when that is taken away, as real ones
-// do. DigiCert's files have the same name for all orders.
+// layers is a prover that serves a file again when one that replaced it is removed, as real provers
+// do: DigiCert's files have the same name for all orders.
 type layers struct {
 	proof.Prover
 	mu sync.Mutex
@@ -195,7 +196,7 @@ func (l *layers) CleanUp(ctx context.Context, p proof.Proof) {
 	}
 }
 
-// bill is a list of charges: when for which names, without what twins have in front.
+// bill is a list of charges: when and for which names, without the "www." of twins.
 type bill []charge
 
 type charge struct {
@@ -212,7 +213,7 @@ func (b *bill) add(at time.Time, names []string) {
 	*b = append(*b, charge{strings.Join(slices.Compact(bare), " "), at.UTC()})
 }
 
-// differs tells where two bills differ by a name, or by more than a day.
+// differs describes where two bills differ by a name, or by more than a day.
 func (b bill) differs(other bill, limited bool) string {
 	byName := func(c, d charge) int { return cmp.Or(strings.Compare(c.names, d.names), c.at.Compare(d.at)) }
 	slices.SortFunc(b, byName)
@@ -222,7 +223,7 @@ func (b bill) differs(other bill, limited bool) string {
 		return ""
 	}
 	if limited {
-		// Which of the names waits, and comes again later, nobody can tell.
+		// Nobody can predict which of the names waits and is bought later.
 		sums := func(b bill) (names []string, at bill) {
 			for _, c := range b {
 				names, at = append(names, c.names), append(at, charge{"", c.at})
@@ -248,7 +249,7 @@ func (b bill) differs(other bill, limited bool) string {
 	return text.String()
 }
 
-// TestForecastIsTrue foretells what configs will be charged, and lives to see it.
+// TestForecastIsTrue: configs are charged what was forecast for them.
 func TestForecastIsTrue(t *testing.T) {
 	tooSlowForRaces(t)
 	for i := range *forecastN {
@@ -258,7 +259,7 @@ func TestForecastIsTrue(t *testing.T) {
 		b := newBet(rand.New(rand.NewPCG(*forecastSeed, uint64(i))))
 		inBubble(t, fmt.Sprint(i), func(t *testing.T) {
 			time.Sleep(time.Until(b.start.Add(-b.before)))
-			w := newWorld(t, func(c *hostile.Config) { // the rest of the catalogue takes time
+			w := newWorld(t, func(c *hostile.Config) { // the rest of the catalogue would only take time
 				c.Products = slices.DeleteFunc(slices.Concat(racentca.Products(), digicertca.Products()), func(p hostile.Product) bool {
 					return !slices.Contains([]string{"comodo-positivessl", "comodo-positive-multi-domain", "ssl_dv_rapidssl"}, p.Code)
 				})
@@ -297,10 +298,10 @@ func TestForecastIsTrue(t *testing.T) {
 				real.add(c.Time, c.Names)
 			}
 			if diff := told.differs(real, b.spend < len(b.names)); diff != "" {
-				t.Errorf("%d: %s\nforetold, and charged:\n%s", i, b, diff)
+				t.Errorf("%d: %s\nforecast, and charged:\n%s", i, b, diff)
 			}
 			if n := f.Totals[0].Reissues; n != reissued {
-				t.Logf("%d: %d reissues foretold, %d seen: %s", i, n, reissued, b)
+				t.Logf("%d: %d reissues forecast, %d seen: %s", i, n, reissued, b)
 			}
 		})
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// A group whose names stand in another order, or that has another name in front, is bought
-// for where it needs it only.
+// TestReorderedGroup: a group whose names are reordered, or that gets another first name, leads to a
+// purchase only for names that no order covers.
 func TestReorderedGroup(t *testing.T) {
 	for _, c := range []struct {
 		before, after []string
@@ -45,7 +45,7 @@ func TestReorderedGroup(t *testing.T) {
 				if last := w.ca.Charges()[c.charges-1]; c.charges == 2 && !slices.Equal(last.Names, []string{"shop.example.com"}) {
 					t.Errorf("bought for %v", last.Names)
 				}
-				// And by another server that has not been reloaded.
+				// The same holds for another server that has not been reloaded.
 				p.stop()
 				p = v.start(w, nil, with(c.before))
 				for _, name := range c.before {
@@ -57,8 +57,8 @@ func TestReorderedGroup(t *testing.T) {
 	}
 }
 
-// A renewal is for the names of today: not for one that left, and cannot be validated any
-// more.
+// TestRenewalLeavesOutGoneNames: a renewal is for the current names, and not for one that has left
+// and can no longer be validated.
 func TestRenewalLeavesOutGoneNames(t *testing.T) {
 	inBubble(t, "left the group", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -92,8 +92,8 @@ func TestRenewalLeavesOutGoneNames(t *testing.T) {
 	})
 }
 
-// A name that joins a group is bought for at once, and joins the order with the renewal
-// that comes when both are near their ends.
+// TestNameJoinsGroup: an order is placed at once for a name that joins a group. The name joins the
+// group's order with a renewal, when both orders are about to end.
 func TestNameJoinsGroup(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -121,7 +121,8 @@ func TestNameJoinsGroup(t *testing.T) {
 	})
 }
 
-// The names of a group share a certificate, whoever of them asks, and when.
+// TestGroupSharesCertificate: the names of a group share a certificate, whichever of them asks, and
+// whenever.
 func TestGroupSharesCertificate(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Hour })
@@ -141,10 +142,10 @@ func TestGroupSharesCertificate(t *testing.T) {
 			t.Errorf("one order was prepared %d times", n)
 		}
 		if n := w.ca.Calls("collect"); n > 60 {
-			t.Errorf("%d questions for the status of one order", n)
+			t.Errorf("%d polls for the status of one order", n)
 		}
-		// And through a renewal of the certificate, which certmagic asks for under the
-		// first name only.
+		// The same holds for a renewal of the certificate, which certmagic requests under the first
+		// name only.
 		time.Sleep(180 * day)
 		p.untilServed(0, names...)
 		if n := w.ca.Calls("replace"); n != 1 {
@@ -155,7 +156,8 @@ func TestGroupSharesCertificate(t *testing.T) {
 	})
 }
 
-// Two servers that have different groups while a configuration is rolled out.
+// TestGroupsDiffer: two servers that have different groups while a configuration is rolled out pay
+// for no name twice.
 func TestGroupsDiffer(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -169,8 +171,8 @@ func TestGroupsDiffer(t *testing.T) {
 	})
 }
 
-// onePerName fails if two orders were paid for at the same time that have a name in common,
-// but for the margin at the end of the first.
+// onePerName fails if two orders with a name in common were paid for at the same time, except for
+// the margin at the end of the first.
 func (w *world) onePerName() {
 	w.tb.Helper()
 	charges := w.ca.Charges()
@@ -189,8 +191,8 @@ func (w *world) onePerName() {
 	}
 }
 
-// One name of a group cannot be validated. Nothing is paid for an order that could not be
-// completed, and the others come as soon as the name leaves the group.
+// TestGroupWithLostName: one name of a group cannot be validated. Nothing is paid for an order that
+// could not be completed, and the others come as soon as the name leaves the group.
 func TestGroupWithLostName(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

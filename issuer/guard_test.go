@@ -19,8 +19,8 @@ func (w *world) entryKey(name string) string {
 	return path.Join(ledger.Prefix("racent", "test"), "entries", w.entry(name).ID+".json")
 }
 
-// An entry that cannot be used is reported with its key, is not overwritten, and stops
-// all purchases of the account, because nobody can tell which names it is for.
+// TestDamagedEntries: an entry that cannot be used is reported with its key, is not overwritten, and
+// stops all purchases of the account, because nobody can tell which names it is for.
 func TestDamagedEntries(t *testing.T) {
 	damage := map[string]func(string) string{
 		"truncated":     func(s string) string { return s[:len(s)/2] },
@@ -64,7 +64,7 @@ func TestDamagedEntries(t *testing.T) {
 				if w.charges() != 1 {
 					t.Errorf("charges = %d, want 1", w.charges())
 				}
-				// Repaired, it goes on where it was.
+				// Once it is repaired, it continues where it was.
 				if err := w.storage.Store(t.Context(), key, []byte(whole)); err != nil {
 					t.Fatal(err)
 				}
@@ -81,7 +81,7 @@ func TestDamagedEntries(t *testing.T) {
 	}
 }
 
-// Fields that a later build adds do no harm.
+// TestUnknownFieldsInEntry: fields that a later build has added do no harm.
 func TestUnknownFieldsInEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -135,7 +135,8 @@ func TestOnDemandBuysNothingByItself(t *testing.T) {
 	})
 }
 
-// TestHoldOutlivesRestarts loses every order and expects fewer and fewer attempts.
+// TestHoldOutlivesRestarts: when every order fails, attempts become rarer, although the process
+// restarts before each of them.
 func TestHoldOutlivesRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

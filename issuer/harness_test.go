@@ -53,7 +53,7 @@ type world struct {
 	events  recorder                                  // of all processes
 	traffic *traffic                                  // nil unless the calls are counted
 	through func(http.RoundTripper) http.RoundTripper // what calls to the CA go through; nil: nothing
-	share   int                                       // of DigiCert's limits that a server keeps to; 0: it keeps to none
+	share   int                                       // the share of DigiCert's limits that a server keeps to; 0: no limits
 }
 
 // transport leads to the CA.
@@ -91,7 +91,7 @@ func newWorld(tb testing.TB, change func(*hostile.Config)) *world {
 
 var flagDay = flag.String("day", "", "when tests in simulated time begin, for example 2027-03-01, with a CA that keeps the rules of each day")
 
-// awaitDay waits for that day.
+// awaitDay waits for the day of the flag, if it is set.
 func awaitDay(tb testing.TB) {
 	tb.Helper()
 	if *flagDay == "" {
@@ -114,8 +114,8 @@ func testContact() vendors.Contact {
 	}
 }
 
-// process is one server: a flow with its own connection to the vendor, its own scheduler
-// and memory, which ends with it, and certmagic's side as it really behaves.
+// process is one server: a flow with its own connection to the vendor, its own scheduler, a memory
+// that is lost with it, and certmagic's side as it really behaves.
 type process struct {
 	*flow
 	mu    sync.Mutex // guards flow against a reload during a call
@@ -199,9 +199,9 @@ func (p *process) reload(change func(*flow)) {
 	old()
 }
 
-// attempt does what certmagic does to obtain or renew a certificate, once: its lock, a
-// new key, a CSR without common name, one call, and its files. After an error it does not
-// ask again, as it would not.
+// attempt does what certmagic does to obtain or renew a certificate, once: its lock, a new key, a
+// CSR without common name, one call, and its files. After an error it does not ask again, because
+// certmagic would not.
 func (p *process) attempt(ctx context.Context, name string) (chain, error) {
 	p.w.tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -238,7 +238,7 @@ func (p *process) attemptWith(ctx context.Context, name string, key *ecdsa.Priva
 	return got, nil
 }
 
-// wantFor is the want of a call of Issue for a key.
+// wantFor returns the want of a call of Issue with this key.
 func wantFor(tb testing.TB, name string, key crypto.Signer) *want {
 	tb.Helper()
 	id, err := keyID(key.Public())
@@ -327,7 +327,7 @@ func (s *testSite) Served(name string) []*x509.Certificate {
 	if got := s.served[name]; got != nil {
 		return []*x509.Certificate{got.leaf()}
 	}
-	for _, got := range s.served { // one that is for other names is for this one, too
+	for _, got := range s.served { // a certificate may be stored for another of its names
 		if got != nil && slices.Contains(got.leaf().DNSNames, name) {
 			return []*x509.Certificate{got.leaf()}
 		}
@@ -398,10 +398,10 @@ func (w *world) lockName(ctx context.Context, name string) (unlock func(), err e
 	return func() { _ = w.storage.Unlock(ctx, "issue_cert_"+name) }, nil
 }
 
-// charges is the currency of the tests.
+// charges returns how many charges there were, which is what most tests check.
 func (w *world) charges() int { return len(w.ca.Charges()) }
 
-// entry is the newest entry of the ledger for a name, or nil.
+// entry returns the newest entry of the ledger for a name, or nil.
 func (w *world) entry(name string) *ledger.Entry {
 	w.tb.Helper()
 	if list := w.entries(name); len(list) > 0 {
@@ -410,7 +410,7 @@ func (w *world) entry(name string) *ledger.Entry {
 	return nil
 }
 
-// entries are all entries of the ledger for a name, newest first.
+// entries returns all entries of the ledger for a name, newest first.
 func (w *world) entries(name string) []*ledger.Entry {
 	w.tb.Helper()
 	l := &ledger.Ledger{Storage: w.storage, Prefix: ledger.Prefix("racent", "test"), Memory: new(ledger.Memory)}
@@ -424,7 +424,7 @@ func (w *world) entries(name string) []*ledger.Entry {
 	return list
 }
 
-// state is that of the newest entry, empty if there is none.
+// state returns that of the newest entry, empty if there is none.
 func (w *world) state(name string) ledger.State {
 	if e := w.entry(name); e != nil {
 		return e.State
@@ -432,8 +432,8 @@ func (w *world) state(name string) ledger.State {
 	return ""
 }
 
-// mustObtain has certmagic ask once, and expects that the name is served with a new
-// certificate that verifies against the CA's root, at once or later.
+// mustObtain lets certmagic ask once, and expects that the name is served with a new certificate
+// that verifies against the CA's root, at once or later.
 func (p *process) mustObtain(name string) chain {
 	p.w.tb.Helper()
 	return p.mustObtainWithin(name, 30*24*time.Hour)
@@ -479,7 +479,7 @@ func (w *world) verify(got chain, name string) {
 	}
 }
 
-// noSecrets fails if the token stands in a log or in the storage.
+// noSecrets fails if the token is in a log or in the storage, or a private key where none belongs.
 func (w *world) noSecrets() {
 	w.tb.Helper()
 	for _, entry := range w.logs.All() {
@@ -559,17 +559,17 @@ func (p *webProver) Present(_ context.Context, what proof.Proof) error {
 
 func (p *webProver) Wait(context.Context, proof.Proof) error { return nil }
 
-// CleanUp leaves the files: a file that stays up too long is harmless, and the
-// life of files is not what these tests are about.
+// CleanUp leaves the files: a file that stays up too long is harmless, and these tests are not about
+// when files are removed.
 func (p *webProver) CleanUp(context.Context, proof.Proof) {}
 func (p *webProver) Seen(proof.Proof) string              { return "" }
 
 // errDied is what a process gets from the world after its death.
 var errDied = errors.New("this process is dead")
 
-// fuse kills a process at its n-th contact with the world. Contacts are counted
-// before and after each one takes effect, so a fuse can end a process with or without
-// the effect. A dead process changes nothing any more.
+// fuse kills a process at its n-th contact with the world. Contacts are counted before and after
+// each one takes effect, so a fuse can end a process with or without the effect. A dead process no
+// longer changes anything.
 type fuse struct {
 	mu     sync.Mutex
 	left   int // contacts until death; negative is never

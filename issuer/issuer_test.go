@@ -22,7 +22,7 @@ import (
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
 
-// site is what outlives the configs of a test: a CA on the network, a storage, and
+// installation is what outlives the configs of a test: a CA on the network, a storage, and
 // certmagic's cache.
 type installation struct {
 	ca      *hostile.CA
@@ -115,8 +115,8 @@ func (s *installation) served(name string) *x509.Certificate {
 // noLeaks fails if goroutines are left at the end of the test.
 func noLeaks(t *testing.T) {
 	before := goleak.IgnoreCurrent()
-	// certmagic's file storage notices up to five seconds later that a lock it
-	// keeps fresh was released.
+	// certmagic's file storage may take five seconds to notice that a lock which it keeps fresh was
+	// released.
 	locks := goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh")
 	t.Cleanup(func() { goleak.VerifyNone(t, before, locks) })
 }
@@ -132,8 +132,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestSlowOrderIsDeliveredInBackground reloads the config while an order is pending. The
-// order is not reissued for it: the key of the first attempt is still known.
+// TestSlowOrderIsDeliveredInBackground reloads the config while an order is pending. The order is
+// not reissued because of that: the key of the first attempt is still known.
 func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
 	noLeaks(t)
 	s := newSite(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Second })
@@ -177,7 +177,7 @@ func TestSlowOrderIsDeliveredInBackground(t *testing.T) {
 	}
 }
 
-// TestIssuerKeepsVisits has the CA come to the handler of a real config.
+// TestIssuerKeepsVisits: a visit of the CA to the handler of a real config is written to the storage.
 func TestIssuerKeepsVisits(t *testing.T) {
 	noLeaks(t)
 	s := newSite(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Second })
@@ -205,7 +205,7 @@ func TestIssuerKeepsVisits(t *testing.T) {
 	}
 }
 
-// TestCancelledIssue ends a call at once and leaves no goroutine and no lost order.
+// TestCancelledIssue: a call that is cancelled ends at once, and leaves no goroutine and no lost order.
 func TestCancelledIssue(t *testing.T) {
 	noLeaks(t)
 	s := newSite(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
@@ -230,8 +230,8 @@ func TestCancelledIssue(t *testing.T) {
 	}
 }
 
-// TestFailedConfigIsAsked has certmagic ask the issuer of a configuration that failed to load,
-// as it does from then on. The running one does the work.
+// TestFailedConfigIsAsked: certmagic keeps asking the issuer of a configuration that failed to load,
+// and the running configuration does the work.
 func TestFailedConfigIsAsked(t *testing.T) {
 	noLeaks(t)
 	s := newSite(t, func(*hostile.Config) {})
@@ -242,7 +242,7 @@ func TestFailedConfigIsAsked(t *testing.T) {
 	if err := failed.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	// The running configuration judges: it has no site of the name.
+	// The running configuration decides: it has no site for the name.
 	if err := s.issue(t.Context(), t, failed, "demo.localhost"); err == nil || !strings.Contains(err.Error(), "is not among the names") {
 		t.Errorf("error = %v", err)
 	}

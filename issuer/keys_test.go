@@ -80,8 +80,8 @@ func TestKeyringIsBounded(t *testing.T) {
 	}
 }
 
-// TestKeyringQueueIsBounded is about keys that are forgotten soon, as all are whose
-// attempt comes to us.
+// TestKeyringQueueIsBounded is about keys that are soon forgotten, like all keys whose attempt
+// reaches this issuer.
 func TestKeyringQueueIsBounded(t *testing.T) {
 	ring := newKeyring()
 	for range 3 * maxKeys {
@@ -135,7 +135,7 @@ func TestKeyringIsSafeForConcurrentUse(t *testing.T) {
 	}
 }
 
-// brokenKeys is a key source that makes no keys.
+// brokenKeys is a key source that cannot make keys.
 type brokenKeys struct{}
 
 func (brokenKeys) GenerateKey() (crypto.PrivateKey, error) { return nil, errors.New("no entropy") }
@@ -177,7 +177,7 @@ func TestKeySourceIsWrappedOnce(t *testing.T) {
 		t.Error("the key source's error was swallowed")
 	}
 	if keys.size() != before {
-		t.Error("a key that was not made is remembered")
+		t.Error("a key that was never made is remembered")
 	}
 }
 
@@ -289,7 +289,8 @@ func TestStoredKey(t *testing.T) {
 	}
 }
 
-// A key that is still needed is not displaced by the thousands that came and went since.
+// TestKeyOutlivesThoseThatAreForgotten: a key that is still needed is not displaced by thousands
+// that have come and gone since.
 func TestKeyOutlivesThoseThatAreForgotten(t *testing.T) {
 	r := newKeyring()
 	first := newKey(t)

@@ -24,8 +24,8 @@ func siteNames(n int) []string {
 	return names
 }
 
-// Calls for names that the spending limit holds back do not occupy certmagic's slots: at most
-// a hundred of them wait.
+// TestFewCallsWait: calls for names that the spending limit holds back do not occupy certmagic's
+// slots: at most a hundred of them wait.
 func TestFewCallsWait(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -60,8 +60,8 @@ func TestFewCallsWait(t *testing.T) {
 	})
 }
 
-// Nothing is prepared for an order that the limit does not allow, at any vendor; the orders
-// follow by themselves as soon as they may, and never faster.
+// TestNothingIsPreparedBeyondLimit: nothing is prepared for an order that the limit does not allow,
+// at any vendor. Such orders follow by themselves as soon as they may, and never faster than that.
 func TestNothingIsPreparedBeyondLimit(t *testing.T) {
 	const n, limit = 12, 5
 	for _, v := range vendorKinds {
@@ -96,7 +96,7 @@ func TestNothingIsPreparedBeyondLimit(t *testing.T) {
 	}
 }
 
-// The limit holds for all servers together, and through restarts and reloads.
+// TestSpendLimitIsShared: the limit holds for all servers together, and across restarts and reloads.
 func TestSpendLimitIsShared(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -125,7 +125,8 @@ func TestSpendLimitIsShared(t *testing.T) {
 	})
 }
 
-// The span of the limit may be longer than what is over stays in the ledger otherwise.
+// TestSpendLimitOverMonths: the span of the limit may be longer than the time for which ended orders
+// otherwise stay in the ledger.
 func TestSpendLimitOverMonths(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 24 * time.Hour })
@@ -153,7 +154,8 @@ func TestSpendLimitOverMonths(t *testing.T) {
 	})
 }
 
-// What turned out to have bought nothing is held back for a while, and bought then, once.
+// TestHold: an attempt that turned out to have bought nothing holds the name back for a while. Then
+// it is bought for, once.
 func TestHold(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -178,8 +180,8 @@ func TestHold(t *testing.T) {
 	})
 }
 
-// A refusal that costs nothing is repeated with growing waits, and does not end with a
-// flag: an empty account is filled one day.
+// TestRefusedOrder: a refusal that costs nothing is retried with growing waits, and does not end
+// with a flag, because an empty account will be topped up one day.
 func TestRefusedOrder(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -200,7 +202,7 @@ func TestRefusedOrder(t *testing.T) {
 	}
 }
 
-// reads counts what is read of the ledger.
+// reads counts what is read from the ledger.
 type reads struct {
 	*memStorage
 	mu           sync.Mutex
@@ -221,7 +223,8 @@ func (s *reads) List(ctx context.Context, prefix string, recursive bool) ([]stri
 	return s.memStorage.List(ctx, prefix, recursive)
 }
 
-// Looking after what is issued takes a listing now and then, and no reading of the entries.
+// TestLedgerIsNotReadAgain: maintaining what is issued takes an occasional listing, and hardly any
+// reading of entries.
 func TestLedgerIsNotReadAgain(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -235,7 +238,7 @@ func TestLedgerIsNotReadAgain(t *testing.T) {
 		p.configure(names...)
 		time.Sleep(day)
 		synctest.Wait()
-		// Each entry when the process begins, when its name is looked at, and every six hours.
+		// Each entry is read when the process starts, when its name is checked, and every six hours.
 		if counted.loads > 6*len(names) || counted.lists > 200 {
 			t.Errorf("%d reads and %d listings in a day for %d names at rest", counted.loads, counted.lists, len(names))
 		}

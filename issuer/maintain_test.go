@@ -26,19 +26,19 @@ func inBubble(t *testing.T, name string, test func(*testing.T)) {
 	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
 }
 
-// maintenance is certmagic's, as it is: each ten minutes it renews what is in the cache and
-// due, under the first name of the certificate. A renewal that failed is tried again after
-// growing pauses, whatever its error. Names that have no certificate were asked for once.
+// maintenance behaves as certmagic's does: every ten minutes it renews what is in the cache and due,
+// under the first name of the certificate. A failed renewal is retried after growing pauses,
+// whatever its error. Names without a certificate were asked for once.
 type maintenance struct {
 	p      *process
-	reuse  bool // private keys
+	reuse  bool // whether private keys are reused
 	paused map[string]time.Time
 	failed map[string]int
 	busy   map[string]bool
 	done   chan string // names whose renewal succeeded, or failed with an exclamation mark
 }
 
-// maintenancePauses are the waits after errors, for as long as they last.
+// maintenancePauses are the waits after errors; the last one is repeated.
 var maintenancePauses = []time.Duration{
 	time.Minute, 2 * time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 20 * time.Minute,
 	20 * time.Minute, 30 * time.Minute, time.Hour, time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour,
@@ -134,7 +134,7 @@ func (m *maintenance) renew(ctx context.Context, name string) error {
 			key = old.(*ecdsa.PrivateKey)
 		}
 	}
-	// It renews what is in the cache, whatever the configuration has.
+	// It renews what is in the cache, whatever names the configuration has.
 	managed := slices.Contains(m.p.site.names(), name)
 	_, err = m.p.attemptWith(ctx, name, key)
 	if !managed {
@@ -185,11 +185,11 @@ func (p *process) onDemand(name string, patience time.Duration) {
 	_, _ = p.attempt(ctx, name)
 }
 
-// quickly makes a call wait long enough for an order to be placed and hardly longer, so that a
-// test can ask and go on.
+// quickly makes a call wait long enough for an order to be placed, and hardly longer, so a test can
+// ask and continue.
 func quickly(f *flow) { f.rules.maxWait = 3 * time.Second }
 
-// until waits for a condition, at most for so long, and fails otherwise.
+// until waits for a condition, for at most the given time, and fails otherwise.
 func (w *world) until(patience time.Duration, what string, is func() bool) {
 	w.tb.Helper()
 	step := min(max(patience/2000, 10*time.Second), 6*time.Hour)
@@ -216,7 +216,7 @@ func (p *process) untilServed(patience time.Duration, names ...string) {
 	}
 }
 
-// wantCharges fails unless so many orders were paid for, and says which.
+// wantCharges fails unless exactly that many orders were paid for, and logs which were.
 func (w *world) wantCharges(want int) {
 	w.tb.Helper()
 	if w.charges() == want {
@@ -228,7 +228,7 @@ func (w *world) wantCharges(want int) {
 	}
 }
 
-// orderElsewhere has an order placed that this ledger knows nothing of, and returns its ID.
+// orderElsewhere places an order that this ledger knows nothing about, and returns its ID.
 func (w *world) orderElsewhere(names []string, change func(*flow)) string {
 	w.tb.Helper()
 	p := w.start(nil, func(f *flow) {
@@ -245,7 +245,7 @@ func (w *world) orderElsewhere(names []string, change func(*flow)) string {
 	return orders[len(orders)-1].ID
 }
 
-// ahead makes a process's wall clock go wrong by so much.
+// ahead sets the wall clock of a process wrong by the given duration.
 func ahead(by time.Duration) func(*flow) {
 	return func(f *flow) { f.ledger.Now = func() time.Time { return time.Now().UTC().Round(0).Add(by) } }
 }
@@ -267,7 +267,7 @@ func all(changes ...func(*flow)) func(*flow) {
 	}
 }
 
-// refusingProver cannot prove control of some names, and says so before anything is paid.
+// refusingProver cannot prove control of some names, and reports that before anything is paid.
 type refusingProver struct {
 	proof.Prover
 	lost map[string]bool // names whose DNS leads elsewhere

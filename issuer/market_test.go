@@ -36,11 +36,11 @@ type realVendor struct {
 	new      func(racent.Config) (vendors.Vendor, error)
 	about    vendors.Description
 
-	tellsTerm bool // when a term ends
-	newID     bool // for each reissue
+	tellsTerm bool // whether the vendor reports when a term ends
+	newID     bool // whether each reissue has one
 
-	// single and multi are the products that the words of the model's configs stand for,
-	// of one name and of several. HowSSL's orders of several names are made in its console.
+	// single and multi are the products that the words of the model's configs stand for, for one
+	// name and for several. HowSSL's orders for several names are made in its console.
 	single, multi map[string]string
 }
 
@@ -70,8 +70,8 @@ var (
 	}
 )
 
-// market sells what the real vendors sell in the model: their own clients, at a sandbox for
-// each account. What the clients present stands on the web, or in the DNS.
+// market sells what the real vendors sell in the model: their own clients, at a sandbox for each
+// account. What the clients present is on the web or in DNS.
 type market struct {
 	vendors []realVendor
 	web     *web
@@ -92,7 +92,7 @@ type place struct {
 	asked   map[string]time.Time // by the ID of the order
 }
 
-// newMarket makes one in which the vendor of that name is the first.
+// newMarket makes a market whose first vendor is the one of that name.
 func newMarket(tb testing.TB, first string) func(*model.Tape) model.Market {
 	return func(tape *model.Tape) model.Market {
 		m := &market{tape: tape, web: &web{files: make(map[string]string)}, records: make(map[dcv.Record]bool)}
@@ -111,7 +111,7 @@ func newMarket(tb testing.TB, first string) func(*model.Tape) model.Market {
 	}
 }
 
-// config is that of one account's sandbox, with those quirks that no client may mind.
+// config returns the config of one account's sandbox, with quirks that every client must cope with.
 func (m *market) config(number int, account string) hostile.Config {
 	flip := func() bool { return m.tape.Pick(4) == 3 }
 	return hostile.Config{
@@ -230,7 +230,7 @@ func (m *market) buy(client vendors.Vendor, product string, names []string) (id 
 	return "", fmt.Errorf("order %s of %v is not issued: %s", id, names, order.Describe())
 }
 
-// Present stands for the web and the DNS of all names.
+// Present publishes on the web or in the DNS of all names.
 func (m *market) Present(ctx context.Context, what proof.Proof) error {
 	if what.Method != vendors.MethodDNS {
 		return (&webProver{nil, m.web}).Present(ctx, what)
@@ -270,7 +270,7 @@ func (m *market) lookup(host, kind string) (values []string) {
 	return values
 }
 
-// product is what a configuration orders.
+// product returns what a configuration orders.
 func (m *market) product(number int, word string, groups [][]string) string {
 	if slices.ContainsFunc(groups, func(g []string) bool { return len(g) > 1 }) {
 		return m.vendors[number].multi[word]
@@ -295,7 +295,7 @@ func (m *market) Books(number int, account string) (list []model.Sold) {
 			sold.Covered = append(sold.Covered, o.Twin)
 		}
 		if !o.TermEnd.IsZero() && v.tellsTerm {
-			sold.Ends = o.TermEnd.Add(-day) // they tell the day
+			sold.Ends = o.TermEnd.Add(-day) // the vendor reports the last day
 		}
 		if sold.Status == vendors.StatusReplaced && !v.newID {
 			sold.Status, sold.Next = vendors.StatusIssued, ""
@@ -315,7 +315,7 @@ func (m *market) Books(number int, account string) (list []model.Sold) {
 	return list
 }
 
-// word is the model's for a product.
+// word returns the model's word for a product.
 func (v realVendor) word(product string) string {
 	for _, words := range []map[string]string{v.single, v.multi} {
 		for word, code := range words {
@@ -350,8 +350,8 @@ func (m *market) Kill() {
 	}
 }
 
-// Revoke implements model.Market. HowSSL does not tell an order whose certificate was revoked
-// before it was fetched from one that has ended.
+// Revoke implements model.Market. HowSSL reports an order whose certificate was revoked before it
+// was fetched just like one that has ended.
 func (m *market) Revoke() {
 	for _, p := range m.places {
 		if m.vendors[p.number].name == "howssl" {
@@ -385,7 +385,7 @@ func (m *market) haste(p *place) {
 		[]time.Duration{time.Minute, 10 * time.Minute, 2 * time.Hour, 20 * time.Hour}[m.tape.Pick(4)])
 }
 
-// takes makes the CA take so long before it has an order, and before it signs.
+// takes sets how long the CA takes until it has an order, and until it signs.
 func (p *place) takes(submit, issue time.Duration) {
 	if err := p.ca.Update(func(c *hostile.Config) { c.SubmitDelay, c.IssueDelay = submit, issue }); err != nil {
 		panic(err)
@@ -422,7 +422,7 @@ func (t *marketTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp *http.Response
 		err  error
 	}
-	answers := make(chan answer, 1) // it may come when nobody waits for it any more
+	answers := make(chan answer, 1) // it may come when nobody waits any longer
 	called := t.p.Call(r.Context(), r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:], paid, func(pick func(int) int) {
 		t.where.note(r.URL.String() + string(body))
 		t.m.haste(t.where)
@@ -449,7 +449,7 @@ func (p *place) note(request string) {
 	}
 }
 
-// spoil makes the next call fail, maybe.
+// spoil may make the next call fail.
 func (p *place) spoil(pick func(int) int) (mend func()) {
 	kinds := []hostile.FaultKind{
 		hostile.HTTPStatus, hostile.HTML, hostile.Empty, hostile.CutOff, hostile.BadJSON, hostile.Reset, hostile.Redirect, hostile.ExtraFields,

@@ -13,7 +13,7 @@ import (
 
 var flagRevoked = flag.Int("watch.n", 300, "how many certificates are revoked at once in the test of that")
 
-// callLimits are what vendors document. Racent does not.
+// callLimits are the limits that vendors document. Racent documents none.
 var callLimits = map[string]map[time.Duration]int{
 	"digicert": {5 * time.Second: 100, 3 * time.Minute: 1000},
 	"howssl":   {time.Second: 50},
@@ -58,10 +58,10 @@ func (c *callTally) most(span time.Duration) (most int) {
 	return most
 }
 
-// All certificates of an account are revoked at once, and one of two servers dies while they
-// replace them. All are noticed within about the interval and replaced, nothing is paid for, no name is
-// without a certificate for a moment, calls keep to the vendor's limits, and a purchase in the
-// middle of it does not wait.
+// TestMassRevocation: all certificates of an account are revoked at once, and one of two servers
+// dies while they replace them. All revocations are noticed within about the interval, all
+// certificates are replaced, nothing is paid for, no name is ever without a certificate, calls keep
+// to the vendor's limits, and a purchase in the middle of it does not wait.
 func TestMassRevocation(t *testing.T) {
 	tooSlowForRaces(t)
 	n := *flagRevoked
@@ -132,7 +132,7 @@ func TestMassRevocation(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				if !died && replaced(other) > n/4 {
-					mortal, other = other, mortal // who does more of the work is the one to die
+					mortal, other = other, mortal // the one that does more of the work is the one to die
 				}
 				if !died && replaced(mortal) > n/4 {
 					died = true
@@ -174,11 +174,11 @@ func TestMassRevocation(t *testing.T) {
 			}
 			for span, limit := range callLimits[v.name] {
 				if got := tally.most(span); got > limit {
-					t.Errorf("%d calls in %s, the vendor takes %d", got, span, limit)
+					t.Errorf("%d calls in %s, but the vendor allows %d", got, span, limit)
 				}
 			}
 			w.wantCharges(n + 1)
 		})
-		t.Logf("%s: %s on the wall", v.name, time.Since(wall).Round(time.Second))
+		t.Logf("%s: %s of real time", v.name, time.Since(wall).Round(time.Second))
 	}
 }

@@ -30,7 +30,7 @@ func note(title string, w *world, err error) {
 	matrix.rows = append(matrix.rows, fmt.Sprintf("%-95s | %d | %s", title, w.charges(), outcome(err)))
 }
 
-// outcome names how a case ended.
+// outcome describes how a case ended.
 func outcome(err error) string {
 	switch {
 	case err == nil:
@@ -80,7 +80,7 @@ type badVendor struct {
 	want    string
 }
 
-// unreachable is a vendor whose certificate does not verify for a while.
+// unreachable is a vendor whose TLS certificate does not verify for a while.
 type unreachable struct {
 	*racent.Orders
 	until time.Time
@@ -107,8 +107,8 @@ func (u *unreachable) Place(ctx context.Context, req vendors.OrderRequest) (vend
 	return u.Orders.Place(ctx, req)
 }
 
-// asksFor makes the vendor ask for a certain file, in every answer. It cannot be served,
-// and the one that was expected still is.
+// asksFor makes the vendor ask for a certain file, in every answer. That file cannot be served, and
+// the expected one still is.
 func asksFor(name, content string) func(*flow) {
 	return func(f *flow) {
 		f.vendor = &demanding{f.vendor.(*racent.Orders), []vendors.Challenge{{Method: vendors.MethodHTTP, FileName: name, FileContent: content}}}
@@ -226,7 +226,7 @@ func TestBadVendors(t *testing.T) {
 				got, p, err := w.drive(w.start(nil, c.flow), "example.com", nil)
 				if err == nil {
 					w.verify(got, "example.com")
-					// Whatever certmagic takes for the first name is what it renews.
+					// certmagic renews what it takes for the first name.
 					for _, name := range []string{"example.com", got.leaf().DNSNames[0]} {
 						if _, _, err := w.drive(p, name, nil); err != nil {
 							t.Errorf("renewing %s: %v", name, err)

@@ -28,8 +28,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// modelSystem is the real flow, ledger and scheduler in one process of the model's world,
-// with certmagic's side of it.
+// modelSystem is the real flow, ledger and scheduler in one process of the model's world, together
+// with certmagic's side.
 type modelSystem struct {
 	p     *model.Process
 	sched *app.Scheduler
@@ -60,7 +60,7 @@ func (s *modelSystem) fill(b []byte) {
 
 func lineKey(vendor int, account string) string { return fmt.Sprintf("v%d/%s", vendor, account) }
 
-// ledgerOf is the ledger of a line.
+// ledgerOf returns the ledger of a line.
 func (s *modelSystem) ledgerOf(vendor int, account string) (*ledger.Ledger, *app.Line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +76,7 @@ func (s *modelSystem) ledgerOf(vendor int, account string) (*ledger.Ledger, *app
 	}, line
 }
 
-// accountState is account where a variable has its name.
+// accountState is account, for places where a variable has that name.
 type accountState = account
 
 // Load implements model.System.
@@ -133,7 +133,7 @@ func (s *modelSystem) Load(_ context.Context, cfg model.Config) error {
 	return nil
 }
 
-// Issue implements model.System: one attempt of certmagic's.
+// Issue implements model.System: one attempt by certmagic.
 func (s *modelSystem) Issue(ctx context.Context, name string) error {
 	s.mu.Lock()
 	f := s.flow
@@ -168,7 +168,7 @@ func (s *modelSystem) Issue(ctx context.Context, name string) error {
 	return nil
 }
 
-// lock is certmagic's, which it releases whatever happens.
+// lock takes certmagic's lock, which is released whatever happens.
 func (s *modelSystem) lock(ctx context.Context, name string) (unlock func(), err error) {
 	lock := "issue_cert_" + name
 	if err := s.p.Storage.Lock(ctx, lock); err != nil {
@@ -187,7 +187,7 @@ func (s *modelSystem) Served(name string) *tls.Certificate {
 // Crash implements model.System.
 func (s *modelSystem) Crash() { s.stop() }
 
-// everyLedger are the ledgers of all lines that there may be.
+// everyLedger calls do with the ledgers of all possible lines.
 func (s *modelSystem) everyLedger(do func(vendor int, account string, l *ledger.Ledger) error) error {
 	for vendor := range 2 {
 		for _, account := range []string{"", "second"} {
@@ -222,7 +222,7 @@ func (s *modelSystem) Flagged(context.Context) ([]model.Flag, error) {
 	return flags, err
 }
 
-// Resolve implements model.Resolver, by what a person types.
+// Resolve implements model.Resolver with what a person would type.
 func (s *modelSystem) Resolve(ctx context.Context, f model.Flag, truth model.Truth) error {
 	l, _ := s.ledgerOf(f.Vendor, f.Account)
 	l = &ledger.Ledger{Storage: l.Storage, Prefix: l.Prefix, Memory: new(ledger.Memory), Now: l.Now, Random: l.Random}
@@ -259,8 +259,7 @@ func (m *modelSite) load(ctx context.Context, name string) (*tls.Certificate, er
 	return pairs.parse(data)
 }
 
-// pairs remembers what was parsed: parsing checks signatures, of the same pairs over and
-// over.
+// pairs caches parsed pairs, because parsing checks the signatures of the same pairs over and over.
 var pairs pairCache
 
 type pairCache struct {
@@ -358,10 +357,10 @@ func (m *modelSite) Reload(ctx context.Context, name string) error {
 	return nil
 }
 
-// modelProver fails now and then.
+// modelProver fails occasionally.
 type modelProver struct {
 	p    *model.Process
-	real *market // nil: nobody looks at proofs
+	real *market // nil: nobody checks proofs
 }
 
 func (m modelProver) Present(ctx context.Context, what proof.Proof) error {
@@ -375,8 +374,8 @@ func (m modelProver) Wait(ctx context.Context, _ proof.Proof) error { return m.p
 func (m modelProver) CleanUp(context.Context, proof.Proof)          {}
 func (m modelProver) Seen(proof.Proof) string                       { return "" }
 
-// TestModel runs random histories of servers, storages, vendors and configs, to the end:
-// when all is calm, every name has its certificate.
+// TestModel runs random histories of servers, storages, vendors and configs to the end: when all is
+// calm, every name has its certificate.
 func TestModel(t *testing.T) {
 	n := 60
 	if raceEnabled {
@@ -385,7 +384,7 @@ func TestModel(t *testing.T) {
 	model.Check(t, n, model.Kinds(modelParams(model.Quick())), newModelSystem)
 }
 
-// TestModelBrief runs many more, of which only the money is judged.
+// TestModelBrief runs many more histories, and checks only the money.
 func TestModelBrief(t *testing.T) {
 	n := 200
 	if raceEnabled {
@@ -394,8 +393,8 @@ func TestModelBrief(t *testing.T) {
 	model.Check(t, n, model.Kinds(modelParams(model.Brief())), newModelSystem)
 }
 
-// TestModelVendors runs histories of years with the vendors' own clients, at the sandbox.
-// Those whose look-ups never decide are left out: none of the three is such a vendor.
+// TestModelVendors runs histories of years with the vendors' own clients, at the sandbox. Histories
+// in which look-ups never decide are left out, because none of the three vendors is like that.
 func TestModelVendors(t *testing.T) {
 	for i, v := range realVendors {
 		if raceEnabled && i > 0 {

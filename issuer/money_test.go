@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// A renewal that certmagic begins because of a handshake buys nothing where handshakes
-// may not: its context does not tell where it comes from.
+// TestHandshakesBuyNothing: a renewal that certmagic begins because of a handshake buys nothing if
+// handshakes must not order, although its context does not show where it comes from.
 func TestHandshakesBuyNothing(t *testing.T) {
 	inBubble(t, "renewal", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -28,9 +28,9 @@ func TestHandshakesBuyNothing(t *testing.T) {
 		}
 		w.wantCharges(1)
 		if w.ca.Calls("replace") == 0 {
-			t.Error("the paid order was not used for as long as it lasted")
+			t.Error("the paid order was not reissued")
 		}
-		// The same without a deadline, as a forced renewal has none.
+		// The same holds without a deadline, which a forced renewal does not have.
 		_, err := p.attempt(t.Context(), "example.com")
 		if err == nil || waits(err) {
 			t.Errorf("error = %v", err)
@@ -47,7 +47,7 @@ func TestHandshakesBuyNothing(t *testing.T) {
 		}
 		w.wantCharges(0)
 		if n := w.ca.Calls(""); n != 0 {
-			t.Errorf("%d calls of the vendor for a stranger", n)
+			t.Errorf("%d calls to the vendor for a stranger", n)
 		}
 	})
 	inBubble(t, "not configured", func(t *testing.T) {
@@ -70,8 +70,8 @@ func TestHandshakesBuyNothing(t *testing.T) {
 	})
 }
 
-// What was paid for is never read from today's configuration. HowSSL tells no end of the
-// term, so that nothing corrects the ledger later.
+// TestTermIsThePaidOne: what was paid for is never read from the current configuration. HowSSL does
+// not report the end of the term, so nothing corrects the ledger later.
 func TestTermIsThePaidOne(t *testing.T) {
 	tooSlowForRaces(t)
 	years := func(n int) func(*flow) { return func(f *flow) { f.order.Term = vendors.Term{Years: n} } }
@@ -83,7 +83,7 @@ func TestTermIsThePaidOne(t *testing.T) {
 			w := newWorld(t, nil)
 			w.ca.Inject(hostile.Fault{Endpoint: "Order/commitOrder", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
 			p := w.startHowSSL(nil, all(quickly, years(c.before)))
-			// The look-up may be done within the call or not.
+			// The look-up may or may not be completed within the call.
 			if _, err := p.attempt(t.Context(), "example.com"); err != nil && !waits(err) {
 				t.Fatalf("error = %v", err)
 			}
@@ -108,8 +108,8 @@ func TestTermIsThePaidOne(t *testing.T) {
 	}
 }
 
-// A person finds the order, or pays it in the vendor's portal. Its term is the one of the
-// request, not a year.
+// TestTermOfResolvedOrder: if a person finds the order, or pays for it in the vendor's portal, its
+// term is that of the request, and not a year.
 func TestTermOfResolvedOrder(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestTermOfResolvedOrder(t *testing.T) {
 		w.ca.Inject(hostile.Fault{Endpoint: "Order/commitOrder", Phase: hostile.BeforeEffect, Kind: hostile.HTML, Times: 1})
 		p := w.startHowSSL(nil, all(quickly, two))
 		_, _ = p.attempt(t.Context(), "example.com")
-		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		w.until(10*day, "the entry is flagged", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
 		portal := w.startHowSSL(nil, two) // it is paid by hand
 		order, err := portal.vendor.Place(t.Context(), p.request(w.entry("example.com")))
 		portal.stop()
@@ -139,7 +139,8 @@ func TestTermOfResolvedOrder(t *testing.T) {
 	})
 }
 
-// What a request says of a paid order is what was agreed, whatever the configuration says now.
+// TestRequestIsWhatWasAgreed: a request for a paid order contains what was agreed, whatever the
+// configuration says now.
 func TestRequestIsWhatWasAgreed(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -157,8 +158,8 @@ func TestRequestIsWhatWasAgreed(t *testing.T) {
 	})
 }
 
-// A renewal buys what the configuration says today. Racent's renew carries no product, so
-// that it is no way to a changed one.
+// TestChangedProductIsBought: a renewal buys what the configuration says now. Racent's renew call
+// has no product, so it is not used if the product has changed.
 func TestChangedProductIsBought(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -201,7 +202,8 @@ func TestChangedProductIsBought(t *testing.T) {
 	})
 }
 
-// A change of what is to be bought buys nothing while what was bought is good.
+// TestChangesBuyNothing: a change of what is to be bought buys nothing while the previous order is
+// still good.
 func TestChangesBuyNothing(t *testing.T) {
 	for name, change := range map[string]func(*flow){
 		"product":      func(f *flow) { f.order.Product = "comodo-ssl" },
@@ -224,7 +226,7 @@ func TestChangesBuyNothing(t *testing.T) {
 			}
 			w.wantCharges(1)
 			p.stop()
-			// Back again, and a restart.
+			// The change is undone, and the process restarts.
 			p = w.start(nil, nil)
 			p.mustObtain("example.com")
 			w.wantCharges(1)
@@ -232,7 +234,8 @@ func TestChangesBuyNothing(t *testing.T) {
 	}
 }
 
-// Nothing is ordered for a name that has an order given, whoever asks.
+// TestGivenOrderForbidsPurchases: nothing is ordered for a name that has an order in the config,
+// whoever asks.
 func TestGivenOrderForbidsPurchases(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, asks := range []string{"example.com", "shop.example.com", "www.example.com"} {
@@ -260,13 +263,13 @@ func TestGivenOrderForbidsPurchases(t *testing.T) {
 				}
 			}
 			if _, err := p.attempt(t.Context(), "example.com"); err == nil {
-				t.Error("there is a certificate for a name whose order is over")
+				t.Error("a name whose order is over got a certificate")
 			}
 		})
 	}
 }
 
-// The order that a person gives next is used, whatever became of the one before.
+// TestNextGivenOrder: the order that is configured next is used, whatever became of the previous one.
 func TestNextGivenOrder(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, when := range []time.Duration{100 * day, 340 * day, 400 * day} {
@@ -294,7 +297,8 @@ func TestNextGivenOrder(t *testing.T) {
 	}
 }
 
-// The option is taken away: the order is good for what is left of it, and then one is bought.
+// TestGivenOrderTakenAway: when the option is removed, the order is used for the rest of its term,
+// and then another one is bought.
 func TestGivenOrderTakenAway(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -310,8 +314,8 @@ func TestGivenOrderTakenAway(t *testing.T) {
 		w.wantCharges(2)
 		stop()
 	})
-	// What it bought is not known, so that a renewal, which would buy that again, is no way
-	// to what the configuration says.
+	// What was bought with it is not known. A renewal, which would buy that again, is therefore not
+	// used.
 	inBubble(t, "its last month", func(t *testing.T) {
 		w := newWorld(t, nil)
 		id := w.orderElsewhere([]string{"example.com"}, nil)
@@ -327,7 +331,7 @@ func TestGivenOrderTakenAway(t *testing.T) {
 	})
 }
 
-// A margin as long as the term buys once per half of a term.
+// TestMarginIsCapped: a margin as long as the term leads to one purchase per half of a term.
 func TestMarginIsCapped(t *testing.T) {
 	for _, margin := range []time.Duration{366 * day, 10_000 * day} {
 		inBubble(t, margin.String(), func(t *testing.T) {
@@ -344,8 +348,8 @@ func TestMarginIsCapped(t *testing.T) {
 	}
 }
 
-// The end of the term is the vendor's word, where it gives one: a bonus for an early
-// renewal counts.
+// TestVendorTellsEndOfTerm: the end of the term is what the vendor reports, if it reports one, so a
+// bonus for an early renewal counts.
 func TestVendorTellsEndOfTerm(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.Year = 450 * day })
@@ -357,7 +361,7 @@ func TestVendorTellsEndOfTerm(t *testing.T) {
 	})
 }
 
-// A refusal of the vendor's free check, or of the proof, costs nothing.
+// TestFreeChecksComeFirst: a refusal by the vendor's free check, or a missing proof, costs nothing.
 func TestFreeChecksComeFirst(t *testing.T) {
 	inBubble(t, "vendor", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -384,7 +388,7 @@ func TestFreeChecksComeFirst(t *testing.T) {
 		if w.charges() != 0 || w.ca.Calls("place") != 0 {
 			t.Errorf("charges %d, place %d", w.charges(), w.ca.Calls("place"))
 		}
-		// It leads here again, and nobody has to do anything.
+		// Once the name leads here again, nobody has to do anything.
 		p.reload(func(f *flow) { f.prove = f.prove.(refusingProver).Prover })
 		p.untilServed(7*time.Hour, "example.com")
 		w.wantCharges(1)

@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
-// situation is a state in which a person may find an order, and how it comes about.
+// situation is a state in which a person may find an order, and how to get there.
 type situation struct {
 	name    string
 	state   ledger.State
@@ -63,7 +63,7 @@ var situations = []*situation{
 	}},
 }
 
-// resolve settles an order as a person does where neither a server nor a config is.
+// resolve settles an order as a person does on a machine that has neither a server nor a config.
 func (w *world) resolve(a operator.Action) {
 	w.tb.Helper()
 	if err := w.tryResolve(a); err != nil {
@@ -77,7 +77,8 @@ func (w *world) tryResolve(a operator.Action) error {
 	return err
 }
 
-// In every state but gone, a person may say that there is no order: it is given up, and one is bought.
+// TestResolveNone: in every state but gone, a person may say that there is no order: it is given up,
+// and another one is bought.
 func TestResolveNone(t *testing.T) {
 	for _, s := range situations {
 		inBubble(t, s.name, func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestResolveNone(t *testing.T) {
 				t.Fatal(err)
 			}
 			if reissue {
-				// There was no reissue. The paid order stands.
+				// There was no reissue. The paid order is kept.
 				if e.State != ledger.Issued {
 					t.Errorf("state %q", e.State)
 				}
@@ -116,8 +117,8 @@ func TestResolveNone(t *testing.T) {
 	}
 }
 
-// In every state but gone, a person may give another order. It is used, whatever key it was
-// placed with, and nothing is bought.
+// TestResolveOrder: in every state but gone, a person may name another order. It is used, whatever
+// key it was placed with, and nothing is bought.
 func TestResolveOrder(t *testing.T) {
 	for _, s := range situations {
 		inBubble(t, s.name, func(t *testing.T) {
@@ -142,7 +143,7 @@ func TestResolveOrder(t *testing.T) {
 	}
 }
 
-// paidBy is the order whose charge covers another one.
+// paidBy returns the order whose charge covers another one.
 func (w *world) paidBy(id string) string {
 	for _, o := range w.ca.Orders() {
 		if o.ID == id {
@@ -160,8 +161,8 @@ func (s *situation) found(t *testing.T, w *world) {
 	}
 }
 
-// A person who is wrong does not make it worse: the order that was given up answers late, and
-// is known again.
+// TestResolveNoneWasWrong: a person who is wrong makes nothing worse: an order that was given up,
+// and whose answer comes late, is known again.
 func TestResolveNoneWasWrong(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -169,7 +170,7 @@ func TestResolveNoneWasWrong(t *testing.T) {
 		p := w.start(nil, quickly)
 		p.configure("example.com")
 		time.Sleep(time.Minute)
-		// While it may still arrive, nobody can say that it is not there.
+		// While the request may still arrive, nobody can say that the order does not exist.
 		if err := w.tryResolve(operator.Action{About: "example.com", None: true}); err == nil {
 			t.Error("a request that is on its way was given up")
 		}
@@ -179,7 +180,8 @@ func TestResolveNoneWasWrong(t *testing.T) {
 	})
 }
 
-// What a person has settled is gone on with, even if a round of another name reads it first.
+// TestSettledWhileOthersRead: what a person has settled is continued, even if a round of another
+// name reads it first.
 func TestSettledWhileOthersRead(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 40 * day })
@@ -189,7 +191,7 @@ func TestSettledWhileOthersRead(t *testing.T) {
 		if err := w.ca.SetStatus(w.ca.Orders()[0].ID, hostile.StatusCancelled); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2*time.Hour + time.Minute) // the ledger was looked over a moment ago
+		time.Sleep(2*time.Hour + time.Minute) // the ledger was checked a moment ago
 		w.resolve(operator.Action{About: "example.com", None: true})
 		for range 15 {
 			time.Sleep(5 * time.Minute)

@@ -20,7 +20,7 @@ import (
 
 var flagPending = flag.Int("pending.n", 0, "how many orders are pending in the tests of many of them; 0 is each test's own number")
 
-// manyPending is how many orders a test has pending: its own number, unless a flag says another.
+// manyPending returns how many orders a test has pending: its own number, unless the flag sets another.
 func manyPending(own int) int {
 	switch {
 	case *flagPending > 0:
@@ -56,14 +56,14 @@ func (t *traffic) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.next.RoundTrip(r)
 }
 
-// begin forgets what was counted.
+// begin starts counting anew.
 func (t *traffic) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.at = nil
 }
 
-// of returns when there were calls of a kind, or of all kinds if it is empty, in order.
+// of returns when there were calls of a kind, in order, or calls of any kind if it is empty.
 func (t *traffic) of(call string) (at []time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -76,7 +76,7 @@ func (t *traffic) of(call string) (at []time.Time) {
 	return at
 }
 
-// String tells how many calls of each kind there were.
+// String lists how many calls of each kind there were.
 func (t *traffic) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,7 +88,7 @@ func (t *traffic) String() string {
 	return strings.Join(all, ", ")
 }
 
-// most returns how many of the moments are within any span at most.
+// most returns the largest number of moments within any span.
 func most(at []time.Time, span time.Duration) (most int) {
 	first := 0
 	for i := range at {
@@ -100,27 +100,27 @@ func most(at []time.Time, span time.Duration) (most int) {
 	return most
 }
 
-// within fails if there were more calls than a vendor takes.
+// within fails if there were more calls than a vendor allows.
 func (t *traffic) within(tb testing.TB, limits ...callLimit) {
 	tb.Helper()
 	for _, limit := range limits {
 		if got := most(t.of(""), limit.per); got > limit.calls {
-			tb.Errorf("%d calls within %s, and the vendor takes %d", got, limit.per, limit.calls)
+			tb.Errorf("%d calls within %s, but the vendor allows %d", got, limit.per, limit.calls)
 		}
 	}
 }
 
-// callLimit is what a vendor takes.
+// callLimit is how many calls a vendor allows in a span.
 type callLimit struct {
 	calls int
 	per   time.Duration
 }
 
-// digicertLimits are those of vendors/digicert.
+// digicertLimits are the limits in vendors/digicert.
 var digicertLimits = []callLimit{{100, 5 * time.Second}, {1000, 3 * time.Minute}}
 
-// TestManyPending has many orders pending for a day. No call of Issue lasts, and the vendor
-// is asked no more often than the longest poll allows.
+// TestManyPending has many orders pending for a day. No call of Issue blocks for long, and the
+// vendor is polled no more often than the longest poll interval allows.
 func TestManyPending(t *testing.T) {
 	n := manyPending(60)
 	synctest.Test(t, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestManyPending(t *testing.T) {
 		const span = 12 * time.Hour
 		time.Sleep(span)
 		perOrder := float64(w.ca.Calls("collect")-calls) / float64(n)
-		// Six looks while the waits grow.
+		// Six polls while the waits grow.
 		if most := float64(span/p.rules.pace.Slow)*1.2 + 6; perOrder > most {
 			t.Errorf("%.1f status calls per order in %s, want at most %.1f", perOrder, span, most)
 		}
@@ -166,7 +166,7 @@ func TestManyPending(t *testing.T) {
 	})
 }
 
-// manyPendingWorld has a rich account at a slow CA, and keeps no logs.
+// manyPendingWorld has an account with a large balance at a slow CA, and keeps no logs.
 func manyPendingWorld(tb testing.TB, issueDelay time.Duration) *world {
 	tb.Helper()
 	w := newWorld(tb, func(c *hostile.Config) { c.IssueDelay, c.Accounts[0].Balance = issueDelay, 1e9 })
@@ -178,8 +178,7 @@ func manyPendingWorld(tb testing.TB, issueDelay time.Duration) *world {
 	return w
 }
 
-// buyMany has an order placed for each of the names, by a process whose purchases nothing
-// bounds, and ends it.
+// buyMany places an order for each of the names, by a process without rate limits, which it then stops.
 func (w *world) buyMany(start func(*world, *fuse, func(*flow)) *process, names []string) {
 	w.tb.Helper()
 	share := w.share
@@ -195,8 +194,8 @@ func (w *world) buyMany(start func(*world, *fuse, func(*flow)) *process, names [
 	w.share = share
 }
 
-// At DigiCert, one list tells for all pending orders, and the looks at each of them stay within
-// what the vendor takes, for a day.
+// TestManyPendingAtDigiCert: at DigiCert, one list reports on all pending orders, and the polls of
+// single orders stay within the vendor's limits for a day.
 func TestManyPendingAtDigiCert(t *testing.T) {
 	tooSlowForRaces(t)
 	n := manyPending(100)
@@ -205,7 +204,7 @@ func TestManyPendingAtDigiCert(t *testing.T) {
 		w.share = 1
 		names := siteNames(n)
 		w.buyMany((*world).startDigiCert, names)
-		time.Sleep(2 * time.Hour) // the list of what is new has an end
+		time.Sleep(2 * time.Hour) // so that the list of recent changes no longer has them
 		w.traffic.begin()
 		began := time.Now()
 		p := w.startDigiCert(nil, func(f *flow) {
@@ -220,10 +219,10 @@ func TestManyPendingAtDigiCert(t *testing.T) {
 		if lists > int(day/(10*time.Second)) {
 			t.Errorf("%d lists", lists)
 		}
-		// Of each order while it is new to the process, once an hour later on, and of all together
-		// one in two seconds.
+		// Each order is polled while it is new to the process and then once an hour, and all orders
+		// together once in two seconds.
 		if looks > n*(24+12) || looks > int(time.Since(began)/(2*time.Second))+2*n {
-			t.Errorf("%d looks at %d orders", looks, n)
+			t.Errorf("%d polls of %d orders", looks, n)
 		}
 		p.untilServed(day, names...)
 		w.traffic.within(t, digicertLimits...)
@@ -232,8 +231,8 @@ func TestManyPendingAtDigiCert(t *testing.T) {
 	})
 }
 
-// A process that starts with many pending orders takes them up one after the other, reads each
-// entry about once, and completes them all.
+// TestRestartWithManyPending: a process that starts with many pending orders takes them up one after
+// the other, reads each entry about once, and completes them all.
 func TestRestartWithManyPending(t *testing.T) {
 	tooSlowForRaces(t)
 	n := manyPending(300)
@@ -244,7 +243,7 @@ func TestRestartWithManyPending(t *testing.T) {
 			if v.name == "digicert" {
 				w.share = 1
 			} else {
-				limits = limits[:1] // nothing but the pace of the orders bounds the calls
+				limits = limits[:1] // only the pace of the orders limits the calls
 			}
 			names := siteNames(n)
 			w.buyMany(v.start, names)
@@ -258,30 +257,31 @@ func TestRestartWithManyPending(t *testing.T) {
 				f.ledger.Storage = counted
 			})
 			p.configure(names...)
-			time.Sleep(25 * time.Minute) // before entries are read again, as they are each half hour
+			time.Sleep(25 * time.Minute) // before entries are read again, which happens every half hour
 			counted.mu.Lock()
 			loads, lists := counted.loads, counted.lists
 			counted.mu.Unlock()
 			if loads > n+n/10+64 || lists > 10 {
 				t.Errorf("%d reads and %d listings to take up %d orders", loads, lists, n)
 			}
-			// One after the other, and what was looked at within three seconds again by the first sweep.
+			// One after the other; those polled within three seconds are polled again by the first
+			// sweep.
 			looks := w.traffic.of(v.status)
 			early := slices.IndexFunc(looks, func(at time.Time) bool { return at.Sub(looks[0]) > 4*time.Second })
 			if most := 2 * int(4*time.Second/takeUpEvery); early > most {
-				t.Errorf("%d looks in the first four seconds, want at most %d", early, most)
+				t.Errorf("%d polls in the first four seconds, want at most %d", early, most)
 			}
 			time.Sleep(time.Duration(n) * takeUpEvery)
-			// With waits that begin at five seconds there would be 13 of each in half an hour. They
-			// begin with the waits for their turns.
+			// If the waits began at five seconds, there would be 13 polls of each order in half an
+			// hour. They begin at the time that the order waited for its turn.
 			bound := 13 * n
 			if n >= 300 {
 				bound = 10 * n
 			}
 			if looks := len(w.traffic.of(v.status)); looks < n || looks > bound {
-				t.Errorf("%d looks at %d orders, want at most %d", looks, n, bound)
+				t.Errorf("%d polls of %d orders, want at most %d", looks, n, bound)
 			}
-			t.Logf("%d orders are taken up with %d reads and %d listings; calls: %s, most in a second %d, in 5 s %d, in 3 min %d", n, loads, lists,
+			t.Logf("%d orders were taken up with %d reads and %d listings; calls: %s, most in a second %d, in 5 s %d, in 3 min %d", n, loads, lists,
 				w.traffic, most(w.traffic.of(""), time.Second), most(w.traffic.of(""), 5*time.Second), most(w.traffic.of(""), 3*time.Minute))
 			p.untilServed(day, names...)
 			w.traffic.within(t, limits...)

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/bundle"
 )
 
-// shop is a directory of certificates and keys that the program openssl has made.
+// shop is a directory of certificates and keys made by openssl.
 type shop struct {
 	t   *testing.T
 	dir string
@@ -43,7 +43,7 @@ extendedKeyUsage = clientAuth
 func newShop(t *testing.T) *shop {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("the program openssl is not here; on Debian: apt-get install openssl")
+		t.Skip("openssl is not installed; on Debian: apt-get install openssl")
 	}
 	s := &shop{t: t, dir: t.TempDir()}
 	s.write("openssl.cnf", shopConfig)
@@ -107,7 +107,7 @@ func (s *shop) write(name, text string) {
 	}
 }
 
-// join puts files together.
+// join concatenates files.
 func (s *shop) join(to string, from ...string) {
 	s.t.Helper()
 	var all strings.Builder
@@ -146,13 +146,13 @@ func utf16LE(text string) string {
 	return buf.String()
 }
 
-// layouts are the ways in which people have a certificate with its key and chain. Each makes the
-// file in, unless the files to read are named.
+// layouts are the ways in which people keep a certificate with its key and chain. Each makes the
+// file "in", unless the files to read are named.
 var layouts = []struct {
 	name  string
 	make  func(s *shop)
 	files string
-	leaf  string // whose certificate it is; rsa if empty
+	leaf  string // the name of its certificate; rsa if empty
 	notes []string
 }{
 	{name: "three files", files: "rsa.crt rsa.key inter.crt"},
@@ -179,7 +179,7 @@ var layouts = []struct {
 		s.run("pkcs12 -export -in rsa.crt -inkey rsa.key -certfile chain.pem -name shop -passout pass:x -out x.pfx")
 		s.run("pkcs12 -in x.pfx -passin pass:x -nodes -out in")
 		if !strings.Contains(s.read("in"), "Bag Attributes") {
-			s.t.Error("there are none")
+			s.t.Error("there are no bag attributes")
 		}
 	}},
 	{name: "put together without a line between", make: func(s *shop) {
@@ -285,7 +285,7 @@ func TestImportLayouts(t *testing.T) {
 				}
 			}
 			if !p.chain.leaf().Equal(want.Certificates[0].Certificate) || !isKeyOf(p.chain.leaf(), bundle.Key{Signer: p.key}) {
-				t.Errorf("it is another certificate or key\n%s", said)
+				t.Errorf("it is a different certificate or key\n%s", said)
 			}
 			switch direct := l.leaf == "direct"; {
 			case direct && len(p.chain) != 1, !direct && (len(p.chain) != 2 || !p.chain[1].Equal(want.Certificates[1].Certificate)):
@@ -304,11 +304,11 @@ func TestImportLayouts(t *testing.T) {
 		})
 	}
 	if len(layouts) < 20 {
-		t.Errorf("there are %d layouts", len(layouts))
+		t.Errorf("there are only %d layouts", len(layouts))
 	}
 }
 
-// TestImportWrongFiles: what is wrong is named, with the file that it is in.
+// TestImportWrongFiles: the error says what is wrong, and in which file.
 func TestImportWrongFiles(t *testing.T) {
 	base := newShop(t)
 	base.write("wrong", "not it\n")
@@ -385,7 +385,7 @@ func TestImportWrongFiles(t *testing.T) {
 	}
 }
 
-// TestImportWarnsOfPublicKeyFile: a private key that all users can read is imported, and said.
+// TestImportWarnsOfPublicKeyFile: a private key that all users can read is imported, with a warning.
 func TestImportWarnsOfPublicKeyFile(t *testing.T) {
 	s := newShop(t)
 	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true} {

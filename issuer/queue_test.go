@@ -19,10 +19,10 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// counter is a vendor whose paid calls take their time, and whose orders stay pending.
+// counter is a vendor whose paid calls take a while, and whose orders stay pending.
 type counter struct {
-	takes func(call int) time.Duration // nil: no time
-	check time.Duration                // that the dry run takes
+	takes func(call int) time.Duration // nil: they take no time
+	check time.Duration                // how long the dry run takes
 
 	mu                sync.Mutex
 	sold              [][]string
@@ -114,9 +114,9 @@ func (v *counter) wantOnce(t *testing.T, names []string) {
 	}
 }
 
-// tooSlowForRaces skips a test that takes seconds to minutes with the race detector, or more than
-// it bears: those that live through years, and those of thousands of orders. .ci/run runs all
-// tests of this package without it, too.
+// tooSlowForRaces skips a test that takes seconds to minutes with the race detector, or that needs
+// more than it can handle: those that run through years, and those with thousands of orders. .ci/run
+// also runs all tests of this package without it.
 func tooSlowForRaces(t *testing.T) {
 	t.Helper()
 	if raceEnabled {
@@ -124,10 +124,10 @@ func tooSlowForRaces(t *testing.T) {
 	}
 }
 
-// spendFreely is for the many.
+// spendFreely allows any number of orders.
 func spendFreely(f *flow) { f.rules.spend = SpendLimit{1_000_000, caddy.Duration(day)} }
 
-// late is how many orders were withdrawn because their turn came too late.
+// late returns how many orders were withdrawn because their turn came too late.
 func (w *world) late() int {
 	n := 0
 	for _, entry := range w.logs.All() {
@@ -138,7 +138,7 @@ func (w *world) late() int {
 	return n
 }
 
-// Purchases are many at a time, and calls few, however many names come at once.
+// TestFewPaidCallsAtOnce: many purchases run at a time, but few calls, however many names come at once.
 func TestFewPaidCallsAtOnce(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -153,9 +153,9 @@ func TestFewPaidCallsAtOnce(t *testing.T) {
 		if v.maxPaid != maxPaid || v.maxCheck != maxChecks {
 			t.Errorf("%d paid calls and %d checks at a time, want %d and %d", v.maxPaid, v.maxCheck, maxPaid, maxChecks)
 		}
-		// The slowest part of the vendor is the limit, and nothing of ours.
+		// The slowest part of the vendor is the limit, and nothing on our side.
 		if took, limit := time.Since(start), time.Duration(len(names))/maxChecks*300*time.Millisecond+10*time.Second; took > limit*3/2 {
-			t.Errorf("all took %s, the vendor's own time is %s", took, limit)
+			t.Errorf("all took %s; the vendor's own time is %s", took, limit)
 		}
 		if n := w.late(); n > 0 {
 			t.Errorf("%d orders were late", n)
@@ -163,9 +163,9 @@ func TestFewPaidCallsAtOnce(t *testing.T) {
 	})
 }
 
-// A vendor who takes his time makes no order late: no more of them are in the ledger than his
-// calls can take on. That holds for one who becomes slower bit by bit, and for a storage that
-// is slow to show what was written.
+// TestSlowVendorMakesNothingLate: a vendor that takes its time makes no order late, because the
+// ledger has no more of them than its calls can take on. That also holds for a vendor that gradually
+// becomes slower, and for a storage that shows writes late.
 func TestSlowVendorMakesNothingLate(t *testing.T) {
 	tooSlowForRaces(t)
 	for name, takes := range map[string]func(int) time.Duration{
@@ -193,8 +193,8 @@ func TestSlowVendorMakesNothingLate(t *testing.T) {
 	}
 }
 
-// Orders of a vendor who stops answering become late. They are withdrawn, unpaid, and follow
-// once he answers again.
+// TestLateOrdersAreWithdrawn: orders at a vendor that stops answering become late. They are
+// withdrawn, unpaid, and follow once it answers again.
 func TestLateOrdersAreWithdrawn(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestLateOrdersAreWithdrawn(t *testing.T) {
 		synctest.Wait()
 		for _, e := range p.account.ledger.Pending() {
 			if e.State == ledger.Asked && time.Since(e.Paid) > sendBefore && !v.references[e.Attempt.Reference] {
-				t.Fatalf("the order for %s is in the ledger since %s, and not sent", e.Names[0], time.Since(e.Paid))
+				t.Fatalf("the order for %s has been in the ledger for %s and was not sent", e.Names[0], time.Since(e.Paid))
 			}
 		}
 		if w.late() == 0 {
@@ -226,8 +226,8 @@ func TestLateOrdersAreWithdrawn(t *testing.T) {
 	})
 }
 
-// Who cannot be asked what became of an order has no more of them in the ledger than are being
-// sent: after a crash, a person must look for each.
+// TestVendorWithoutFinder: if a vendor cannot be asked what became of an order, the ledger has no
+// more of them than are being sent: after a crash, a person must look for each.
 func TestVendorWithoutFinder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -250,7 +250,8 @@ func TestVendorWithoutFinder(t *testing.T) {
 	})
 }
 
-// The limit is exact with hundreds of purchases at a time, and nothing is prepared beyond it.
+// TestSpendLimitIsExactAtOnce: the limit is exact with hundreds of purchases at a time, and nothing
+// is prepared beyond it.
 func TestSpendLimitIsExactAtOnce(t *testing.T) {
 	tooSlowForRaces(t)
 	const limit = 70
@@ -282,8 +283,8 @@ func TestSpendLimitIsExactAtOnce(t *testing.T) {
 	})
 }
 
-// The place of a purchase in the limit is asked for at the moment when it begins: one that
-// came into the ledger in between counts.
+// TestRoomIsAskedInTurn: whether the limit has room for a purchase is checked at the moment when it
+// begins, so one that entered the ledger in between counts.
 func TestRoomIsAskedInTurn(t *testing.T) {
 	var p purchases
 	if !p.admit("site", "a.example", 1, func() int { return 1 }) {
@@ -292,18 +293,18 @@ func TestRoomIsAskedInTurn(t *testing.T) {
 	inLedger := 0
 	room := func() int {
 		if p.mu.TryLock() {
-			t.Error("a purchase may be recorded while the room is reckoned")
+			t.Error("a purchase may be recorded while the room is computed")
 			p.mu.Unlock()
 		}
 		return 1 - inLedger
 	}
 	if p.admit("site", "b.example", 1, room) {
-		t.Error("two purchases within a limit of one")
+		t.Error("two purchases were admitted within a limit of one")
 	}
 	inLedger++
 	p.recorded()
 	if p.admit("site", "b.example", 1, room) {
-		t.Error("a purchase beyond the limit")
+		t.Error("a purchase beyond the limit was admitted")
 	}
 }
 
@@ -315,7 +316,7 @@ func (s slowToProve) Wait(_ context.Context, p proof.Proof) error {
 	return nil
 }
 
-// Large orders do not hold up small ones, nor the other way round.
+// TestSmallAndLargeOrders: large orders do not hold up small ones, or the other way round.
 func TestSmallAndLargeOrders(t *testing.T) {
 	tooSlowForRaces(t)
 	const large, names = maxPurchases + 50, 20
@@ -364,7 +365,8 @@ func TestSmallAndLargeOrders(t *testing.T) {
 	})
 }
 
-// Who waits longest goes first; each fourth is a large order, as long as there are both.
+// TestWhoIsNext: the one that has waited longest goes first. Every fourth is a large order, as long
+// as there are both.
 func TestWhoIsNext(t *testing.T) {
 	var p purchases
 	full := func() int { return 0 }
@@ -379,7 +381,7 @@ func TestWhoIsNext(t *testing.T) {
 	var called []string
 	wake := func(name string) { called = append(called, name) }
 	p.leave(true, wake)
-	// Somebody else was faster than the one who was called: he stays the first.
+	// Another one was faster than the one that was called, which stays the first.
 	p.admit("site", "small0", 1, full)
 	for range 20 {
 		p.leave(true, wake)
@@ -388,7 +390,7 @@ func TestWhoIsNext(t *testing.T) {
 	if got := strings.Join(called, " "); got != want {
 		t.Errorf("called %q, want %q", got, want)
 	}
-	// Who does not come, having nothing to buy any more, lets the next one go.
+	// One that does not come, because it has nothing to buy any more, lets the next one go.
 	p.admit("site", "late", 1, full)
 	called = nil
 	p.pass("large5", wake)
@@ -399,7 +401,7 @@ func TestWhoIsNext(t *testing.T) {
 	}
 }
 
-// A site with a few names does not wait for one that has thousands.
+// TestSitesTakeTurns: a site with a few names does not have to wait for one that has thousands.
 func TestSitesTakeTurns(t *testing.T) {
 	p := purchases{underway: maxPurchases}
 	full := func() int { return 0 }
@@ -419,8 +421,8 @@ func TestSitesTakeTurns(t *testing.T) {
 	}
 }
 
-// Purchases that come together share listings of a large ledger, and one that comes alone does
-// not wait for others.
+// TestListingsAreShared: purchases that come together share listings of a large ledger, and one that
+// comes alone does not wait for others.
 func TestListingsAreShared(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		var l listings
@@ -453,8 +455,8 @@ func TestListingsAreShared(t *testing.T) {
 	})
 }
 
-// All that come before a listing begins are served by it, even if the one who was to make it
-// leaves, and who comes later is served by the next one.
+// TestListingServesAllBefore: a listing serves all that came before it began, even if the one that
+// was to make it leaves. One that comes later is served by the next listing.
 func TestListingServesAllBefore(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		l := listings{began: time.Now(), pause: time.Second}
@@ -481,7 +483,7 @@ func TestListingServesAllBefore(t *testing.T) {
 					return
 				}
 				if err != nil || !slices.ContainsFunc(listed(), func(at time.Time) bool { return !at.Before(came) && time.Since(at) >= 100*time.Millisecond }) {
-					t.Errorf("who came at %s had no listing after that, but ones at %s: %v", came, listed(), err)
+					t.Errorf("one that came at %s had no later listing, only those at %s: %v", came, listed(), err)
 				}
 			})
 			synctest.Wait()
@@ -499,7 +501,7 @@ func TestListingServesAllBefore(t *testing.T) {
 			t.Errorf("%d listings in %s", len(got), time.Since(got[0]))
 		}
 
-		// Who leaves while he makes it takes nobody with him.
+		// One that leaves while it makes the listing takes nobody with it.
 		mu.Lock()
 		began = nil
 		mu.Unlock()
@@ -512,12 +514,12 @@ func TestListingServesAllBefore(t *testing.T) {
 		leave()
 		wg.Wait()
 		if len(listed()) != 2 {
-			t.Errorf("%d listings, want one that broke off and another", len(listed()))
+			t.Errorf("%d listings, want one that was interrupted and another", len(listed()))
 		}
 	})
 }
 
-// A place that was waited for in vain goes to the next.
+// TestPlacesAreNotLost: a place whose turn comes when nobody waits for it any more goes to the next.
 func TestPlacesAreNotLost(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		var p purchases
@@ -551,7 +553,7 @@ func TestPlacesAreNotLost(t *testing.T) {
 		synctest.Wait()
 		cancel(gone)
 		leave[0]()
-		leave[0]() // once more does nothing
+		leave[0]() // a second call does nothing
 		wg.Wait()
 		for _, l := range leave {
 			l()
@@ -562,8 +564,8 @@ func TestPlacesAreNotLost(t *testing.T) {
 	})
 }
 
-// How many orders may wait for calls follows the slow ones at once, and the fast ones bit by
-// bit.
+// TestOrdersAhead: the number of orders that may wait for calls adapts to slow calls at once, and to
+// fast ones gradually.
 func TestOrdersAhead(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		var c callTimes

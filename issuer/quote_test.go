@@ -14,15 +14,15 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// priced is a vendor that tells prices, and nothing else.
+// priced is a vendor that knows prices, and nothing else.
 type priced struct{ vendors.Vendor }
 
 func (priced) Price(_ context.Context, _ string, names []string, _ vendors.Term) (string, error) {
 	return strings.Repeat("5", len(names)) + ".00", nil
 }
 
-// TestQuote: what the ledger has is not bought again, a twin is not bought apart, and what nobody
-// has written as a site is marked.
+// TestQuote: what is in the ledger is not bought again, a twin is not bought separately, and a name
+// that is not written as a site is marked.
 func TestQuote(t *testing.T) {
 	const config = `{"apps": {
 		"http": {"servers": {"main": {"listen": [":443"], "routes": [{"match": [{"host": [
@@ -64,7 +64,7 @@ func TestQuote(t *testing.T) {
 		names, notes = append(names, strings.Join(q.Names, " ")), append(notes, strings.Join(q.Notes, "; "))
 	}
 	if want := []string{"*.example.net", "example.com", "one.example.com two.example.com"}; !slices.Equal(names, want) {
-		t.Errorf("bought are %q, want %q", names, want)
+		t.Errorf("bought %q, want %q", names, want)
 	}
 	if want := []string{"*.example.net is not written as a site; *.example.net is a wildcard", "www.example.com is usually included, and waits to see", ""}; !slices.Equal(notes, want) {
 		t.Errorf("the notes are %q, want %q", notes, want)
@@ -82,7 +82,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestCheckedIsWritten: what stops comes first, and advice is for what is not fine.
+// TestCheckedIsWritten: what stops an order comes first, and advice is given only for what is not fine.
 func TestCheckedIsWritten(t *testing.T) {
 	c := checked{Results: []check.Result{
 		{Check: "clock", Name: "racent", Verdict: check.OK, Message: "it agrees", Advice: "none"},

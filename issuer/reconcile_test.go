@@ -27,8 +27,8 @@ func (w *world) lose() {
 	}
 }
 
-// A ledger that was lost comes back by the vendor's list of orders, without a charge. The
-// certificates are renewed within the terms as if nothing had been.
+// TestReconcileRebuildsALostLedger: a lost ledger is rebuilt from the vendor's list of orders,
+// without a charge. The certificates are renewed within the terms as if nothing had happened.
 func TestReconcileRebuildsALostLedger(t *testing.T) {
 	tooSlowForRaces(t)
 	names := siteNames(5)
@@ -44,7 +44,7 @@ func TestReconcileRebuildsALostLedger(t *testing.T) {
 				}
 				p := start()
 				p.untilServed(day, names...)
-				for _, name := range names { // which gives the orders other IDs at some vendors
+				for _, name := range names { // which changes the orders' IDs at some vendors
 					if _, err := p.desk(true).Do(t.Context(), "renew", operator.Action{About: name, Confirm: true}); err != nil {
 						t.Fatal(err)
 					}
@@ -81,7 +81,7 @@ func TestReconcileRebuildsALostLedger(t *testing.T) {
 				}
 				w.wantCharges(len(names))
 				begun = w.reissued()
-				time.Sleep(130 * day) // the certificates were due, and the terms still last
+				time.Sleep(130 * day) // the certificates were due, but the terms still last
 				p.untilServed(0, names...)
 				if n := w.reissued() - begun; n != len(names) {
 					t.Errorf("%d reissues", n)
@@ -97,8 +97,9 @@ func TestReconcileRebuildsALostLedger(t *testing.T) {
 	}
 }
 
-// A ledger that is lost under a running server has nothing bought before a certificate is due, and
-// comes back as well. What was bought meanwhile is told, and the order before is not used in its place.
+// TestReconcileBesideAServer: when a ledger is lost under a running server, nothing is bought before
+// a certificate is due, and the ledger can be rebuilt. What was bought meanwhile is reported, and
+// the previous order is not used in its place.
 func TestReconcileBesideAServer(t *testing.T) {
 	tooSlowForRaces(t)
 	names := siteNames(2)
@@ -140,13 +141,13 @@ func TestReconcileBesideAServer(t *testing.T) {
 	}
 }
 
-// What differs between the ledger and the vendor is found, and nothing else.
+// TestReconcileFindings: every difference between the ledger and the vendor is found, and nothing else.
 func TestReconcileFindings(t *testing.T) {
 	for _, v := range vendorKinds {
 		for what, c := range map[string]struct {
 			make func(t *testing.T, w *world, p *process)
 			want []operator.Difference
-			list bool // it takes a list
+			list bool // whether it takes a list
 		}{
 			"nothing": {func(*testing.T, *world, *process) {}, nil, false},
 			"unknown, and twice": {func(_ *testing.T, w *world, _ *process) { orderedElsewhere(w, v.start, "example.com") },

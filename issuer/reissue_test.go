@@ -9,13 +9,13 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
-// maxReissues bounds the reissues of an order in 20 days that all fail: about 15 in the first
+// maxReissues limits the reissues of an order that all fail within 20 days: about 15 on the first
 // day, and then four a day.
 const maxReissues = 100
 
-// A vendor whose reissues are of no use for weeks is not asked for one all the time, however many
-// names the order has. When it has mended itself, they have their certificate within
-// hours, and the next reissue is made at once.
+// TestReissuesOfNoUse: a vendor whose reissues are useless for weeks is not asked for one all the
+// time, however many names the order has. Once that is fixed, the names have their certificate
+// within hours, and the next reissue is made at once.
 func TestReissuesOfNoUse(t *testing.T) {
 	tooSlowForRaces(t)
 	row := 0
@@ -57,7 +57,7 @@ func TestReissuesOfNoUse(t *testing.T) {
 				before := w.ca.Calls(v.reissue)
 				p.mustObtainWithin(names[0], 10*time.Minute)
 				if n := w.ca.Calls(v.reissue) - before; n != 1 {
-					t.Errorf("%d reissues of an order that is well", n)
+					t.Errorf("%d reissues of an order that works again", n)
 				}
 				if n := len(p.account.reissues); n != 0 {
 					t.Errorf("%d orders are remembered", n)
@@ -76,7 +76,8 @@ func (w *world) quirk(change func(*hostile.Quirks)) {
 	}
 }
 
-// A reissue that is refused says so, and what a person can do about it.
+// TestRefusedReissueSaysWhatToDo: when a reissue is refused, the entry's problem says so, and what a
+// person can do about it.
 func TestRefusedReissueSaysWhatToDo(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -88,7 +89,7 @@ func TestRefusedReissueSaysWhatToDo(t *testing.T) {
 				status = 400 // the others refuse with 200
 			}
 			w.ca.Inject(hostile.Fault{Endpoint: v.reissue, Kind: hostile.APICode, Status: status, Code: 400, Errors: "not any more"})
-			_, _ = p.attempt(t.Context(), "example.com") // it does not wait: there is a certificate
+			_, _ = p.attempt(t.Context(), "example.com") // it does not wait, because there is a certificate
 			time.Sleep(time.Hour)
 			problem := w.entry("example.com").Problem
 			for _, want := range []string{"not any more", "no other order is placed", "caddy commercial resolve example.com --none"} {

@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Whatever a new configuration says, and whenever it comes, what was paid for is paid for
-// once, and the name is served.
+// TestReloadInEachPhase: whatever a new configuration says, and whenever it comes, a name is paid
+// for once and is served.
 func TestReloadInEachPhase(t *testing.T) {
 	slowly := func(endpoint string, phase hostile.Phase) func(*world) {
 		return func(w *world) {
@@ -42,7 +42,7 @@ func TestReloadInEachPhase(t *testing.T) {
 		"limit, lower":     func(f *flow) { f.rules.spend.Orders = 1 },
 		"no on-demand":     func(f *flow) { f.rules.allowOnDemand = false },
 		"proof, no more":   func(f *flow) { f.prove = refusingProver{f.prove, map[string]bool{"example.com": true}} },
-		"gone for a while": nil, // another vendor has its turn
+		"gone for a while": nil, // another vendor takes over meanwhile
 	}
 	for _, phase := range phases {
 		for name, change := range changes {
@@ -64,7 +64,7 @@ func TestReloadInEachPhase(t *testing.T) {
 				if w.charges() > 1 {
 					w.wantCharges(1)
 				}
-				// Back again.
+				// And back again.
 				p.reload(func(f *flow) { *f = before })
 				p.untilServed(day, "example.com")
 				w.wantCharges(1)

@@ -10,14 +10,14 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// patience is how long a test waits for what nobody but the vendor or a person can bring
-// about. It is shorter than the wait after which a person is asked about a request.
+// patience is how long a test waits for what only the vendor or a person can bring about. It is
+// shorter than the time after which a request is flagged.
 const patience = 3 * 24 * time.Hour
 
-// drive does what Caddy does for a name until a certificate is served that the process did
-// not serve before, or until patience is over. certmagic asks once; then all is up to the
-// process. When that dies, next makes the one that goes on, which first loads what is
-// stored, and asks for what is missing or due. The error is what a call is told in the end.
+// drive does what Caddy does for a name until a certificate is served that the process did not serve
+// before, or until patience is over. certmagic asks once; the rest is up to the process. When that
+// dies, next makes one that continues: it first loads what is stored, and asks for what is missing
+// or due. The error is the one that a call gets in the end.
 func (w *world) drive(p *process, name string, next func() *process) (chain, *process, error) {
 	w.tb.Helper()
 	before := p.site.serving(name)
@@ -46,7 +46,7 @@ func (w *world) drive(p *process, name string, next func() *process) (chain, *pr
 		w.tb.Errorf("%s: a call got a certificate that is not served", name)
 		return nil, p, errors.New("not served")
 	}
-	// Whoever asks now is told why there is none.
+	// A call now gets the reason why there is no certificate.
 	if _, now := p.attempt(context.Background(), name); now != nil {
 		err = now
 	}
@@ -65,8 +65,8 @@ func (p *process) bootOne(name string) error {
 	return err
 }
 
-// rest lets time pass. The process is not running meanwhile, but for a moment at the
-// beginning: looking its names over thousands of times would only take long.
+// rest lets time pass. The process runs only for a moment at the beginning, because checking its
+// names thousands of times would only take long.
 func (p *process) rest(d time.Duration) {
 	const moment = 5 * time.Minute
 	if d <= moment {
@@ -101,7 +101,7 @@ func (w *world) noForgottenOrders() {
 	}
 }
 
-// noKeysLeft fails if private keys are left of requests that are over.
+// noKeysLeft fails if private keys of requests that are over are left.
 func (w *world) noKeysLeft() {
 	w.tb.Helper()
 	for key := range w.storage.snapshot() {

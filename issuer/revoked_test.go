@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// revokeUnseen has the latest certificate of an order made and revoked while no server
-// looks: between validation and issue the process is stopped.
+// revokeUnseen lets the CA issue the latest certificate of an order and revoke it while no server
+// checks: the process is stopped between validation and issue.
 func (w *world) revokeUnseen(p *process, index int) *process {
 	w.tb.Helper()
 	time.Sleep(10 * time.Minute) // the CA sees the proof
@@ -28,7 +28,8 @@ func (w *world) revokeUnseen(p *process, index int) *process {
 	return p
 }
 
-// An order lives on when its certificate is revoked. It is reissued once, and paid for once.
+// TestRevokedCertificateOfALivingOrder: an order stays active when its certificate is revoked. It is
+// reissued once, and paid for once.
 func TestRevokedCertificateOfALivingOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
@@ -47,7 +48,8 @@ func TestRevokedCertificateOfALivingOrder(t *testing.T) {
 	})
 }
 
-// Where the reissue's certificate is revoked at once, too, a person is asked.
+// TestRevokedReissueAsksAPerson: if the reissue's certificate is revoked at once, too, the entry is
+// flagged.
 func TestRevokedReissueAsksAPerson(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })
@@ -66,8 +68,8 @@ func TestRevokedReissueAsksAPerson(t *testing.T) {
 	})
 }
 
-// revokeTaken has a certificate revoked that one server took, before another name of its order
-// had it. That name gets one of a reissue.
+// revokeTaken revokes a certificate that one server has taken before another name of its order had
+// it. That name gets a certificate from a reissue.
 func revokeTaken(t *testing.T, vendor func(vendors.Vendor) vendors.Vendor) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -98,12 +100,13 @@ func revokeTaken(t *testing.T, vendor func(vendors.Vendor) vendors.Vendor) {
 	})
 }
 
-// A certificate that was revoked after one server took it is not given to another name.
+// TestRevokedCertificateIsNotDelivered: a certificate that was revoked after one server took it is
+// not given to another name.
 func TestRevokedCertificateIsNotDelivered(t *testing.T) {
 	revokeTaken(t, func(v vendors.Vendor) vendors.Vendor { return v })
 }
 
-// gone is a vendor that tells of certificates that were revoked, and does not show them.
+// gone is a vendor that reports that a certificate was revoked, and does not deliver it.
 type gone struct{ vendors.Vendor }
 
 func (v gone) Status(ctx context.Context, id string) (vendors.Order, error) {
@@ -114,13 +117,14 @@ func (v gone) Status(ctx context.Context, id string) (vendors.Order, error) {
 	return order, err
 }
 
-// Where nothing is to be seen of the certificate, a person is asked as for an order that ended.
+// TestRevokedCertificateThatIsGone: if the vendor does not deliver the revoked certificate, the
+// entry is flagged as for an order that has ended.
 func TestRevokedCertificateThatIsGone(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.startDigiCert(nil, func(f *flow) { quickly(f); f.vendor = gone{f.vendor} })
 		p.configure("example.com")
-		w.until(6*time.Hour, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		w.until(6*time.Hour, "the entry is flagged", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
 		time.Sleep(7 * 24 * time.Hour)
 		if e := w.entry("example.com"); !e.Flag.Ended || w.ca.Calls("reissue") != 0 {
 			t.Errorf("%+v, %d reissues", e.Flag, w.ca.Calls("reissue"))
@@ -129,7 +133,7 @@ func TestRevokedCertificateThatIsGone(t *testing.T) {
 	})
 }
 
-// hiding is a vendor that shows no certificate that was revoked.
+// hiding is a vendor that does not deliver certificates that were revoked.
 type hiding struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -144,15 +148,15 @@ func (v hiding) Status(ctx context.Context, id string) (vendors.Order, error) {
 	return order, err
 }
 
-// A certificate that one server took, and that is revoked and not shown any more, leaves no
-// other name without one: the order is reissued.
+// TestRevokedCertificateThatIsHidden: if a certificate that one server has taken is revoked and no
+// longer delivered, no other name stays without one: the order is reissued.
 func TestRevokedCertificateThatIsHidden(t *testing.T) {
 	revokeTaken(t, func(v vendors.Vendor) vendors.Vendor {
 		return hiding{v, v.(vendors.Reissuer), v.(vendors.Finder)}
 	})
 }
 
-// elsewhere is a vendor that has another certificate in the place of the first one.
+// elsewhere is a vendor that delivers another certificate instead of the first one.
 type elsewhere struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -168,8 +172,9 @@ func (v elsewhere) Status(ctx context.Context, id string) (vendors.Order, error)
 	return order, err
 }
 
-// An order that somebody had reissued for a key of theirs, before all names had its certificate,
-// leaves no name without one: it is reissued, when the vendor has said so a few times.
+// TestReissuedElsewhere: if somebody reissued an order for a key of theirs, before all names had its
+// certificate, no name stays without one: the order is reissued once the vendor has reported that a
+// few times.
 func TestReissuedElsewhere(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -211,8 +216,8 @@ func TestReissuedElsewhere(t *testing.T) {
 	})
 }
 
-// A reissue that somebody asked for elsewhere and never proved, or that was lost track of, does
-// not block those that come after it for ever.
+// TestReissueLeftOpen: a reissue that somebody requested elsewhere and never proved, or that was
+// lost track of, does not block those after it forever.
 func TestReissueLeftOpen(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -240,17 +245,17 @@ func TestReissueLeftOpen(t *testing.T) {
 			}
 			time.Sleep(150 * day)
 			renewed := !p.site.serving("example.com").leaf().Equal(first)
-			// Where a reissue has an ID of its own, only a person can tell it.
+			// If a reissue has an ID of its own, only a person can find it.
 			if asked := w.entry("example.com").Flag != nil; renewed == asked || asked != (v.name == "racent") {
-				t.Errorf("renewed: %v, a person is asked: %v", renewed, asked)
+				t.Errorf("renewed: %v, flagged: %v", renewed, asked)
 			}
 			w.wantCharges(1)
 		})
 	}
 }
 
-// A vendor whose reissues are lost for weeks is not asked again and again without end, and
-// the certificate is renewed when they are not any more.
+// TestReissueThatIsAlwaysLost: a vendor whose reissues are lost for weeks is not asked endlessly,
+// and the certificate is renewed once they arrive again.
 func TestReissueThatIsAlwaysLost(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, phase := range []hostile.Phase{hostile.BeforeEffect, hostile.AfterEffect} {
@@ -278,7 +283,8 @@ func TestReissueThatIsAlwaysLost(t *testing.T) {
 	}
 }
 
-// A person who looked into it may have the paid order reissued once more.
+// TestRevokedReissueIsResolved: a person who has investigated may let the paid order be reissued
+// once more.
 func TestRevokedReissueIsResolved(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = time.Hour })

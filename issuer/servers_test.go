@@ -21,8 +21,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// call asks as certmagic does, but without its lock, as on a storage whose locks do not
-// exclude.
+// call asks as certmagic does, but without its lock, as on a storage whose locks do not exclude anybody.
 func (p *process) call(name string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -38,7 +37,7 @@ func (p *process) call(name string) error {
 	return err
 }
 
-// slow takes its time for each operation.
+// slow takes a while for each operation.
 type slow struct {
 	certmagic.Storage
 	latency time.Duration
@@ -59,7 +58,7 @@ func (s slow) List(ctx context.Context, prefix string, recursive bool) ([]string
 	return s.Storage.List(ctx, prefix, recursive)
 }
 
-// slowToDelete lets others see for a while what is being deleted.
+// slowToDelete shows others for a while what is being deleted.
 type slowToDelete struct{ certmagic.Storage }
 
 func (s slowToDelete) Delete(ctx context.Context, key string) error {
@@ -67,7 +66,7 @@ func (s slowToDelete) Delete(ctx context.Context, key string) error {
 	return s.Storage.Delete(ctx, key)
 }
 
-// lateLog are the writes to a storage that shows them late to others than their writer.
+// lateLog records the writes to a storage that shows them late to all but their writer.
 type lateLog struct {
 	mu   sync.Mutex
 	last map[string]lateWrite
@@ -80,7 +79,7 @@ type lateWrite struct {
 	existed bool
 }
 
-// lateView is such a storage as one process sees it.
+// lateView is that storage as one process sees it.
 type lateView struct {
 	*memStorage
 	log *lateLog
@@ -137,8 +136,8 @@ func (s *lateView) List(ctx context.Context, prefix string, recursive bool) ([]s
 	return seen, err
 }
 
-// Money does not depend on locks: servers that find nothing in the ledger at about the same
-// time, on storages that take their time and show writes late, pay once.
+// TestServersAtOnce: money does not depend on locks: servers that find nothing in the ledger at
+// about the same time, on storages that are slow and show writes late, pay once.
 func TestServersAtOnce(t *testing.T) {
 	for _, offset := range []time.Duration{0, 40 * time.Millisecond, 150 * time.Millisecond, 500 * time.Millisecond, 900 * time.Millisecond, 2 * time.Second} {
 		for _, v := range vendorKinds {
@@ -168,8 +167,8 @@ func TestServersAtOnce(t *testing.T) {
 	}
 }
 
-// Of many names, each server has some that wait for its purchases to end and that another one
-// orders meanwhile. Those behind them in its queue do not wait for ever.
+// TestServersShareAQueue: when servers share many names, each has some that wait for a place while
+// another server orders them. Those behind them in its queue do not wait forever.
 func TestServersShareAQueue(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
@@ -177,7 +176,7 @@ func TestServersShareAQueue(t *testing.T) {
 			w := newWorld(t, nil)
 			names := siteNames(100)
 			if i == 0 {
-				names = siteNames(maxPurchases * 3 / 2) // so that there is a queue
+				names = siteNames(maxPurchases * 3 / 2) // so there is a queue
 			}
 			var servers []*process
 			for range 3 {
@@ -202,8 +201,9 @@ func TestServersShareAQueue(t *testing.T) {
 	}
 }
 
-// Servers that all record an order for each name are past the spending limit for a moment,
-// though it allows one for each. Those that withdraw theirs do not wait long for the others.
+// TestServersAtTheSpendingLimit: servers that all record an order for each name exceed the spending
+// limit for a moment, although it allows one order for each. Those that withdraw theirs do not wait
+// long for the others.
 func TestServersAtTheSpendingLimit(t *testing.T) {
 	tooSlowForRaces(t)
 	const names = 100
@@ -233,7 +233,8 @@ func TestServersAtTheSpendingLimit(t *testing.T) {
 	}
 }
 
-// Servers that have both withdrawn do not wait for each other's order, which was never sent.
+// TestServersWithdraw: servers that have both withdrawn do not wait for each other's order, which
+// was never sent.
 func TestServersWithdraw(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -241,7 +242,7 @@ func TestServersWithdraw(t *testing.T) {
 		for range 2 {
 			p := w.start(nil, func(f *flow) { f.ledger.Storage = slowToDelete{f.ledger.Storage} })
 			calls.Go(func() {
-				time.Sleep(time.Minute) // the ledger was looked over before
+				time.Sleep(time.Minute) // the ledger was checked before
 				_ = p.call("example.com")
 			})
 		}
@@ -251,7 +252,7 @@ func TestServersWithdraw(t *testing.T) {
 	})
 }
 
-// The same for the names of a group, each of which another server begins with.
+// TestServersAtOnceWithGroup: servers that begin with different names of a group at once pay once.
 func TestServersAtOnceWithGroup(t *testing.T) {
 	for range 5 {
 		inBubble(t, "", func(t *testing.T) {
@@ -274,8 +275,9 @@ func TestServersAtOnceWithGroup(t *testing.T) {
 	}
 }
 
-// A server whose clock is wrong by up to an hour proves no absence by it: the request of the
-// other is still on its way when it looks it up.
+// TestWrongClockProvesNoAbsence: a server whose clock is wrong by up to an hour does not conclude
+// from it that an order is absent: the other server's request is still on its way when it looks it
+// up.
 func TestWrongClockProvesNoAbsence(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, -2 * time.Minute, 2 * time.Minute, 11 * time.Minute, time.Hour} {
 		for _, fault := range []hostile.Fault{
@@ -300,8 +302,7 @@ func TestWrongClockProvesNoAbsence(t *testing.T) {
 	}
 }
 
-// allKnown fails if there is a charge that the ledger has no order for, not even one that
-// is over.
+// allKnown fails if there is a charge for which the ledger has no order, not even one that is over.
 func (w *world) allKnown() {
 	w.tb.Helper()
 	var all strings.Builder
@@ -315,7 +316,8 @@ func (w *world) allKnown() {
 	}
 }
 
-// Clocks that are an hour apart move renewals by an hour, and buy nothing twice.
+// TestWrongClocksForYears: clocks that are an hour fast and an hour slow move renewals by an hour,
+// and buy nothing twice.
 func TestWrongClocksForYears(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -333,8 +335,8 @@ func TestWrongClocksForYears(t *testing.T) {
 	})
 }
 
-// forgetful is a vendor whose search of orders fails at first, and then denies a few times
-// what it knows.
+// forgetful is a vendor whose search for orders fails at first, and then denies a few times what it
+// knows.
 type forgetful struct {
 	vendors.Vendor
 	failing bool
@@ -352,7 +354,7 @@ func (v *forgetful) Find(ctx context.Context, what vendors.Lookup) ([]string, er
 	return v.Vendor.(vendors.Finder).Find(ctx, what)
 }
 
-// One denial of a search proves nothing, however late it comes.
+// TestOneDenialProvesNothing: one denial of a search proves nothing, however late it comes.
 func TestOneDenialProvesNothing(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -375,8 +377,8 @@ func TestOneDenialProvesNothing(t *testing.T) {
 	})
 }
 
-// A request that is held up before it is sent is not sent late: others may have concluded
-// that it never was.
+// TestLateRequestIsNotSent: a request that is held up before it is sent is not sent late, because
+// others may have concluded that it never was.
 func TestLateRequestIsNotSent(t *testing.T) {
 	inBubble(t, "in the storage", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -396,7 +398,7 @@ func TestLateRequestIsNotSent(t *testing.T) {
 	})
 }
 
-// A paid call is given up long before the absence of its order is taken for proof.
+// TestPaidCallIsBounded: a paid call is given up long before the absence of its order counts as proof.
 func TestPaidCallIsBounded(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -413,8 +415,8 @@ func TestPaidCallIsBounded(t *testing.T) {
 	})
 }
 
-// An order that waits for its turn to be paid for is not sent when another server may have
-// found that it was never placed, however soon that is with the vendor.
+// TestOrderThatWaitsIsNotSentLate: an order that waits for its turn to be paid for is not sent once
+// another server may have found that it was never placed, however soon that is at the vendor.
 func TestOrderThatWaitsIsNotSentLate(t *testing.T) {
 	for _, age := range []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute} {
 		inBubble(t, age.String(), func(t *testing.T) {
@@ -449,7 +451,7 @@ func TestOrderThatWaitsIsNotSentLate(t *testing.T) {
 	}
 }
 
-// bounded is a vendor that does not answer an order until it is given up.
+// bounded is a vendor that does not answer an order until the call is given up.
 type bounded struct {
 	vendors.Vendor
 	sent, given *atomic.Pointer[time.Time]
@@ -466,8 +468,8 @@ func (v *bounded) Place(ctx context.Context, _ vendors.OrderRequest) (vendors.Or
 
 func (v *bounded) Find(context.Context, vendors.Lookup) ([]string, error) { return nil, nil }
 
-// A server serves what another one has had reissued, long before its own certificate is due:
-// the CA may have revoked that.
+// TestOtherServerFollowsReissue: a server serves what another server has reissued, long before its
+// own certificate is due, because the CA may have revoked that.
 func TestOtherServerFollowsReissue(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -482,7 +484,7 @@ func TestOtherServerFollowsReissue(t *testing.T) {
 	})
 }
 
-// Two servers that have the same order reissued at the same moment agree on one request.
+// TestReissuesAtOnce: two servers that reissue the same order at the same moment agree on one request.
 func TestReissuesAtOnce(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -507,7 +509,8 @@ func TestReissuesAtOnce(t *testing.T) {
 	})
 }
 
-// Nothing is bought while an entry cannot be read, because nobody can tell what it is for.
+// TestUnreadableEntryStopsPurchases: nothing is bought while an entry cannot be read, because nobody
+// can tell what it is for.
 func TestUnreadableEntryStopsPurchases(t *testing.T) {
 	for name, content := range map[string]string{"cut off": `{"version": 2, "na`, "newer": `{"version": 3}`, "empty": ""} {
 		inBubble(t, name, func(t *testing.T) {
@@ -521,7 +524,7 @@ func TestUnreadableEntryStopsPurchases(t *testing.T) {
 			p.configure("example.com")
 			time.Sleep(day)
 			w.wantCharges(1)
-			p.mustObtain("example.org") // what is paid for goes on
+			p.mustObtain("example.org") // what is paid for continues
 			if err := w.storage.Delete(t.Context(), key); err != nil {
 				t.Fatal(err)
 			}
@@ -531,7 +534,7 @@ func TestUnreadableEntryStopsPurchases(t *testing.T) {
 	}
 }
 
-// lossy loses the entries that are stored, and says that all is well.
+// lossy loses the entries that are stored, and reports success.
 type lossy struct {
 	certmagic.Storage
 	losing bool
@@ -544,7 +547,7 @@ func (s *lossy) Store(ctx context.Context, key string, v []byte) error {
 	return s.Storage.Store(ctx, key, v)
 }
 
-// Nothing is sent for an entry that others cannot find.
+// TestLostEntryIsNotPaidFor: nothing is sent for an entry that others cannot find.
 func TestLostEntryIsNotPaidFor(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -559,7 +562,7 @@ func TestLostEntryIsNotPaidFor(t *testing.T) {
 			t.Errorf("%d requests were sent", n)
 		}
 		if n := w.ca.Calls("validate"); n > 20 {
-			t.Errorf("%d preparations in vain in a day", n)
+			t.Errorf("%d useless preparations in a day", n)
 		}
 		synctest.Wait()
 		storage.losing = false

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// replicating is a storage whose changes another handle shows later.
+// replicating is a storage whose changes become visible through another handle later.
 type replicating struct {
 	certmagic.Storage
 	other *memStorage
@@ -47,12 +47,13 @@ func (r *replicating) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// open is the opener of the other handle.
+// open returns the other handle.
 func (r *replicating) open(context.Context, certmagic.Storage) (certmagic.Storage, func(), error) {
 	return r.other, func() {}, nil
 }
 
-// onReplica makes a process whose storage another handle shows so late, and tries it.
+// onReplica makes a process whose storage shows writes through another handle that late, and tests
+// the storage.
 func (w *world) onReplica(late, settle time.Duration) (*process, *replicating) {
 	r := &replicating{other: newMemStorage(), late: late}
 	p := w.start(nil, func(f *flow) {
@@ -66,8 +67,8 @@ func (w *world) onReplica(late, settle time.Duration) (*process, *replicating) {
 	return p, r
 }
 
-// Where one server may not see in time what another has written, nothing is bought: neither
-// later, nor when the first order was about to be paid for while the storage was being tried.
+// TestLateStorage: if one server may not see in time what another has written, nothing is bought:
+// neither later, nor if the first order was about to be paid for while the storage was being tested.
 func TestLateStorage(t *testing.T) {
 	for _, c := range []struct{ late, settle, first time.Duration }{
 		{5 * time.Second, time.Second, time.Minute},
@@ -85,9 +86,9 @@ func TestLateStorage(t *testing.T) {
 			}
 			w.wantCharges(0)
 			if ok && suggestedSettle(late.Late) < late.Late {
-				t.Errorf("%s are suggested", suggestedSettle(late.Late))
+				t.Errorf("a settle of %s is suggested", suggestedSettle(late.Late))
 			}
-			// The configuration that follows has a longer one. It needs no trial of its own.
+			// The next configuration has a longer settle. It needs no test of its own.
 			time.Sleep(time.Minute)
 			p.reload(func(f *flow) { f.rules.settle = 10 * time.Second })
 			p.mustObtainWithin("example.com", day)
@@ -96,8 +97,8 @@ func TestLateStorage(t *testing.T) {
 	}
 }
 
-// A storage that keeps to settle is tried once; one that was late is tried again, and orders
-// are placed when it is not any more.
+// TestStorageIsTriedAgain: a storage that keeps to settle is tested once. One that was late is
+// tested again, and orders are placed once it no longer is.
 func TestStorageIsTriedAgain(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -111,15 +112,15 @@ func TestStorageIsTriedAgain(t *testing.T) {
 		r.set(0)
 		p.untilServed(day, "example.com")
 		w.wantCharges(1)
-		// It is over, whatever the storage does.
+		// The test is over, whatever the storage does now.
 		r.set(time.Hour)
 		time.Sleep(day)
 		p.mustObtain("example.net")
 	})
 }
 
-// A storage that never shows what another handle wrote is late, too, though its trial cannot be
-// brought to an end.
+// TestStorageThatShowsNothing: a storage that never shows what another handle wrote is late, too,
+// although its test cannot be completed.
 func TestStorageThatShowsNothing(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -136,7 +137,7 @@ func TestStorageThatShowsNothing(t *testing.T) {
 	})
 }
 
-// Nothing is at stake at a test service, whose settle is zero.
+// TestStorageOfTestServiceIsNotTried: nothing is at stake at a test service, whose settle is zero.
 func TestStorageOfTestServiceIsNotTried(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -189,7 +190,7 @@ func TestOpenAgain(t *testing.T) {
 
 func init() { caddy.RegisterModule(new(moduleStorage)) }
 
-// moduleStorage is a storage that is its own Caddy module, as many are.
+// moduleStorage is a storage that is also its own Caddy module, as many are.
 type moduleStorage struct {
 	Root   string `json:"root,omitempty"`
 	Broken string `json:"broken,omitempty"`
@@ -200,7 +201,7 @@ type moduleStorage struct {
 // storagesEnded counts clean-ups.
 var storagesEnded int
 
-// MarshalJSON writes what cannot be read again, if it is broken so.
+// MarshalJSON writes JSON that cannot be loaded again, if it is to be broken in that way.
 func (s *moduleStorage) MarshalJSON() ([]byte, error) {
 	if s.Broken == "config" {
 		return []byte(`{"nobody":"knows this"}`), nil

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// While the certificate of a name is being stored, which takes certmagic's lock of the name,
-// no call of Issue waits, because it holds that lock: neither one that has come before nor
-// one that comes meanwhile.
+// TestIssueDoesNotWaitForStoring: storing a certificate takes certmagic's lock for the name, which a
+// call of Issue holds. So no call waits meanwhile: neither one that came before, nor one that comes
+// in between.
 func TestIssueDoesNotWaitForStoring(t *testing.T) {
 	const name = "shop.example.com"
 	a := newAccount()
@@ -29,24 +29,24 @@ func TestIssueDoesNotWaitForStoring(t *testing.T) {
 		t.Errorf("a call that comes meanwhile waits: ours %v, %v", ours, why)
 	}
 	if _, _, ours := a.ask(&want{name: "other.example.com", key: "3"}); !ours {
-		t.Error("a call for another name is sent away")
+		t.Error("a call for another name was turned away")
 	}
 	stored(false)
 	if a.want(name) != before {
-		t.Error("what could not be stored is not wanted any more")
+		t.Error("what could not be stored is no longer wanted")
 	}
 	if _, why, ours := a.ask(&want{name: name, key: "1"}); !ours || why != nil {
 		t.Errorf("after that: ours %v, %v", ours, why)
 	}
 }
 
-// A call that comes just before a certificate of another key is stored wants nothing after it:
-// what it left behind would be taken for a renewal that somebody forces, and the order would
-// be reissued.
+// TestStoredCertificateIsEnough: a call that comes just before a certificate with another key is
+// stored leaves nothing behind: it would be taken for a renewal that somebody forces, and the order
+// would be reissued.
 func TestStoredCertificateIsEnough(t *testing.T) {
 	const name = "shop.example.com"
 	a := newAccount()
-	// The round that delivers has begun, for nobody.
+	// The round that delivers has begun, although nobody waits for it.
 	if a.want(name) != nil {
 		t.Fatal("somebody wants a certificate")
 	}

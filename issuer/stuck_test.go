@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/racent"
 )
 
-// With reuse_private_keys the same key comes again, and the certificate that is handed back
-// must be another one all the same, long before the old one ends.
+// TestReusedKeys: with reuse_private_keys the same key comes again. The certificate that is returned
+// must be another one nevertheless, long before the old one ends.
 func TestReusedKeys(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -52,8 +52,8 @@ func TestReusedKeys(t *testing.T) {
 	})
 }
 
-// A paid order is followed to its certificate, whatever the vendor says meanwhile, and
-// nobody has to ask for it.
+// TestPaidOrderIsFollowed: a paid order is followed to its certificate, whatever the vendor says
+// meanwhile, and nobody has to ask for it.
 func TestPaidOrderIsFollowed(t *testing.T) {
 	for name, fault := range map[string]hostile.Fault{
 		"refused once":          {Endpoint: "collect", Kind: hostile.APICode, Code: 400, Errors: "ip not allowed", Times: 1},
@@ -78,7 +78,8 @@ func TestPaidOrderIsFollowed(t *testing.T) {
 	}
 }
 
-// The account is blocked for a day while an order is paid and pending: the watch goes on.
+// TestBlockedAccount: if the account is blocked for a day while an order is paid and pending, the
+// order is still followed.
 func TestBlockedAccount(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -95,8 +96,8 @@ func TestBlockedAccount(t *testing.T) {
 	}
 }
 
-// An order that covers the twin, and that is in its margin or over, does not keep the twin
-// from an order of its own.
+// TestTwinBuysWhenItsOrderEnds: an order that covers the twin, and that is within its margin or
+// over, does not keep the twin from getting an order of its own.
 func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, after := range []time.Duration{345 * day, 370 * day, 800 * day} {
@@ -112,7 +113,7 @@ func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
 			if after > 365*day {
 				w.wantCharges(2)
 			}
-			// The one that covered it ends, and certmagic renews what it has.
+			// The order that covered it ends, and certmagic renews what it has.
 			stop := p.maintain(false)
 			time.Sleep(300 * day)
 			p.untilServed(0, "www.example.com")
@@ -122,7 +123,8 @@ func TestTwinBuysWhenItsOrderEnds(t *testing.T) {
 	}
 }
 
-// The apex leaves the configuration, and its order was the one that covered www.
+// TestTwinOutlivesItsOrder: the twin stays served when the apex, whose order covered it, leaves the
+// configuration.
 func TestTwinOutlivesItsOrder(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, clip := range []bool{false, true} {
@@ -147,8 +149,8 @@ func TestTwinOutlivesItsOrder(t *testing.T) {
 	}
 }
 
-// What earlier attempts left behind does not keep a name from the certificate that its
-// twin's order covers.
+// TestHoldAndTwin: what earlier attempts left behind does not keep a name from the certificate that
+// its twin's order covers.
 func TestHoldAndTwin(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -164,8 +166,8 @@ func TestHoldAndTwin(t *testing.T) {
 	})
 }
 
-// What became of the twin's order does not keep a name waiting for longer than a day, even
-// if nobody configures the twin any more.
+// TestTwinLeftBehind: whatever became of the twin's order, a name waits for it no longer than a day,
+// even if the twin is no longer configured.
 func TestTwinLeftBehind(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault *hostile.Fault
@@ -209,7 +211,7 @@ func TestTwinLeftBehind(t *testing.T) {
 	}
 }
 
-// The vendor refuses to renew an order. A plain one follows in time.
+// TestRefusedRenewal: if the vendor refuses to renew an order, a plain one follows in time.
 func TestRefusedRenewal(t *testing.T) {
 	tooSlowForRaces(t)
 	for name, fault := range map[string]hostile.Fault{
@@ -227,7 +229,7 @@ func TestRefusedRenewal(t *testing.T) {
 				time.Sleep(day)
 				p.untilServed(0, "example.com")
 				if d == 345 {
-					// The old order is of no use any more.
+					// The old order is no longer usable.
 					w.ca.Inject(hostile.Fault{Endpoint: "replace", Kind: hostile.APICode, Code: -5, Errors: "status does not allow"})
 				}
 			}
@@ -240,8 +242,8 @@ func TestRefusedRenewal(t *testing.T) {
 	}
 }
 
-// A renewal whose answer is lost is looked up like any other order, while the one before
-// still serves. One that never arrived is bought when it is needed.
+// TestLostRenewal: a renewal whose answer is lost is looked up like any other order, while the
+// previous one still serves. One that never arrived is bought when it is needed.
 func TestLostRenewal(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, phase := range []hostile.Phase{hostile.BeforeEffect, hostile.AfterEffect} {
@@ -262,8 +264,9 @@ func TestLostRenewal(t *testing.T) {
 	}
 }
 
-// The account is another one, and has no label that tells. The orders of the one before
-// are unknown there: a person is asked, may say so, and has the certificate then.
+// TestOtherAccountWithoutLabel: after a change of account without a label, the orders of the
+// previous account are unknown. The entry is flagged, and once a person says that there is no order,
+// the name gets its certificate.
 func TestOtherAccountWithoutLabel(t *testing.T) {
 	const other = "another-token-of-the-tests"
 	for _, issued := range []bool{true, false} {
@@ -290,7 +293,7 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 			}
 			p.reload(func(f *flow) { f.vendor = client })
 			stop := p.maintain(false)
-			w.until(200*day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.until(200*day, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 			w.wantCharges(1)
 			w.resolve(operator.Action{About: "example.com", None: true})
 			w.until(3*day, "it is bought from the other account", func() bool { return w.charges() == 2 })
@@ -301,7 +304,8 @@ func TestOtherAccountWithoutLabel(t *testing.T) {
 	}
 }
 
-// A person gives an order whose CSR is not the ledger's. It is reissued.
+// TestResolvedOrderWithOtherKey: an order whose CSR is not the ledger's, and that a person names, is
+// reissued.
 func TestResolvedOrderWithOtherKey(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -330,8 +334,8 @@ func (v noSearch) Reissue(ctx context.Context, oldOrderID string, r vendors.Orde
 	return v.Vendor.(vendors.Reissuer).Reissue(ctx, oldOrderID, r)
 }
 
-// The certificate of an order is revoked at the vendor while it is served, or between two
-// certificates: a person is asked, and nothing is bought by itself.
+// TestRevokedOrder: when the certificate of an order is revoked at the vendor while it is served, or
+// between two certificates, the entry is flagged, and nothing is bought by itself.
 func TestRevokedOrder(t *testing.T) {
 	for _, status := range []string{hostile.StatusRevoked, hostile.StatusCancelled} {
 		inBubble(t, status, func(t *testing.T) {
@@ -352,7 +356,8 @@ func TestRevokedOrder(t *testing.T) {
 	}
 }
 
-// An order whose answer was lost is watched as closely as any other once it is found.
+// TestFoundOrderIsWatched: an order whose answer was lost is polled as closely as any other once it
+// is found.
 func TestFoundOrderIsWatched(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 8 * time.Hour })
@@ -368,8 +373,8 @@ func TestFoundOrderIsWatched(t *testing.T) {
 	})
 }
 
-// A reissue that somebody had a reason to ask for, and that outlives the process, is followed though
-// the stored certificate is good.
+// TestForcedReissueOutlivesProcess: a reissue that somebody forced, and that outlives the process,
+// is followed although the stored certificate is good.
 func TestForcedReissueOutlivesProcess(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -393,14 +398,14 @@ func TestForcedReissueOutlivesProcess(t *testing.T) {
 	}
 }
 
-// An older order that gives its certificate late does not replace that of a newer one, and
-// is not reissued over and over because nobody needs it.
+// TestLateOrderIsLeftAlone: an older order that gives its certificate late does not replace that of
+// a newer one, and is not reissued over and over although nobody needs it.
 func TestLateOrderIsLeftAlone(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 3 * day })
 		p := w.start(nil, quickly)
 		p.configure("example.com")
-		time.Sleep(25 * time.Hour) // the twin is blocked for a day
+		time.Sleep(25 * time.Hour) // for a day, the order of its twin blocks it
 		p.configure("www.example.com")
 		time.Sleep(time.Hour)
 		w.wantCharges(2)
@@ -427,8 +432,8 @@ type nameless struct{}
 
 func (nameless) Round(context.Context, string) (time.Duration, bool) { return 0, false }
 
-// A name that was out of the configuration for a while after an attempt is worked on again when
-// it is asked for, even if nothing else looks after it.
+// TestNameComesBack: a name that was out of the configuration for a while after an attempt is worked
+// on again when it is asked for, even if nothing else brings it up.
 func TestNameComesBack(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

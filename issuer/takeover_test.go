@@ -23,7 +23,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// importWorld has a certificate that somebody has bought at one of the vendors without Caddy.
+// importWorld has a certificate that somebody bought at one of the vendors without Caddy.
 type importWorld struct {
 	*world
 	start func(w *world, f *fuse, change func(*flow)) *process
@@ -33,7 +33,7 @@ type importWorld struct {
 	takeover
 }
 
-// boughtElsewhere places an order at a vendor whose ledger and key are not ours.
+// boughtElsewhere places an order at a vendor with a ledger and a key that are not ours.
 func boughtElsewhere(t *testing.T, kind int, name string, config func(*hostile.Config)) *importWorld {
 	t.Helper()
 	v := vendorKinds[kind]
@@ -42,7 +42,7 @@ func boughtElsewhere(t *testing.T, kind int, name string, config func(*hostile.C
 	return iw
 }
 
-// buy places an order elsewhere, and makes its certificate the one to import.
+// buy places an order elsewhere, and selects its certificate for the import.
 func (iw *importWorld) buy() {
 	iw.tb.Helper()
 	elsewhere := newMemStorage()
@@ -79,14 +79,14 @@ func (iw *importWorld) buy() {
 	}
 }
 
-// command is what the command works with: a flow that is attached to nothing.
+// command returns what the command works with: a flow that is attached to nothing.
 func (iw *importWorld) command(change func(*flow)) *process {
 	p := iw.start(iw.world, nil, change)
 	p.stop()
 	return p
 }
 
-// importIt does what the command does, and returns what it says.
+// importIt does what the command does, and returns its output.
 func (iw *importWorld) importIt(change func(*flow)) (string, error) {
 	iw.tb.Helper()
 	var said strings.Builder
@@ -96,7 +96,7 @@ func (iw *importWorld) importIt(change func(*flow)) (string, error) {
 	calls := iw.money()
 	plan, err := f.examine(context.Background(), iw.takeover, say)
 	if !maps.Equal(before, iw.storage.snapshot()) || iw.money() != calls {
-		iw.tb.Error("something was changed before it was to be")
+		iw.tb.Error("something was changed before the import was carried out")
 	}
 	if err == nil {
 		err = f.carryOut(context.Background(), plan, say)
@@ -105,12 +105,12 @@ func (iw *importWorld) importIt(change func(*flow)) (string, error) {
 		f.prospects(plan, 0, say)
 	}
 	if iw.money() != calls {
-		iw.tb.Error("the import has made a call that changes something")
+		iw.tb.Error("the import made a call that changes something")
 	}
 	return said.String(), err
 }
 
-// mustImport imports and returns what is said.
+// mustImport imports and returns the output.
 func (iw *importWorld) mustImport() string {
 	iw.tb.Helper()
 	said, err := iw.importIt(nil)
@@ -139,8 +139,7 @@ func (iw *importWorld) reissues() int {
 	return n
 }
 
-// serve starts a server that finds what is stored, as certmagic does, and renews it when it is
-// due.
+// serve starts a server that finds what is stored, as certmagic does, and renews it when it is due.
 func (iw *importWorld) serve(change func(*flow)) *process {
 	iw.tb.Helper()
 	p := iw.start(iw.world, nil, change)
@@ -151,8 +150,8 @@ func (iw *importWorld) serve(change func(*flow)) *process {
 	return p
 }
 
-// unbroken lets time pass, and has certmagic renew the name each day that it is due, if its
-// server is one of those. The name is served all the time.
+// unbroken lets time pass, and has certmagic renew the name on each day on which it is due, if the
+// process of its server is given. The name must be served all the time.
 func (iw *importWorld) unbroken(p *process, d time.Duration) {
 	iw.tb.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
@@ -167,9 +166,9 @@ func (iw *importWorld) unbroken(p *process, d time.Duration) {
 	}
 }
 
-// TestImportedOrderCountsAsPaid lives two years with an order that was bought elsewhere, at
-// all vendors: nothing happens on the first days, it is reissued when it is due, and the next
-// order is placed at the end of the term.
+// TestImportedOrderCountsAsPaid runs two years with an order that was bought elsewhere, at all
+// vendors: nothing happens on the first days, it is reissued when it is due, and the next order is
+// placed at the end of the term.
 func TestImportedOrderCountsAsPaid(t *testing.T) {
 	tooSlowForRaces(t)
 	for kind, v := range vendorKinds {
@@ -206,7 +205,7 @@ func TestImportedOrderCountsAsPaid(t *testing.T) {
 				if !e.Adopted || e.RootID != iw.id || e.Issued != 2 {
 					t.Errorf("entry = %+v", e)
 				}
-				// Until the margin of the term begins, only reissues.
+				// Until the margin of the term begins, there are only reissues.
 				iw.unbroken(p, time.Until(e.Ends)-32*day)
 				iw.wantCharges(1)
 				iw.unbroken(p, 300*day)
@@ -218,7 +217,7 @@ func TestImportedOrderCountsAsPaid(t *testing.T) {
 	}
 }
 
-// TestImportFindsTheOrder gives no ID: it is found among others of the same name, where the
+// TestImportFindsTheOrder: without an ID, the order is found among others for the same name, if the
 // vendor has a list of orders.
 func TestImportFindsTheOrder(t *testing.T) {
 	for kind, v := range vendorKinds {
@@ -246,8 +245,8 @@ func TestImportFindsTheOrder(t *testing.T) {
 	}
 }
 
-// TestImportWithoutOrder serves a certificate whose order is not known until it is due, and buys
-// then, not before.
+// TestImportWithoutOrder: a certificate whose order is not known is served until it is due, and only
+// then another one is bought.
 func TestImportWithoutOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 0, "example.com", nil)
@@ -264,7 +263,7 @@ func TestImportWithoutOrder(t *testing.T) {
 	})
 }
 
-// TestImportOfOrderLater enters the order when the certificate is stored already.
+// TestImportOfOrderLater: the order can be entered after the certificate has been stored.
 func TestImportOfOrderLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 1, "example.com", nil)
@@ -275,14 +274,14 @@ func TestImportOfOrderLater(t *testing.T) {
 			t.Error(said)
 		}
 		before := iw.storage.snapshot()
-		// Once more: there is nothing to do, with and without the ID.
+		// The second time, there is nothing to do, with and without the ID.
 		for _, id := range []string{iw.id, ""} {
 			iw.orderID = id
 			if said := iw.mustImport(); !strings.Contains(said, "is in the ledger with this certificate") {
 				t.Error(said)
 			}
 			if !maps.Equal(before, iw.storage.snapshot()) {
-				t.Error("a second import has changed something")
+				t.Error("a second import changed something")
 			}
 		}
 		if n := len(iw.entries("example.com")); n != 1 {
@@ -291,7 +290,7 @@ func TestImportOfOrderLater(t *testing.T) {
 	})
 }
 
-// TestImportIsRefused has all that stands in the way of an import. Nothing is changed then.
+// TestImportIsRefused covers everything that prevents an import. Nothing is changed then.
 func TestImportIsRefused(t *testing.T) {
 	buyOurs := func(iw *importWorld) {
 		p := iw.start(iw.world, nil, nil)
@@ -369,7 +368,7 @@ func TestImportIsRefused(t *testing.T) {
 			p := iw.start(iw.world, nil, adopting(iw.id, "example.com"))
 			p.mustObtain("example.com")
 			p.stop()
-			// What Caddy has had reissued, the vendor shows under another ID.
+			// The vendor shows an order that Caddy has reissued under another ID.
 		}, want: "is in the ledger"},
 		"given up": {with: func(iw *importWorld) {
 			iw.mustImport()
@@ -450,7 +449,7 @@ func (iw *importWorld) update(change func(*hostile.Config)) {
 	}
 }
 
-// reissueElsewhere has the order reissued by somebody else.
+// reissueElsewhere lets somebody else reissue the order.
 func (iw *importWorld) reissueElsewhere() {
 	iw.tb.Helper()
 	p := iw.start(iw.world, nil, all(adopting(iw.id, iw.name), func(f *flow) {
@@ -461,7 +460,7 @@ func (iw *importWorld) reissueElsewhere() {
 	p.stop()
 }
 
-// TestImportForced replaces a stored certificate that lasts longer, on demand.
+// TestImportForced: a stored certificate that lasts longer is replaced on demand.
 func TestImportForced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 0, "example.com", nil)
@@ -479,8 +478,8 @@ func TestImportForced(t *testing.T) {
 	})
 }
 
-// TestImportBrokenOff breaks an import off at each contact with the storage, and starts a server,
-// or imports once more. Nothing is bought or reissued in either case.
+// TestImportBrokenOff interrupts an import at each contact with the storage, and starts a server, or
+// imports once more. Nothing is bought or reissued in either case.
 func TestImportBrokenOff(t *testing.T) {
 	for _, again := range []bool{true, false} {
 		for left := 1; ; left++ {
@@ -524,8 +523,8 @@ func TestImportBrokenOff(t *testing.T) {
 	}
 }
 
-// TestImportBesideARunningServer imports while a server looks after the name with a certificate
-// that it has had before, and one that is waiting for money.
+// TestImportBesideARunningServer imports while a server wants to order for the name and is held back
+// by the spending limit.
 func TestImportBesideARunningServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 0, "example.com", nil)
@@ -544,8 +543,8 @@ func TestImportBesideARunningServer(t *testing.T) {
 	})
 }
 
-// TestImportRacesWithAServer has a server order for the name while the vendor is asked, or after
-// the import has looked into the ledger for the last time.
+// TestImportRacesWithAServer has a server order for the name while the vendor is asked, or after the
+// import has checked the ledger for the last time.
 func TestImportRacesWithAServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 1, "example.com", nil)
@@ -576,8 +575,8 @@ func TestImportRacesWithAServer(t *testing.T) {
 	})
 }
 
-// TestImportOfTwins: a certificate that the CA has made for www, too, without being asked, is used
-// for both names. Nothing is bought for the second one, and one reissue renews both.
+// TestImportOfTwins: a certificate that the CA issued for www, too, without being asked, is used for
+// both names. Nothing is bought for the second one, and one reissue renews both.
 func TestImportOfTwins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 0, "example.com", nil)
@@ -607,7 +606,7 @@ func TestImportOfTwins(t *testing.T) {
 	})
 }
 
-// TestImportOfConfiguredOrder: the option order names the order.
+// TestImportOfConfiguredOrder: the order is the one that the option "order" names.
 func TestImportOfConfiguredOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 2, "example.com", nil)
@@ -624,8 +623,8 @@ func TestImportOfConfiguredOrder(t *testing.T) {
 	})
 }
 
-// TestImportOfRevokedCertificate: an order may live on when its certificate was revoked, which is
-// then not imported.
+// TestImportOfRevokedCertificate: an order may stay active when its certificate was revoked. That
+// certificate is not imported.
 func TestImportOfRevokedCertificate(t *testing.T) {
 	leaf := &x509.Certificate{Raw: []byte("leaf"), SerialNumber: big.NewInt(1)}
 	order := vendors.Order{ID: "1", Status: vendors.StatusIssued, Certificates: [][]byte{leaf.Raw}}
@@ -639,13 +638,14 @@ func TestImportOfRevokedCertificate(t *testing.T) {
 	}
 }
 
-// TestImportEndOfTerm: the end of what was paid for is told, and never reckoned.
+// TestImportEndOfTerm: the end of what was paid for is reported by the vendor or given by the user,
+// and never computed.
 func TestImportEndOfTerm(t *testing.T) {
 	now := time.Now().UTC()
 	leaf := &x509.Certificate{NotAfter: now.Add(100 * day)}
 	f := &flow{ledger: &ledger.Ledger{}}
 	for _, c := range []struct {
-		told, given int // days from now; zero: not
+		told, given int // days from now; zero: unknown
 		want        int
 		err         string
 	}{
@@ -670,7 +670,7 @@ func TestImportEndOfTerm(t *testing.T) {
 	}
 }
 
-// TestImportNames: the names that a reissue asks for.
+// TestImportNames: a reissue asks for the right names.
 func TestImportNames(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -698,7 +698,7 @@ func TestImportNames(t *testing.T) {
 	}
 }
 
-// selfSigned is a certificate for names, the first of which is its common name.
+// selfSigned makes a certificate for names, the first of which is its common name.
 func selfSigned(t *testing.T, key *ecdsa.PrivateKey, names ...string) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names}
@@ -713,7 +713,7 @@ func selfSigned(t *testing.T, key *ecdsa.PrivateKey, names ...string) *x509.Cert
 	return cert
 }
 
-// TestImportEndOption: the end of the term is a day that a term may end on.
+// TestImportEndOption: the end of the term must be a day on which a term can end.
 func TestImportEndOption(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
@@ -728,8 +728,8 @@ func TestImportEndOption(t *testing.T) {
 	}
 }
 
-// TestImportWritesNoEntryOver: what a server has entered for the order, while the vendor was asked,
-// stays as it is.
+// TestImportWritesNoEntryOver: what a server entered for the order while the vendor was asked is not
+// overwritten.
 func TestImportWritesNoEntryOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		iw := boughtElsewhere(t, 0, "example.com", nil)

@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// A lost order that is not shown by its reference, while one that bears none is there,
-// is for a person to judge, once time has not resolved it.
+// TestContradictingWitnessesAreForAPerson: if a lost order cannot be found by its reference, while
+// an order without one exists, a person must decide, unless time resolves it.
 func TestContradictingWitnessesAreForAPerson(t *testing.T) {
 	for name, settles := range map[string]bool{"for good": false, "for a minute": true} {
 		t.Run(name, func(t *testing.T) {

@@ -27,8 +27,8 @@ func (s oneServed) Served(string) []*x509.Certificate { return nil }
 
 func (s oneServed) IsServed(name string) bool { return name == s.name && time.Now().Before(s.ends) }
 
-// Names that nobody can visit are told, with what gives them a certificate meanwhile; a few
-// of many, and not again and again.
+// TestUnservedNamesAreTold: names that nobody can visit are logged, with advice on how they get a
+// certificate meanwhile: a few of many names, and not again and again.
 func TestUnservedNamesAreTold(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
@@ -39,7 +39,7 @@ func TestUnservedNamesAreTold(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var told sync.WaitGroup
-		var few atomic.Int32 // of the names; there is another issuer then
+		var few atomic.Int32 // of the names; another issuer exists then
 		few.Store(int32(len(names)))
 		told.Go(func() {
 			f.tellUnserved(ctx, func() []string { return slices.Clone(names[:few.Load()]) }, func() bool { return int(few.Load()) == len(names) })
@@ -52,12 +52,12 @@ func TestUnservedNamesAreTold(t *testing.T) {
 			}
 			got := all[0].ContextMap()
 			if got["sites"] != int64(sites) || len(got["identifiers"].([]any)) != shown || got["advice"] != advice {
-				t.Errorf("the log tells %v, want %d sites of which %d are named, and to %q", got, sites, shown, advice)
+				t.Errorf("the log has %v, want %d sites of which %d are named, and the advice %q", got, sites, shown, advice)
 			}
 		}
 		time.Sleep(unservedAfter - time.Second)
 		if logs.Len() > 0 {
-			t.Error("it is told before a CA can be done")
+			t.Error("it is logged before a CA can be done")
 		}
 		time.Sleep(time.Minute)
 		wantLog(49, unservedShown, "a free issuer behind this one in the tls block, such as acme, gives them a certificate meanwhile")
@@ -67,7 +67,7 @@ func TestUnservedNamesAreTold(t *testing.T) {
 		few.Store(1)
 		time.Sleep(unservedEvery - time.Minute)
 		if logs.Len() > 0 {
-			t.Error("a name with a certificate is told")
+			t.Error("a name with a certificate is logged")
 		}
 		time.Sleep(unservedEvery)
 		wantLog(1, 1, "the issuers behind this one have not given them one either; the log tells why") // it has expired

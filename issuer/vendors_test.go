@@ -18,11 +18,11 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/howssl"
 )
 
-// vendorKinds are the three kinds of vendor. Racent computes its proofs from the CSR, has a
-// renewal that keeps the old product, and gives a new ID to each reissue. DigiCert's proofs
-// are random values that exist only once an order is paid, its reissues keep the ID, and its
-// references do not deduplicate. HowSSL has an order prepared first and paid then, has no
-// references, and tells no end of the term.
+// vendorKinds are the three kinds of vendor. Racent computes its proofs from the CSR, has a renewal
+// that keeps the old product, and gives a new ID to each reissue. DigiCert's proofs are random
+// values that exist only once an order is paid, its reissues keep the ID, and its references do not
+// deduplicate. HowSSL prepares an order first and charges for it afterwards, has no references, and
+// does not report the end of the term.
 var vendorKinds = []struct {
 	name  string
 	start func(w *world, f *fuse, change func(*flow)) *process
@@ -30,12 +30,11 @@ var vendorKinds = []struct {
 	// group is a product for several names. Empty means that there is none.
 	group string
 
-	// What the sandbox calls the paid call, the reissue and the question for the
-	// status.
+	// The sandbox's names for the paid call, the reissue and the status call.
 	pay, reissue, status string
 
-	// blind is whether an order whose payment was lost before it arrived cannot be
-	// told from one that is waiting, so that a person has to look.
+	// blind is whether an order whose payment was lost before it arrived cannot be told apart from
+	// one that is waiting, so a person has to check.
 	blind bool
 }{
 	{name: "racent", start: (*world).start, group: "comodo-positive-multi-domain", pay: "place", reissue: "replace", status: "collect"},
@@ -83,7 +82,7 @@ func (w *world) startHowSSL(f *fuse, change func(*flow)) *process {
 	return w.startVendor(f, client, change)
 }
 
-// TestBadNetworks loses and spoils the calls that matter, at all vendors.
+// TestBadNetworks: at all vendors, calls that matter and are lost or garbled cost nothing extra.
 func TestBadNetworks(t *testing.T) {
 	kinds := map[string]hostile.Fault{
 		"500":      {Kind: hostile.HTTPStatus, Status: 500},
@@ -127,7 +126,7 @@ func TestBadNetworks(t *testing.T) {
 							t.Errorf("%s: %d charges, %s: %v", title, w.charges(), outcome(err), err)
 						}
 						if placed := w.events.count(eventOrderPlaced); placed != charges {
-							t.Errorf("%s: %d orders are told of", title, placed)
+							t.Errorf("%s: %d events for placed orders", title, placed)
 						}
 						w.noForgottenOrders()
 						w.noSecrets()
@@ -138,7 +137,7 @@ func TestBadNetworks(t *testing.T) {
 	}
 }
 
-// cleanUps is a prover that notes which proofs are taken away.
+// cleanUps is a prover that records which proofs are removed.
 type cleanUps struct {
 	proof.Prover
 	mu  sync.Mutex
@@ -152,15 +151,15 @@ func (p *cleanUps) CleanUp(ctx context.Context, what proof.Proof) {
 	p.Prover.CleanUp(ctx, what)
 }
 
-// TestRecordsOfADeadProcessAreRemoved kills a process between adding its DNS records and
-// the order. Another one takes them away, once they cannot be needed any more.
+// TestRecordsOfADeadProcessAreRemoved kills a process between adding its DNS records and placing the
+// order. Another process removes them once they can no longer be needed.
 func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) {
 			c.LookupCNAME = func(context.Context, string) (string, error) { return "", errors.New("no such record") }
 		})
 		byDNS := func(f *flow) { f.order.Method, f.rules.maxWait = vendors.MethodDNS, time.Minute }
-		// The first contact is the draft in the ledger, before and after it.
+		// The first contact is writing the draft to the ledger: before it and after it.
 		first := w.start(&fuse{left: 2}, byDNS)
 		if _, err := first.attempt(t.Context(), "example.com"); !first.fuse.burnt() {
 			t.Fatalf("error = %v", err)
@@ -181,7 +180,7 @@ func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 			seen.Prover = f.prove
 			f.prove = seen
 		})
-		// It cannot be issued: the records are in no DNS that the CA asks.
+		// It cannot be issued: the records are not in any DNS that the CA asks.
 		if _, err := second.attempt(t.Context(), "example.com"); !is[*PendingError](err) {
 			t.Fatalf("error = %v", err)
 		}
@@ -199,7 +198,7 @@ func TestRecordsOfADeadProcessAreRemoved(t *testing.T) {
 	})
 }
 
-// TestBadCAs has the CA behind each vendor do what CAs do, and the world around it.
+// TestBadCAs: whatever the CA behind a vendor does, or the world around it, one order is paid for.
 func TestBadCAs(t *testing.T) {
 	quirk := func(change func(*hostile.Quirks)) func(*hostile.Config) {
 		return func(c *hostile.Config) { change(&c.Quirks) }

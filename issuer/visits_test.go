@@ -25,7 +25,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// server is a process that serves validation files itself, and writes down who comes for them.
+// server is a process that serves validation files itself, and records who asks for them.
 type server struct {
 	*process
 	handler *dcv.Handler
@@ -33,7 +33,7 @@ type server struct {
 	die     func()
 }
 
-// startServer starts a server. Until it is asked for a name, it only serves what others present.
+// startServer starts a server. Until it is asked for a name, it only serves what others have presented.
 func (w *world) startServer(name string) *server {
 	store := dcv.NewStore()
 	s := &server{handler: dcv.NewHandler(store, zap.NewNop()), writes: &visitWrites{Storage: w.storage}}
@@ -56,7 +56,7 @@ func (w *world) startServer(name string) *server {
 	return s
 }
 
-// visitWrites counts the operations on files of visits, which may fail.
+// visitWrites counts the operations on files of visits, and can make them fail.
 type visitWrites struct {
 	certmagic.Storage
 	reads, stores atomic.Int64
@@ -90,7 +90,7 @@ func (s *visitWrites) Store(ctx context.Context, key string, value []byte) error
 	return s.Storage.Store(ctx, key, value)
 }
 
-// RoundTrip makes the server what the CA reaches.
+// RoundTrip makes the server the one that the CA reaches.
 func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer := httptest.NewRecorder()
 	request := httptest.NewRequest(r.Method, r.URL.String(), nil)
@@ -124,7 +124,7 @@ func (s *server) fetch(host, file, agent string, status int) {
 	}
 }
 
-// reachedAt makes a server what the CA reaches under all names.
+// reachedAt makes a server the one that the CA reaches under all names.
 func (w *world) reachedAt(s *server) {
 	w.tb.Helper()
 	if err := w.ca.Update(func(c *hostile.Config) { c.Transport = s }); err != nil {
@@ -132,7 +132,7 @@ func (w *world) reachedAt(s *server) {
 	}
 }
 
-// told is what any server can tell of the visits for a name.
+// told returns what any server can report about the visits for a name.
 func (w *world) told(name string) []ledger.Visit {
 	w.tb.Helper()
 	l := &ledger.Ledger{Storage: w.storage, Prefix: ledger.Prefix("racent", "test"), Memory: new(ledger.Memory)}
@@ -143,7 +143,7 @@ func (w *world) told(name string) []ledger.Visit {
 	return list
 }
 
-// agents are those who came, with the servers that answered them.
+// agents returns who came, with the servers that answered them.
 func agents(list []ledger.Visit) (who []string) {
 	for _, v := range list {
 		who = append(who, v.UserAgent+" at "+v.Server)
@@ -151,7 +151,7 @@ func agents(list []ledger.Visit) (who []string) {
 	return who
 }
 
-// visitFiles are the keys of all files of visits.
+// visitFiles returns the keys of all files of visits.
 func (w *world) visitFiles() (files []string) {
 	for key := range w.storage.snapshot() {
 		if strings.Contains(key, "/visits/") {
@@ -168,8 +168,8 @@ func slowWorld(t *testing.T) *world {
 	return newWorld(t, func(c *hostile.Config) { c.IssueDelay = 10 * time.Minute })
 }
 
-// The CA comes to a server that does not drive the order. Any other one tells of it, when both
-// are down, too, and the entry tells who came to the one that did.
+// TestVisitsInCluster: if the CA comes to a server that does not drive the order, any other server
+// can report it, even when both are down, and the entry shows who came to the one that did.
 func TestVisitsInCluster(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := slowWorld(t)
@@ -199,17 +199,17 @@ func TestVisitsInCluster(t *testing.T) {
 		driving.die()
 		visits := w.entry(visited).Attempt.Visits
 		if visits == nil || visits.Total != 1 || !slices.Equal(agents(visits.Newest), []string{"a person at one.example"}) {
-			t.Errorf("the entry tells of %+v", visits)
+			t.Errorf("the entry has %+v", visits)
 		}
-		if got := w.told(visited); !slices.Equal(got, list) { // the one that is in both places once
-			t.Errorf("told %v, want %v", agents(got), agents(list))
+		if got := w.told(visited); !slices.Equal(got, list) { // the visit that is in both places appears once
+			t.Errorf("reported %v, want %v", agents(got), agents(list))
 		}
 		w.wantCharges(1)
 	})
 }
 
-// An order that is issued at once costs nothing more. Its entry tells who came to the server that
-// drove it.
+// TestVisitsOfQuickOrder: an order that is issued at once needs no extra operations. Its entry shows
+// who came to the server that drove it.
 func TestVisitsOfQuickOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -227,15 +227,15 @@ func TestVisitsOfQuickOrder(t *testing.T) {
 			}
 		}
 		if v := w.entry(visited).Attempt.Visits; v == nil || v.Total < 2 || v.Newest[0].Server != "one.example" {
-			t.Errorf("the entry tells of %+v", v)
+			t.Errorf("the entry has %+v", v)
 		}
 		if v := w.entry("other.example.com").Attempt.Visits; v != nil {
-			t.Errorf("the other entry tells of %+v", v)
+			t.Errorf("the other entry has %+v", v)
 		}
 	})
 }
 
-// With a server, nothing goes but what it has not written yet.
+// TestVisitsAfterCrash: when a server dies, only those visits are lost that it has not written yet.
 func TestVisitsAfterCrash(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := slowWorld(t)
@@ -253,14 +253,15 @@ func TestVisitsAfterCrash(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		got := slices.DeleteFunc(agents(w.told(visited)), func(who string) bool { return strings.HasSuffix(who, "one.example") })
 		if want := []string{"first at two.example", "third at two.example"}; !slices.Equal(got, want) {
-			t.Errorf("told %q, want %q", got, want)
+			t.Errorf("reported %q, want %q", got, want)
 		}
 		driving.untilServed(time.Hour, visited)
 		w.wantCharges(1)
 	})
 }
 
-// A storage that does not take visits disturbs no order, and gets them when it does.
+// TestVisitsCannotBeWritten: a storage that cannot take visits disturbs no order, and gets them once
+// it can.
 func TestVisitsCannotBeWritten(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 2 * time.Hour })
@@ -276,19 +277,19 @@ func TestVisitsCannotBeWritten(t *testing.T) {
 		driving.writes.broken.Store(false)
 		time.Sleep(2 * time.Minute)
 		if n := len(w.told(visited)); n < 2 || len(w.visitFiles()) != 1 {
-			t.Errorf("%d visits are told of, in %q", n, w.visitFiles())
+			t.Errorf("%d visits are reported, from %q", n, w.visitFiles())
 		}
 		driving.writes.broken.Store(true)
 		driving.untilServed(day, visited)
 		if v := w.entry(visited).Attempt.Visits; v == nil || v.Total < 2 {
-			t.Errorf("the entry tells of %+v", v)
+			t.Errorf("the entry has %+v", v)
 		}
 		w.wantCharges(1)
 	})
 }
 
-// What strangers do costs little: one file a minute for what there is, and nothing for what there
-// is not.
+// TestVisitsOfStrangers: requests by strangers cost little: one file a minute for files that exist,
+// and nothing for others.
 func TestVisitsOfStrangers(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := slowWorld(t)
@@ -311,7 +312,7 @@ func TestVisitsOfStrangers(t *testing.T) {
 		}
 		list := slices.DeleteFunc(w.told(visited), func(v ledger.Visit) bool { return v.Server == "one.example" })
 		if len(list) != 64 || list[63].UserAgent != "stranger 9999" {
-			t.Errorf("%d visits are told of, the last %+v", len(list), list[len(list)-1])
+			t.Errorf("%d visits are reported, the last %+v", len(list), list[len(list)-1])
 		}
 		if n := len(w.visitFiles()); n != 2 {
 			t.Errorf("files %q", w.visitFiles())
@@ -320,7 +321,7 @@ func TestVisitsOfStrangers(t *testing.T) {
 	})
 }
 
-// The files of visits go when the entry does.
+// TestVisitsAreSwept: the files of visits are removed with the entry.
 func TestVisitsAreSwept(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := slowWorld(t)

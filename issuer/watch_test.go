@@ -23,7 +23,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// watching has issued orders looked at once an hour.
+// watching has issued orders checked once an hour.
 func watching(f *flow) { f.rules.watch = time.Hour }
 
 // good reports whether the process serves a certificate for the name that is not revoked.
@@ -32,7 +32,7 @@ func (p *process) good(name string) bool {
 	return got != nil && time.Now().Before(got.leaf().NotAfter) && !p.w.ca.Revoked(got.leaf().SerialNumber)
 }
 
-// revoke has the latest certificate of the name's order revoked.
+// revoke revokes the latest certificate of the name's order.
 func (w *world) revoke(name string) {
 	w.tb.Helper()
 	serial := w.entry(name).Certificate.Serial
@@ -57,8 +57,9 @@ func (w *world) reissued() (n int) {
 	return n
 }
 
-// A certificate that is revoked while its order lives on is replaced within the interval, free
-// of charge and for a new key, whatever certmagic does with keys. Until then it is served.
+// TestRevokedCertificateIsReplaced: a certificate that is revoked while its order stays active is
+// replaced within the interval, free of charge and for a new key, whatever certmagic does with keys.
+// Until then it is served.
 func TestRevokedCertificateIsReplaced(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -90,11 +91,11 @@ func TestRevokedCertificateIsReplaced(t *testing.T) {
 				t.Errorf("%d reissues", n)
 			}
 			if n := w.logs.FilterMessageSnippet("clients that check revocation refuse it").Len(); n != 1 {
-				t.Errorf("said %d times", n)
+				t.Errorf("logged %d times", n)
 			}
 			for _, name := range w.entry("example.com").Covered {
 				if _, _, err := p.site.load(t.Context(), name); (err == nil) != (name == "example.com") {
-					t.Errorf("of the names of the certificate, %s has one of its own: %v", name, err == nil)
+					t.Errorf("of the names of the certificate, %s has a stored one of its own: %v", name, err == nil)
 				}
 			}
 			w.wantCharges(1)
@@ -103,8 +104,8 @@ func TestRevokedCertificateIsReplaced(t *testing.T) {
 	}
 }
 
-// A vendor that takes its time for each answer does not make a round longer: looks are so far
-// apart as begun.
+// TestLooksKeepTheirPace: slow answers do not make a round longer, because the interval between two
+// checks is counted from their beginnings.
 func TestLooksKeepTheirPace(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "racent", func(t *testing.T) {
@@ -124,13 +125,13 @@ func TestLooksKeepTheirPace(t *testing.T) {
 		tally.times = nil
 		time.Sleep(10 * time.Minute)
 		if got := len(tally.times); got < 9*n {
-			t.Errorf("%d looks at %d orders in ten intervals", got, n)
+			t.Errorf("%d checks of %d orders in ten intervals", got, n)
 		}
 		w.wantCharges(n)
 	})
 }
 
-// slowly has answers come late.
+// slowly delays answers.
 type slowly struct {
 	next http.RoundTripper
 	by   time.Duration
@@ -141,8 +142,8 @@ func (s slowly) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.next.RoundTrip(r)
 }
 
-// An order that ends after it has given its certificate is a person's matter. The site is served
-// on, and nothing is bought.
+// TestEndedOrderAsksAPerson: if an order ends after it has given its certificate, a person must act.
+// The site is still served, and nothing is bought.
 func TestEndedOrderAsksAPerson(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, v := range vendorKinds {
@@ -164,14 +165,15 @@ func TestEndedOrderAsksAPerson(t *testing.T) {
 					t.Errorf("%+v", e)
 				}
 				if n := w.logs.FilterMessageSnippet("getting a certificate failed").Len(); n == 0 {
-					t.Error("nobody is told")
+					t.Error("nothing was logged")
 				}
 				time.Sleep(20 * day)
 				if p.site.serving("example.com") == nil || w.reissued() != 0 || len(w.entries("example.com")) != 1 {
 					t.Errorf("%d reissues, %d entries", w.reissued(), len(w.entries("example.com")))
 				}
 				w.wantCharges(1)
-				// Who gives the order up gets another one, though the old certificate is not due.
+				// A person who gives the order up gets another one, although the old certificate is
+				// not due.
 				w.resolve(operator.Action{About: "example.com", None: true})
 				w.until(2*day, "another one is bought", func() bool { return p.good("example.com") })
 				w.wantCharges(2)
@@ -181,10 +183,10 @@ func TestEndedOrderAsksAPerson(t *testing.T) {
 	}
 }
 
-// replacing allows to buy again what the vendor has ended.
+// replacing allows buying again what the vendor has ended.
 func replacing(f *flow) { f.rules.replaceEnded = true }
 
-// ended is a world with one name whose order ended after 30 days, watched by so many servers.
+// ended returns the servers of a world with one name, whose order ended after some days.
 func (w *world) ended(v int, servers int, status string, fuses func(int) *fuse, change func(*flow)) []*process {
 	w.tb.Helper()
 	var list []*process
@@ -203,8 +205,8 @@ func (w *world) ended(v int, servers int, status string, fuses func(int) *fuse, 
 
 func noFuse(int) *fuse { return nil }
 
-// Where that is allowed, an order that the vendor has ended is bought again, once, by however
-// many servers, and whatever becomes of the answer.
+// TestEndedOrderIsBoughtAgain: if the config allows it, an order that the vendor has ended is bought
+// again, once, however many servers there are, and whatever becomes of the answer.
 func TestEndedOrderIsBoughtAgain(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
@@ -212,7 +214,7 @@ func TestEndedOrderIsBoughtAgain(t *testing.T) {
 			for _, servers := range []int{1, 3} {
 				for _, lost := range []bool{false, true} {
 					if lost && v.blind {
-						continue // then a person is asked
+						continue // then a person must decide
 					}
 					inBubble(t, fmt.Sprintf("%s, %s, %d servers, lost answers %v", v.name, status, servers, lost), func(t *testing.T) {
 						w := newWorld(t, nil)
@@ -241,8 +243,8 @@ func TestEndedOrderIsBoughtAgain(t *testing.T) {
 	}
 }
 
-// What took the place of an order that ended is not bought again when it ends, too, however much
-// the vendor likes that.
+// TestEndedOrderIsBoughtAgainOnce: an order that replaced one that had ended is not bought again
+// when it ends, too, however often the vendor ends orders.
 func TestEndedOrderIsBoughtAgainOnce(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
@@ -265,7 +267,7 @@ func TestEndedOrderIsBoughtAgainOnce(t *testing.T) {
 	}
 }
 
-// spell is for how long something lasts. The zero value is over.
+// spell is how long something lasts. The zero value is over.
 type spell struct{ until atomic.Pointer[time.Time] }
 
 func (s *spell) set(until time.Time) { s.until.Store(&until) }
@@ -275,7 +277,7 @@ func (s *spell) lasts() bool {
 	return until != nil && time.Now().Before(*until)
 }
 
-// moody is a vendor that says for a while that all orders have ended.
+// moody is a vendor that claims for a while that all orders have ended.
 type moody struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -283,7 +285,7 @@ type moody struct {
 	until *spell
 	says  vendors.Status
 
-	flickers bool // it says so half of the time only, and nothing in between
+	flickers bool // whether it says so only half of the time, and reports no status in between
 }
 
 func (v moody) Status(ctx context.Context, id string) (vendors.Order, error) {
@@ -296,7 +298,7 @@ func (v moody) Status(ctx context.Context, id string) (vendors.Order, error) {
 	return v.Vendor.Status(ctx, id)
 }
 
-// moodyOf makes any of the kinds of vendors moody.
+// moodyOf makes any kind of vendor moody.
 func moodyOf(v vendors.Vendor, until *spell, says vendors.Status, flickers bool) vendors.Vendor {
 	m := moody{v, v.(vendors.Reissuer), v.(vendors.Finder), until, says, flickers}
 	if p, ok := v.(vendors.Preparer); ok {
@@ -309,8 +311,9 @@ func moodyOf(v vendors.Vendor, until *spell, says vendors.Status, flickers bool)
 	return m
 }
 
-// What a vendor says for less than an hour, or with interruptions, or what is no clear end of an order that
-// was good, costs nothing, and when it says otherwise, the order is used on.
+// TestVendorThatSaysSoForAMoment: a vendor that reports the end of a good order costs nothing if it
+// does so for less than an hour, with interruptions, or with a status that is not clearly an end.
+// The order stays in use once the vendor reports otherwise.
 func TestVendorThatSaysSoForAMoment(t *testing.T) {
 	tooSlowForRaces(t)
 	revoked, cancelled := vendors.StatusRevoked, vendors.StatusCancelled
@@ -346,8 +349,8 @@ func TestVendorThatSaysSoForAMoment(t *testing.T) {
 	}
 }
 
-// certmagic asks for a certificate for the key of one that was revoked. It gets none: the name
-// has one for a new key.
+// TestRevokedKeyIsNotCertifiedAgain: when certmagic asks for a certificate for the key of a revoked
+// one, it gets none. The name gets one for a new key.
 func TestRevokedKeyIsNotCertifiedAgain(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -374,7 +377,8 @@ func TestRevokedKeyIsNotCertifiedAgain(t *testing.T) {
 	}
 }
 
-// Neither is another order paid for with it, when the one that gave it has ended.
+// TestRevokedKeyIsNotPaidFor: no other order is paid for with the key of a revoked certificate
+// either, when its order has ended.
 func TestRevokedKeyIsNotPaidFor(t *testing.T) {
 	for i, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -384,7 +388,7 @@ func TestRevokedKeyIsNotPaidFor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.until(3*time.Hour, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 			if _, err := p.attemptWith(t.Context(), "example.com", key.(*ecdsa.PrivateKey)); err == nil {
 				t.Error("it got a certificate")
 			}
@@ -397,8 +401,8 @@ func TestRevokedKeyIsNotPaidFor(t *testing.T) {
 	}
 }
 
-// deaths runs what follows the setting up of a world once for each contact of a server with the
-// rest of it, at which the server dies. Every other time, another server is there all along.
+// deaths runs what follows the setup of a world once for each contact of a server with the rest of
+// it, and the server dies there. Every other time, another server is running all along.
 func deaths(t *testing.T, v int, change func(*flow), happens func(*world), want func(*world, string)) {
 	t.Helper()
 	run := func(n int, point string) (points []string) {
@@ -454,8 +458,8 @@ func deaths(t *testing.T, v int, change func(*flow), happens func(*world), want 
 	}
 }
 
-// A server that dies at any moment of a replacement leaves it to others. It costs no money, and at
-// most one reissue more.
+// TestDeathWhileReplacing: a server that dies at any moment of a replacement leaves it to others.
+// That costs no money, and no second reissue.
 func TestDeathWhileReplacing(t *testing.T) {
 	tooSlowForRaces(t)
 	for i := range vendorKinds {
@@ -468,12 +472,13 @@ func TestDeathWhileReplacing(t *testing.T) {
 	}
 }
 
-// The same for an order that is bought again.
+// TestDeathWhileBuyingAgain: a server that dies while an order is bought again leaves that to
+// others. It is bought once.
 func TestDeathWhileBuyingAgain(t *testing.T) {
 	tooSlowForRaces(t)
 	for i := range vendorKinds {
 		if vendorKinds[i].blind {
-			continue // a person has to look after some deaths
+			continue // a person has to check after some deaths
 		}
 		end := func(w *world) {
 			if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
@@ -490,7 +495,7 @@ func TestDeathWhileBuyingAgain(t *testing.T) {
 	}
 }
 
-// Answers that are lost on the way to a replacement cost nothing.
+// TestLostAnswersWhileReplacing: answers that are lost during a replacement cost nothing.
 func TestLostAnswersWhileReplacing(t *testing.T) {
 	for _, v := range vendorKinds {
 		for _, call := range []string{v.reissue, v.status} {
@@ -528,18 +533,18 @@ func TestWatchIsOff(t *testing.T) {
 			before := w.ca.Calls(v.status)
 			time.Sleep(3 * day)
 			if n := w.ca.Calls(v.status) - before; n != 0 || w.reissued() != 0 {
-				t.Errorf("%d looks, %d reissues", n, w.reissued())
+				t.Errorf("%d checks, %d reissues", n, w.reissued())
 			}
 			if w.storage.Exists(t.Context(), ledger.Prefix("racent", "test")+"/watch.json") {
-				t.Error("turns are kept")
+				t.Error("the storage has turns")
 			}
 		})
 	}
 }
 
-// Servers share the looks, spread over the interval, and each of them serves what one of them got.
-// That holds as long as their clocks agree; if not, orders are looked at more often, and never
-// less.
+// TestServersShareLooks: servers share the checks, spread over the interval, and each of them serves
+// the certificate that one of them got. That holds as long as their clocks agree; if not, orders are
+// checked more often, and never less.
 func TestServersShareLooks(t *testing.T) {
 	tooSlowForRaces(t)
 	const names = 30
@@ -564,7 +569,7 @@ func TestServersShareLooks(t *testing.T) {
 				}
 				looks := w.ca.Calls(v.status) - before
 				if looks < names*hours || skew == 0 && looks > names*hours*7/5 || looks > 3*names*hours*7/5 || skew == 0 && most > names/4 {
-					t.Errorf("%d looks at %d orders in %d hours, at most %d a minute", looks, names, hours, most)
+					t.Errorf("%d checks of %d orders in %d hours, at most %d a minute", looks, names, hours, most)
 				}
 				if _, err := w.ca.RevokeAll(); err != nil {
 					t.Fatal(err)
@@ -587,8 +592,8 @@ func TestServersShareLooks(t *testing.T) {
 	}
 }
 
-// Somebody who has an order reissued elsewhere is told of once, by whichever server. The
-// certificate that is served is left as it is.
+// TestReplacedElsewhereIsTold: if somebody reissues an order elsewhere, that is reported once, by
+// whichever server. The served certificate stays as it is.
 func TestReplacedElsewhereIsTold(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -621,7 +626,7 @@ func TestReplacedElsewhereIsTold(t *testing.T) {
 			}
 			time.Sleep(3 * day)
 			if n := w.logs.FilterMessageSnippet("reissued elsewhere").Len(); n != 1 {
-				t.Errorf("told %d times", n)
+				t.Errorf("logged %d times", n)
 			}
 			for _, p := range servers {
 				if !p.good("example.com") {
@@ -636,7 +641,7 @@ func TestReplacedElsewhereIsTold(t *testing.T) {
 	}
 }
 
-// termed is a vendor that tells another end of the term for a while.
+// termed is a vendor that reports another end of the term for a while.
 type termed struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -653,12 +658,12 @@ func (v termed) Status(ctx context.Context, id string) (vendors.Order, error) {
 	return order, err
 }
 
-// The end of the term is the vendor's word: a later one at once, an earlier one if it is told
-// again, and never one that is past.
+// TestTermFollowsTheVendor: the end of the term is what the vendor reports: a later one at once, an
+// earlier one if it is reported again, and never one in the past.
 func TestTermFollowsTheVendor(t *testing.T) {
 	tooSlowForRaces(t)
 	for name, c := range map[string]struct {
-		by, lasting time.Duration // from today on
+		by, lasting time.Duration // from the moment of the change on
 		follows     bool
 	}{
 		"later":                {500 * day, 90 * time.Minute, true},
@@ -693,7 +698,8 @@ func TestTermFollowsTheVendor(t *testing.T) {
 	}
 }
 
-// A certificate that is for servers only, after one that was not, is told of once.
+// TestLostClientAuthIsTold: a certificate that is for servers only, after one that was not, is
+// reported once.
 func TestLostClientAuthIsTold(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -708,20 +714,21 @@ func TestLostClientAuthIsTold(t *testing.T) {
 			time.Sleep(day)
 			told := func() int { return w.logs.FilterMessageSnippet("mTLS").Len() }
 			if n := told(); n != 0 {
-				t.Errorf("told %d times before", n)
+				t.Errorf("logged %d times before", n)
 			}
 			for range 2 {
 				w.revoke("example.com")
 				w.until(day, "it is replaced", func() bool { return servers[0].good("example.com") && servers[1].good("example.com") })
 				if n := told(); n != 1 {
-					t.Errorf("told %d times", n)
+					t.Errorf("logged %d times", n)
 				}
 			}
 		})
 	}
 }
 
-// From 2027-03-01 on, certificates are for servers only. That is told with the first renewal.
+// TestClientAuthEnds: from 2027-03-01 on, certificates are for servers only. That is reported with
+// the first renewal.
 func TestClientAuthEnds(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, v := range vendorKinds {
@@ -735,12 +742,12 @@ func TestClientAuthEnds(t *testing.T) {
 			told := func() int { return w.logs.FilterMessageSnippet("mTLS").Len() }
 			time.Sleep(time.Until(time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)))
 			if n := told(); n != 0 {
-				t.Errorf("told %d times before", n)
+				t.Errorf("logged %d times before", n)
 			}
 			w.until(200*day, "it is told", func() bool { return told() > 0 })
 			time.Sleep(100 * day)
 			if n := told(); n != 1 {
-				t.Errorf("told %d times", n)
+				t.Errorf("logged %d times", n)
 			}
 			p.untilServed(0, "example.com")
 			w.wantCharges(1)
@@ -749,7 +756,8 @@ func TestClientAuthEnds(t *testing.T) {
 	}
 }
 
-// A CA that revokes each certificate that it gives is not asked for ever more of them.
+// TestCertificatesThatAreAlwaysRevoked: a CA that revokes every certificate it issues is not asked
+// for more and more of them.
 func TestCertificatesThatAreAlwaysRevoked(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, v := range vendorKinds {
@@ -776,7 +784,8 @@ func TestCertificatesThatAreAlwaysRevoked(t *testing.T) {
 	}
 }
 
-// All names of an order get the certificate that takes the place of the revoked one.
+// TestRevokedCertificateOfAGroup: all names of an order get the certificate that replaces the
+// revoked one.
 func TestRevokedCertificateOfAGroup(t *testing.T) {
 	for _, v := range vendorKinds {
 		if v.group == "" {
@@ -801,7 +810,7 @@ func TestRevokedCertificateOfAGroup(t *testing.T) {
 	}
 }
 
-// erring is a vendor of which a test decides what comes of a look; nil is the vendor's answer.
+// erring is a vendor for which a test decides the result of a check. Nil leaves it to the vendor.
 type erring struct {
 	vendors.Vendor
 	vendors.Reissuer
@@ -822,20 +831,20 @@ func (v *erring) Status(ctx context.Context, id string) (vendors.Order, error) {
 	return v.Vendor.Status(ctx, id)
 }
 
-// in makes the flow ask it.
+// in makes the flow use it.
 func (v *erring) in(f *flow) {
 	v.Vendor, v.Reissuer, v.Finder = f.vendor, f.vendor.(vendors.Reissuer), f.vendor.(vendors.Finder)
 	f.vendor = v
 }
 
-// answers sets what comes of a look.
+// answers sets the result of checks.
 func (v *erring) answers(look func(id string) (*vendors.Order, error)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.look = look
 }
 
-// A panic in a look neither ends the process nor the looks.
+// TestWatchOutlivesAPanic: a panic during a check ends neither the process nor the checks.
 func TestWatchOutlivesAPanic(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w, v := newWorld(t, nil), new(erring)
@@ -854,18 +863,18 @@ func TestWatchOutlivesAPanic(t *testing.T) {
 		w.until(6*time.Hour, "it is replaced", func() bool { return p.good("example.com") })
 		told := w.logs.FilterMessageSnippet("panic while looking at an order")
 		if n := told.FilterField(zap.String("order_id", id)).Len(); n == 0 || n > 3 {
-			t.Errorf("it is told %d times in 3 hours", n)
+			t.Errorf("it is logged %d times in 3 hours", n)
 		}
 	})
 }
 
-// unknown is what a vendor says of an order that it does not have any more.
+// unknown is a vendor's answer about an order that it no longer has.
 func unknown() error {
 	return &vendors.Error{Endpoint: "status", Verdict: vendors.Permanent, Err: vendors.ErrNotFound}
 }
 
-// An order that the vendor said to have ended, and of which it then tells nothing, does not keep
-// the others from being looked at.
+// TestWatchGoesOnAfterASuspect: an order that the vendor has reported as ended, and about which it
+// then reports nothing, does not keep the others from being checked.
 func TestWatchGoesOnAfterASuspect(t *testing.T) {
 	for name, failure := range map[string]error{
 		"unknown": unknown(), "out of order": &vendors.Error{Endpoint: "status", Verdict: vendors.Retryable, Err: errors.New("503")},
@@ -890,15 +899,15 @@ func TestWatchGoesOnAfterASuspect(t *testing.T) {
 			w.revoke("good.example.com")
 			w.until(2*time.Hour, "it is replaced", func() bool { return p.good("good.example.com") })
 			if due := p.account.suspects.due(); errors.Is(failure, vendors.ErrNotFound) == slices.Contains(due, bad.ID) {
-				t.Errorf("suspects are %v", due)
+				t.Errorf("the suspects are %v", due)
 			}
 			w.wantCharges(2)
 		})
 	}
 }
 
-// Orders that the vendor does not know any more, or at which no look succeeds, however many, do
-// not keep the others from being looked at.
+// TestWatchGoesOnAfterUnknownOrders: orders that the vendor no longer knows, or that cannot be
+// checked, however many, do not keep the others from being checked.
 func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
 	tooSlowForRaces(t)
 	for title, look := range map[string]func() (*vendors.Order, error){
@@ -929,8 +938,8 @@ func TestWatchGoesOnAfterUnknownOrders(t *testing.T) {
 	}
 }
 
-// replacedAfterRevocation has the CA revoke all certificates, and fails unless those of the names
-// are replaced in time.
+// replacedAfterRevocation revokes all certificates, and fails unless those of the names are replaced
+// in time.
 func (p *process) replacedAfterRevocation(within time.Duration, names []string) {
 	p.w.tb.Helper()
 	if _, err := p.w.ca.RevokeAll(); err != nil {
@@ -942,7 +951,8 @@ func (p *process) replacedAfterRevocation(within time.Duration, names []string) 
 	}
 }
 
-// However often the configuration is loaded anew, all orders are looked at, if later.
+// TestWatchOutlivesReloads: however often the configuration is reloaded, all orders are checked, if
+// later.
 func TestWatchOutlivesReloads(t *testing.T) {
 	tooSlowForRaces(t)
 	const n = 40
@@ -974,7 +984,7 @@ func TestWatchOutlivesReloads(t *testing.T) {
 	}
 }
 
-// movedSites is a prover that has no success with some names.
+// movedSites is a prover that fails for some names.
 type movedSites struct {
 	proof.Prover
 	names *[]string
@@ -987,8 +997,8 @@ func (m movedSites) Wait(ctx context.Context, p proof.Proof) error {
 	return m.Prover.Wait(ctx, p)
 }
 
-// Sites that lead elsewhere by now do not keep the revoked certificates of others from being
-// replaced.
+// TestReplacementsThatCannotBegin: sites that lead elsewhere by now do not keep the revoked
+// certificates of others from being replaced.
 func TestReplacementsThatCannotBegin(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -1009,7 +1019,8 @@ func TestReplacementsThatCannotBegin(t *testing.T) {
 	})
 }
 
-// A reissue that somebody takes back while it is left to stand is not sent.
+// TestReissueThatIsTakenBack: a reissue that somebody takes back while it waits for the settle time
+// is not sent.
 func TestReissueThatIsTakenBack(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -1036,7 +1047,7 @@ func TestReissueThatIsTakenBack(t *testing.T) {
 	}
 }
 
-// lagging is a vendor that takes its time for each answer.
+// lagging is a vendor that takes a while for each answer.
 type lagging struct {
 	http.RoundTripper
 	takes *atomic.Int64 // a duration
@@ -1047,8 +1058,8 @@ func (l lagging) RoundTrip(r *http.Request) (*http.Response, error) {
 	return l.RoundTripper.RoundTrip(r)
 }
 
-// TestSlowLooksAreInTime: answers that take longer than the looks are apart do not make the round longer
-// than the interval.
+// TestSlowLooksAreInTime: answers that take longer than the time between two checks do not make the
+// round longer than the interval.
 func TestSlowLooksAreInTime(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -1064,7 +1075,7 @@ func TestSlowLooksAreInTime(t *testing.T) {
 		before := w.ca.Calls("collect")
 		time.Sleep(hours * time.Hour)
 		if looks := w.ca.Calls("collect") - before; looks < names*hours*15 {
-			t.Errorf("%d looks at %d orders in %d hours", looks, names, hours)
+			t.Errorf("%d checks of %d orders in %d hours", looks, names, hours)
 		}
 	})
 }

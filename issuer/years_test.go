@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// years lets the time go by, looks every few days whether the names are served, and has the server
-// restarted now and then.
+// years lets time pass, checks every few days that the names are served, and occasionally restarts
+// the server.
 func (p *process) years(n int, start func() *process, reuse bool, names ...string) *process {
 	p.w.tb.Helper()
 	stop := p.maintain(reuse)
@@ -32,8 +32,8 @@ func (p *process) years(n int, start func() *process, reuse bool, names ...strin
 	return p
 }
 
-// Three years at each vendor: the names are served all the time, and what is paid for is one
-// order per term.
+// TestThreeYears: for three years at each vendor, the names are served all the time, and one order
+// per term is paid for.
 func TestThreeYears(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
@@ -49,7 +49,7 @@ func TestThreeYears(t *testing.T) {
 				p.untilServed(day, "example.com", "www.example.com")
 				first := w.charges()
 				p.years(3, start, reuse, "example.com", "www.example.com")
-				// An order is renewed up to a month early, so that four may begin in three years.
+				// An order is renewed up to a month early, so four may begin in three years.
 				orders := 1
 				if first == 2 {
 					orders = 2 // the CA does not add the twin
@@ -64,7 +64,8 @@ func TestThreeYears(t *testing.T) {
 	}
 }
 
-// The same for orders of several names, of which certmagic renews the first only.
+// TestYearsOfGroup: the same holds for orders for several names, of which certmagic renews only the
+// first.
 func TestYearsOfGroup(t *testing.T) {
 	tooSlowForRaces(t)
 	for _, v := range vendorKinds {
@@ -76,7 +77,7 @@ func TestYearsOfGroup(t *testing.T) {
 			names := []string{"example.com", "example.net", "example.org"}
 			rotate := 0
 			start := func() *process {
-				// The group is written in another order each time.
+				// The group's names are in another order each time.
 				rotate++
 				turned := append(append([]string{}, names[rotate%3:]...), names[:rotate%3]...)
 				return v.start(w, nil, all(group(turned...), func(f *flow) { f.order.Product = v.group }))
@@ -93,7 +94,8 @@ func TestYearsOfGroup(t *testing.T) {
 	}
 }
 
-// The same for a term of several years, with certificates of a few weeks, as they will be.
+// TestThreeYearTerm: the same holds for a term of several years, with certificates of a few weeks,
+// as they will be.
 func TestThreeYearTerm(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
@@ -123,7 +125,7 @@ func TestThreeYearTerm(t *testing.T) {
 	}
 }
 
-// The same for names that handshakes bring up, where they may order.
+// TestThreeYearsOnDemand: the same holds for names that handshakes bring up, if those may order.
 func TestThreeYearsOnDemand(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {
@@ -143,7 +145,7 @@ func TestThreeYearsOnDemand(t *testing.T) {
 				}
 			}
 			if dark > 0 {
-				t.Errorf("not served at %d of the looks", dark)
+				t.Errorf("not served at %d of the checks", dark)
 			}
 			if n := w.charges(); n < 3 || n > 4 {
 				w.wantCharges(3)
@@ -153,8 +155,8 @@ func TestThreeYearsOnDemand(t *testing.T) {
 	}
 }
 
-// Two servers with one storage live through the years together, one of them with an old
-// configuration for a while.
+// TestYearsOfTwoServers: two servers with one storage run through the years together, one of them
+// with an old configuration for a while.
 func TestYearsOfTwoServers(t *testing.T) {
 	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
@@ -175,7 +177,8 @@ func TestYearsOfTwoServers(t *testing.T) {
 	})
 }
 
-// An adopted order is used for what is left of its term, and what a person gives next for its.
+// TestThreeYearsOfGivenOrders: an adopted order is used for the rest of its term, and so is the next
+// one that a person configures.
 func TestThreeYearsOfGivenOrders(t *testing.T) {
 	tooSlowForRaces(t)
 	for i, v := range vendorKinds {

@@ -25,7 +25,7 @@ import (
 
 func nobody(string) []check.Visit { return nil }
 
-// wantDiagnosis has one name of a proof explained.
+// wantDiagnosis explains one name of a proof.
 func wantDiagnosis(t *testing.T, m *ByMethod, p Proof, visits func(string) []check.Visit, want check.Cause, word string) {
 	t.Helper()
 	list := m.Explain(t.Context(), p, p.Names[:1], visits)
@@ -48,16 +48,16 @@ func TestExplainRecord(t *testing.T) {
 	p.Challenges = append(p.Challenges, vendors.Challenge{
 		Method: vendors.MethodDNS, Name: "blog.explain.example", RecordName: "_dnsauth", RecordType: "TXT", RecordValue: "other",
 	})
-	wantDiagnosis(t, m, p, nobody, check.CauseUndecided, "as far as can be seen") // that is another name's
+	wantDiagnosis(t, m, p, nobody, check.CauseUndecided, "as far as can be seen") // that record belongs to another name
 	m.CleanUp(t.Context(), p)
 	p.Challenges[0].Name = "example"
-	wantDiagnosis(t, m, p, nobody, check.CauseUndecided, "for no DNS record") // nor is that of a name above
+	wantDiagnosis(t, m, p, nobody, check.CauseUndecided, "for no DNS record") // a record of a parent name does not count either
 	p.Challenges[0].Name, r.dns.PropagationTimeout = "", -1
 	wantDiagnosis(t, m, p, nobody, check.CauseUndecided, "could not be looked for")
 	wantDiagnosis(t, New(Config{}), p, nobody, check.CauseRecord, "no DNS provider")
 }
 
-// TestExplainOverride: that the record is there is of no use where nothing leads to it.
+// TestExplainOverride: a record that exists does not help if nothing leads to it.
 func TestExplainOverride(t *testing.T) {
 	for _, c := range []struct {
 		alias string
@@ -96,7 +96,8 @@ func TestExplainOverride(t *testing.T) {
 	}
 }
 
-// TestExplainPort: that nobody can listen is the cause only where something else answers, or nothing.
+// TestExplainPort: a port that cannot be listened on is the cause only if something else, or
+// nothing, answers there.
 func TestExplainPort(t *testing.T) {
 	deaf := &dcv.ListenError{Addr: ":80", Err: errors.New("the port is taken")}
 	port := serveFiles(t)
@@ -120,8 +121,8 @@ func TestExplainPort(t *testing.T) {
 	}
 }
 
-// TestExplainTrustsLateVisits: what a CA has got lately counts for more than what this machine gets,
-// which routers may keep from coming back inside; what it got long ago does not.
+// TestExplainTrustsLateVisits: a recent visit of the CA counts for more than what this machine gets,
+// because routers may keep it from reaching itself from inside; an old visit does not.
 func TestExplainTrustsLateVisits(t *testing.T) {
 	m, _ := newProver(t, func(c *Config) { c.Port = at(closedPort(t)) })
 	p := fileProof("explain-2", "x", "late.localhost")
@@ -130,19 +131,19 @@ func TestExplainTrustsLateVisits(t *testing.T) {
 			return []check.Visit{{From: "192.0.2.1", Server: "one", Status: 200, Time: time.Now().Add(-age)}}
 		}, want, "1 address")
 	}
-	// Whoever has got it in the end is not counted among those that have not.
+	// A visitor that got the file in the end is not counted among those that did not.
 	wantDiagnosis(t, m, p, func(string) []check.Visit {
 		now := time.Now()
 		return []check.Visit{{From: "192.0.2.1", Server: "one", Status: 200, Time: now}, {From: "192.0.2.1", Server: "one", Status: 404, Time: now.Add(-time.Second)}}
 	}, check.CauseKeptOut, "1 address")
 }
 
-// outlook is what this machine gets to see of an internet, and who came to our servers.
+// outlook is what this machine can see of an internet, and who came to our servers.
 type outlook struct {
 	title   string
-	records string            // of DNS, one a line
+	records string            // of DNS, one per line
 	silent  bool              // whether another resolver, the first, does not answer
-	second  string            // the address that the second name server has in place of the first
+	second  string            // the address that the second name server has instead of the first
 	hosts   map[string]string // what is at an address; if nothing is, it refuses
 	deaf    bool
 	came    []string      // the addresses that the file was fetched from
@@ -181,7 +182,7 @@ func outlooks() []outlook {
 	}
 }
 
-// TestExplainSeesOnlyFromHere: what this machine gets is not all that the CA does.
+// TestExplainSeesOnlyFromHere: this machine does not get everything that the CA gets.
 func TestExplainSeesOnlyFromHere(t *testing.T) {
 	for _, o := range outlooks() {
 		t.Run(o.title, func(t *testing.T) {
@@ -256,7 +257,8 @@ func (o outlook) try(t *testing.T) {
 	}
 }
 
-// TestExplainManyNames: an order of hundreds of names of which none answers is not left alone for long.
+// TestExplainManyNames: an order for hundreds of names, none of which answers, gets an explanation
+// before long.
 func TestExplainManyNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var names, records []string
@@ -279,7 +281,7 @@ func TestExplainManyNames(t *testing.T) {
 	})
 }
 
-// answerAs answers a request on a connection as a host does.
+// answerAs answers a request on a connection as a host in a world does.
 func answerAs(conn net.Conn, what, file string) {
 	defer func() { _ = conn.Close() }()
 	in := bufio.NewReader(conn)

@@ -24,7 +24,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// brokenStorage fails to store the keys that contain a text.
+// brokenStorage fails to store keys that contain a given text.
 type brokenStorage struct {
 	certmagic.Storage
 	broken atomic.Value
@@ -67,13 +67,13 @@ func fileProof(id, content string, names ...string) Proof {
 	}}
 }
 
-// served returns what this process serves as a file on a host, empty if nothing.
+// served returns what this process serves as a file on a host, or an empty string.
 func served(host, file string) string {
 	body, _ := dcv.Live.Lookup(host, dcv.PathPrefix+file)
 	return string(body)
 }
 
-// serveFiles listens on the loopback address, without which no test could fetch, and
+// serveFiles listens on the loopback address and serves files there, for tests that fetch them. It
 // returns the port. The names below localhost lead there.
 func serveFiles(t *testing.T) int {
 	t.Helper()
@@ -102,7 +102,7 @@ func serveFiles(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// closedPort is one where nobody listens.
+// closedPort returns a port that nothing listens on.
 func closedPort(t *testing.T) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,8 +127,8 @@ func newProver(t *testing.T, change func(*Config)) (*ByMethod, *observer.Observe
 	return m, logs
 }
 
-// TestFilesHalfPresented: when the file of one name cannot be stored, those of the others
-// do not stay up; and what was there before does.
+// TestFilesHalfPresented: when the file of one name cannot be stored, those of the other names do
+// not stay; and what was there before does.
 func TestFilesHalfPresented(t *testing.T) {
 	storage := newStorage(t)
 	m, _ := newProver(t, func(c *Config) { c.Storage = storage })
@@ -156,7 +156,7 @@ func TestFilesHalfPresented(t *testing.T) {
 		t.Fatalf("error = %v", err)
 	}
 	if got := served(names[0], "A1.txt"); got != "old" {
-		t.Errorf("the file that was to be replaced is %q", got)
+		t.Errorf("the file that should still be there is %q", got)
 	}
 	if got := served(names[2], "A1.txt"); got != "" {
 		t.Errorf("%s serves %q", names[2], got)
@@ -172,8 +172,8 @@ func TestFilesHalfPresented(t *testing.T) {
 	}
 }
 
-// TestFilesAreReplaced: names that the vendor does not ask for any more lose their file,
-// and names that are none of the order's are cleaned up, too.
+// TestFilesAreReplaced: names for which the vendor no longer asks lose their file, and files for
+// names outside the order are cleaned up, too.
 func TestFilesAreReplaced(t *testing.T) {
 	storage := newStorage(t)
 	m, _ := newProver(t, func(c *Config) { c.Storage = storage })
@@ -199,9 +199,9 @@ func TestFilesAreReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := served(p.Names[0], "A3.txt") + served(p.Names[0], "A4.txt"); got != "threefour" {
-		t.Errorf("of two files for one name there are %q", got)
+		t.Errorf("the two files for one name are %q", got)
 	}
-	// Another process knows only what the proof tells.
+	// Another process knows only what is in the proof.
 	other, _ := newProver(t, func(c *Config) { c.Storage = storage })
 	other.CleanUp(t.Context(), p)
 	if left := storage.left(t); len(left) > 0 {
@@ -210,7 +210,7 @@ func TestFilesAreReplaced(t *testing.T) {
 	m.CleanUp(t.Context(), p)
 }
 
-// TestFilesRefuseNonsense: nothing is presented of a proof that is no good as a whole.
+// TestFilesRefuseNonsense: a proof that is not good as a whole is not presented in part.
 func TestFilesRefuseNonsense(t *testing.T) {
 	m, _ := newProver(t, nil)
 	for title, challenges := range map[string][]vendors.Challenge{
@@ -236,7 +236,8 @@ func TestFilesRefuseNonsense(t *testing.T) {
 	}
 }
 
-// TestFilesWait: what a file that cannot be fetched means before an order.
+// TestFilesWait: depending on the mode, a file that cannot be fetched stops an order, causes a
+// warning, or does neither.
 func TestFilesWait(t *testing.T) {
 	open, closed := serveFiles(t), closedPort(t)
 	deaf := &dcv.ListenError{Addr: ":80", Err: errors.New("the port is taken")}
@@ -291,21 +292,21 @@ func TestFilesWait(t *testing.T) {
 				t.Errorf("error = %v", err)
 			}
 			if _, told := errors.AsType[*dcv.ListenError](err); c.stops && told != c.deaf {
-				t.Errorf("the port that cannot be had is told: %t, error %v", told, err)
+				t.Errorf("the port that cannot be listened on is reported: %t, error %v", told, err)
 			}
 			if warned := logs.FilterMessageSnippet("could not be fetched from here").Len() > 0; warned != c.log {
 				t.Errorf("warned %t", warned)
 			}
 			if warned := logs.FilterMessageSnippet("cannot listen for the CA").Len() > 0; warned != c.deaf {
-				t.Errorf("warned of the port %t", warned)
+				t.Errorf("warned about the port: %t", warned)
 			}
 			m.CleanUp(t.Context(), p)
 		})
 	}
 }
 
-// TestFilesTrial: where the CA's file is not known yet, one of our own is fetched from
-// the same folder, and it goes when the CA's comes.
+// TestFilesTrial: if the CA's file is not known yet, one of our own is fetched from the same folder,
+// and is removed when the CA's arrives.
 func TestFilesTrial(t *testing.T) {
 	port := serveFiles(t)
 	m, _ := newProver(t, func(c *Config) { c.Port, c.Mode = at(port), ModeStrict })
@@ -334,8 +335,8 @@ func TestFilesTrial(t *testing.T) {
 	}
 }
 
-// TestFilesListen: the port is held while a file is to be fetched over HTTP, once per
-// proof, and let go of when it is over, or the config.
+// TestFilesListen: the port is held while a file is to be fetched over HTTP, once per proof, and
+// released when the proof or the config ends.
 func TestFilesListen(t *testing.T) {
 	var opened, released atomic.Int32
 	failing := true
@@ -394,7 +395,7 @@ func TestFilesListen(t *testing.T) {
 	}
 	expect("presented after the config", 2, 2)
 	if got := served("listen.localhost", "A1.txt"); got != "x" {
-		t.Error("the file does not outlive the config")
+		t.Error("the file did not outlive the config")
 	}
 	m.CleanUp(t.Context(), p)
 }
@@ -410,7 +411,7 @@ func TestFilesSeen(t *testing.T) {
 	}
 }
 
-// TestFilesWaitEndsWithItsContext, whatever the mode: who unloads a config does not wait.
+// TestFilesWaitEndsWithItsContext, whatever the mode: unloading a config does not wait.
 func TestFilesWaitEndsWithItsContext(t *testing.T) {
 	cause := errors.New("config was unloaded")
 	for _, mode := range []Mode{ModeDefault, ModeStrict, ModeWarn} {
@@ -431,7 +432,7 @@ func TestFilesWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestForAll: all problems are told, in order, and not more than a few are looked for at once.
+// TestForAll: all problems are reported, in order, and only a few are searched for at once.
 func TestForAll(t *testing.T) {
 	var now, most atomic.Int32
 	list := make([]int, 100)
@@ -460,8 +461,8 @@ func TestForAll(t *testing.T) {
 	}
 }
 
-// TestPortIsAskedLate: whoever asks for the port while a config is being provisioned
-// makes Caddy provision the HTTP app in the middle of that.
+// TestPortIsAskedLate: the port is not asked for before Wait, because asking while a config is being
+// provisioned makes Caddy provision the HTTP app in the middle of that.
 func TestPortIsAskedLate(t *testing.T) {
 	early, asked := true, false
 	port := serveFiles(t)
@@ -486,13 +487,13 @@ func TestPortIsAskedLate(t *testing.T) {
 	m.CleanUp(t.Context(), p)
 }
 
-// TestFilesAtEachAddress: the CA may come to any address of a name, so that one that leads to
-// another server stops the order.
+// TestFilesAtEachAddress: the CA may come to any address of a name, so one that leads to another
+// server stops the order.
 func TestFilesAtEachAddress(t *testing.T) {
 	port := serveFiles(t)
 	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
 	if err != nil {
-		t.Skip("there is one loopback address only: ", err)
+		t.Skip("there is only one loopback address: ", err)
 	}
 	other := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.NotFoundHandler()}}
 	other.Start()

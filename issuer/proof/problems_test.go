@@ -58,8 +58,8 @@ func elsewhere(tb testing.TB, records ...string) func(*Config) {
 	}
 }
 
-// TestAllProblemsAreTold: who is to mend a site gets to know all that is wrong with it at once, and
-// each of it only once.
+// TestAllProblemsAreTold: the person who fixes a site learns everything that is wrong with it at
+// once, and each problem only once.
 func TestAllProblemsAreTold(t *testing.T) {
 	m, _ := newProver(t, elsewhere(t, "shop.example.com. 60 IN A 203.0.113.2", "example.com. 60 IN A 203.0.113.2",
 		`example.com. 60 IN CAA 0 issue "letsencrypt.org"`))
@@ -78,15 +78,15 @@ func TestAllProblemsAreTold(t *testing.T) {
 	text := err.Error()
 	for _, word := range []string{"6 problems: 1. gone.example.com does not exist", "probing http://shop.example.com", "probing http://example.com", "nginx"} {
 		if !strings.Contains(text, word) {
-			t.Errorf("%q is not told: %v", word, err)
+			t.Errorf("the error does not say %q: %v", word, err)
 		}
 	}
 	if strings.Contains(text, "probing http://gone.example.com") {
-		t.Errorf("what is not there was fetched: %v", err)
+		t.Errorf("a name that does not exist was fetched from: %v", err)
 	}
 }
 
-// TestProblemsEndWithTheContext: what was found before ctx was done is no reason for it.
+// TestProblemsEndWithTheContext: what was found before ctx was done is not reported as the cause.
 func TestProblemsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	ended := errors.New("another configuration goes on")

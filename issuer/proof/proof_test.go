@@ -18,8 +18,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// TestProofsByMethod: each proof goes its own way, and an order that was placed with
-// records is not forgotten when the provider is gone from the config.
+// TestProofsByMethod: each proof is handled by its method, and an order that was placed with records
+// is not forgotten when the provider is gone from the config.
 func TestProofsByMethod(t *testing.T) {
 	m, logs := newProver(t, func(c *Config) { c.Mode = ModeOff })
 	p := hashProof("1", "gone.example")
@@ -30,8 +30,8 @@ func TestProofsByMethod(t *testing.T) {
 		t.Errorf("waiting gives %v", err)
 	}
 	m.CleanUp(t.Context(), p)
-	if logs.FilterMessageSnippet("DNS records of an order are left behind").Len() != 1 {
-		t.Error("nobody is told of the records that stay")
+	if logs.FilterMessageSnippet("DNS records of an order stay behind").Len() != 1 {
+		t.Error("the records that stay are not reported")
 	}
 	p.Method = vendors.MethodHTTP
 	if err := m.Wait(t.Context(), p); err != nil {
@@ -54,8 +54,7 @@ func TestProofsByMethod(t *testing.T) {
 	expectZone(t, zone)
 }
 
-// TestTrials: a trial depends on nothing but its arguments, and fits wherever the CA's
-// own would.
+// TestTrials: a trial depends only on its arguments, and fits wherever the CA's own proof would.
 func TestTrials(t *testing.T) {
 	for _, id := range []string{"cc" + strings.Repeat("0f", 12), "2026-11-25T10:00:00Z-ab/..\\ \n", "", strings.Repeat("x", 500)} {
 		for method, about := range map[vendors.Method]vendors.Description{
@@ -66,7 +65,7 @@ func TestTrials(t *testing.T) {
 				t.Errorf("%q %s: %v, then %v", id, method, trial, again)
 			}
 			if other := Trial(id+"1", method, about); slices.Equal(trial, other) {
-				t.Errorf("%q %s: another has the same, %v", id, method, trial)
+				t.Errorf("%q %s: another ID has the same: %v", id, method, trial)
 			}
 			if len(trial) != 1 || trial[0].Method != method {
 				t.Fatalf("%q %s: %v", id, method, trial)
@@ -83,12 +82,12 @@ func TestTrials(t *testing.T) {
 		t.Errorf("the trial is %+v", got)
 	}
 	if got := Trial("1", "email", vendors.Description{}); got != nil {
-		t.Errorf("mail has the trial %v", got)
+		t.Errorf("email has the trial %v", got)
 	}
 }
 
-// caaResolver answers all CAA questions with one record, or fails if there is none, and
-// tells for which names it was asked. All names are there.
+// caaResolver answers all CAA queries with one record, or fails if there is none, and reports for
+// which names it was asked. All names exist.
 func caaResolver(t *testing.T, value string) (addr string, asked func() []string) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -139,8 +138,8 @@ func caaResolver(t *testing.T, value string) (addr string, asked func() []string
 	}
 }
 
-// TestWaitChecksCAA: it is the configured resolvers that are asked, for files and records
-// alike, and what they say is judged by the mode.
+// TestWaitChecksCAA: the configured resolvers are asked, for files and records alike, and the mode
+// decides what their answer means.
 func TestWaitChecksCAA(t *testing.T) {
 	for _, c := range []struct {
 		value      string
@@ -168,7 +167,7 @@ func TestWaitChecksCAA(t *testing.T) {
 			config.Mode, config.Identities, config.Resolvers = c.mode, []string{"sectigo.com"}, []string{addr}
 			config.DNS = new(dcv.DNS)
 		})
-		// Nothing is presented, so that only CAA is looked at.
+		// Nothing is presented, so only CAA is checked.
 		p := Proof{ID: "caa", Names: []string{"www.caa.example", "*.caa.example"}, Method: c.method}
 		err := m.Wait(t.Context(), p)
 		if _, forbidden := errors.AsType[*dcv.CAAError](err); forbidden != c.stops || err != nil && !forbidden {
@@ -183,7 +182,7 @@ func TestWaitChecksCAA(t *testing.T) {
 	}
 }
 
-// TestCAAIsNotAskedOfNobody: where the CA is unknown, or names need not be in DNS.
+// TestCAAIsNotAskedOfNobody: CAA is not checked if the CA is unknown, or if names need not be in DNS.
 func TestCAAIsNotAskedOfNobody(t *testing.T) {
 	addr, asked := caaResolver(t, "letsencrypt.org")
 	for _, change := range []func(*Config){
@@ -212,8 +211,8 @@ func TestCAAIsNotAskedOfNobody(t *testing.T) {
 	}
 }
 
-// TestWaitLooksNamesUp: what DNS does not have is not ordered, unless the probe is told to warn
-// only; names of test services need not be there.
+// TestWaitLooksNamesUp: names that are not in DNS are not ordered, unless the probe is set to warn
+// only. Names of test services need not be there.
 func TestWaitLooksNamesUp(t *testing.T) {
 	zone := zonetest.Start(t, "here.example.", "www A 127.0.0.1", `_x.www TXT "y"`)
 	for _, c := range []struct {

@@ -17,8 +17,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// newRecords makes the prover of a new process, with a provider that can list the zone
-// or cannot.
+// newRecords makes the prover of a new process, with a provider that can or cannot list the zone.
 func newRecords(zone *zonetest.Zone, lists bool, mode Mode) (*records, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.DebugLevel)
 	r := &records{
@@ -52,8 +51,8 @@ func expectZone(t *testing.T, zone *zonetest.Zone, want ...string) {
 	}
 }
 
-// TestRecordsOfNames: a wildcard and its base share a record, other names have their
-// own, and a www name brings that of its apex.
+// TestRecordsOfNames: a wildcard and its base share a record, other names have their own, and a www
+// name also adds the record of its apex.
 func TestRecordsOfNames(t *testing.T) {
 	zone := zonetest.Start(t, "names.example.", "_0718 TXT theirs")
 	r, _ := newRecords(zone, true, ModeStrict)
@@ -85,8 +84,8 @@ func TestRecordsOfNames(t *testing.T) {
 	expectZone(t, zone, "www TXT theirs")
 }
 
-// TestRecordsSurviveProcesses: another process publishes nothing twice, and removes
-// what it never published.
+// TestRecordsSurviveProcesses: another process publishes nothing twice, and removes what it did not
+// publish itself.
 func TestRecordsSurviveProcesses(t *testing.T) {
 	for _, lists := range []bool{true, false} {
 		zone := zonetest.Start(t, "restart.example.", "_dnsauth TXT theirs")
@@ -112,8 +111,7 @@ func TestRecordsSurviveProcesses(t *testing.T) {
 	}
 }
 
-// TestRecordsAreReplaced: what the vendor asks for now takes the place of what it asked
-// for before.
+// TestRecordsAreReplaced: what the vendor asks for now replaces what it asked for before.
 func TestRecordsAreReplaced(t *testing.T) {
 	zone := zonetest.Start(t, "replaced.example.", "_dnsauth TXT theirs")
 	r, _ := newRecords(zone, false, ModeStrict)
@@ -130,8 +128,8 @@ func TestRecordsAreReplaced(t *testing.T) {
 	expectZone(t, zone, "_dnsauth TXT other", "_dnsauth TXT theirs")
 }
 
-// TestRecordsOfFailures: if not all records can be added, those that were are removed,
-// as is one whose addition was answered with an error.
+// TestRecordsOfFailures: if not all records can be added, those that were added are removed, and so
+// is one whose addition was answered with an error.
 func TestRecordsOfFailures(t *testing.T) {
 	refused := errors.New("refused")
 	zone := zonetest.Start(t, "failures.example.")
@@ -154,7 +152,7 @@ func TestRecordsOfFailures(t *testing.T) {
 	}
 	expectZone(t, zone, "_dnsauth.a TXT old")
 
-	// The apex of a www name is good to have, no more.
+	// The record of the apex of a www name is useful, but not required.
 	failFor("_dnsauth")
 	if err := r.Present(t.Context(), textProof("2", "new", "www.failures.example")); err != nil {
 		t.Errorf("the record of the apex is missing: %v", err)
@@ -164,15 +162,16 @@ func TestRecordsOfFailures(t *testing.T) {
 	zone.OnCall(func(context.Context, string, []libdns.Record) error { return refused })
 	r.CleanUp(t.Context(), textProof("2", "new", "www.failures.example"))
 	if n := logs.FilterMessage("removing a DNS record failed; remove it by hand").Len(); n == 0 {
-		t.Error("nobody is told of the record that stays")
+		t.Error("the record that stays is not reported")
 	}
 }
 
-// TestRecordsWait: what a record that cannot be seen means before an order.
+// TestRecordsWait: depending on the mode, a record that cannot be seen stops an order, causes a
+// warning, or does neither.
 func TestRecordsWait(t *testing.T) {
 	for _, c := range []struct {
 		mode       Mode
-		wrong      bool // servers say that there is no record; else nobody answers
+		wrong      bool // servers say that there is no record; otherwise nobody answers
 		stops, log bool
 	}{
 		{ModeDefault, true, true, false},
@@ -195,7 +194,7 @@ func TestRecordsWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !c.wrong {
-			// Nobody answers any more.
+			// From now on, nothing answers.
 			r.dns = &dcv.DNS{Provider: r.dns.Provider, Resolvers: []string{"127.0.0.1:1"}, PropagationTimeout: time.Millisecond}
 		}
 		err := r.Wait(ctx, p)
@@ -209,8 +208,8 @@ func TestRecordsWait(t *testing.T) {
 	}
 }
 
-// TestRecordsTrial: where the CA's record is known only after the order, one of our own
-// shows that records can be added and seen. It goes when the CA's comes.
+// TestRecordsTrial: if the CA's record is known only after the order, one of our own shows that
+// records can be added and seen. It is removed when the CA's arrives.
 func TestRecordsTrial(t *testing.T) {
 	zone := zonetest.Start(t, "unknown.example.", "_dnsauth TXT theirs")
 	r, _ := newRecords(zone, true, ModeStrict)
@@ -230,7 +229,7 @@ func TestRecordsTrial(t *testing.T) {
 	}
 	zone.Hide(true)
 	if _, ok := errors.AsType[*dcv.PropagationError](r.Wait(t.Context(), p)); !ok {
-		t.Error("it was not looked for")
+		t.Error("it was not checked")
 	}
 	zone.Hide(false)
 	p.Challenges = textProof("", "told").Challenges
@@ -250,9 +249,8 @@ func TestRecordsTrial(t *testing.T) {
 	expectZone(t, zone, "_dnsauth TXT theirs")
 }
 
-// TestRecordsTrialOfADeadProcess: what a process that has ended had added for a trial is
-// taken away by one that knows the ID: in place of the proof, before the order, and for
-// the CA's record, after it.
+// TestRecordsTrialOfADeadProcess: a process that knows the ID removes the record of a dead process's
+// trial, both before the order and when it presents the CA's record after the order.
 func TestRecordsTrialOfADeadProcess(t *testing.T) {
 	for _, lists := range []bool{true, false} {
 		for _, about := range []vendors.Description{{RecordType: "TXT"}, {RecordType: "CNAME"}} {
@@ -338,7 +336,7 @@ func TestRecordsRefuseNonsense(t *testing.T) {
 	}
 }
 
-// TestRecordsWaitOnce: what was added is waited for once, and not longer than it may be.
+// TestRecordsWaitOnce: an added record is waited for once, and for no longer than allowed.
 func TestRecordsWaitOnce(t *testing.T) {
 	zone := zonetest.Start(t, "once.example.")
 	r, logs := newRecords(zone, true, ModeDefault)
@@ -362,8 +360,8 @@ func TestRecordsWaitOnce(t *testing.T) {
 	}
 	expectZone(t, zone, "_0718 CNAME a.b.sectigo.com.")
 
-	// Presenting again, as when an order is followed, does not forget that nobody has
-	// seen it yet.
+	// Presenting again, as when an order is continued, does not forget that the record has not been
+	// seen yet.
 	if err := r.Present(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -375,17 +373,17 @@ func TestRecordsWaitOnce(t *testing.T) {
 	if !wrong() {
 		t.Error("it was not waited for again")
 	}
-	// From now on one look is enough, however long it could last.
+	// From now on one check is enough, however long it could last.
 	r.dns.PropagationTimeout, r.dns.PropagationDelay = time.Hour, time.Hour
 	if !wrong() {
-		t.Error("it was not looked for")
+		t.Error("it was not checked")
 	}
 	zone.Hide(false)
 	if err := r.Wait(t.Context(), p); err != nil {
 		t.Error(err)
 	}
 
-	// What takes its place is waited for anew.
+	// A record that replaces it is waited for again.
 	zone.Hide(true)
 	if err := r.Present(t.Context(), textProof("1", "new", "once.example")); err != nil {
 		t.Fatal(err)
@@ -400,8 +398,8 @@ func TestRecordsWaitOnce(t *testing.T) {
 	expectZone(t, zone)
 }
 
-// TestRecordsTrialHasTheRightType: a provider that cannot add the type of record that the
-// vendor will ask for is found out before the order.
+// TestRecordsTrialHasTheRightType: a provider that cannot add the type of record for which the
+// vendor will ask is found out before the order.
 func TestRecordsTrialHasTheRightType(t *testing.T) {
 	for _, cname := range []bool{false, true} {
 		zone := zonetest.Start(t, "type.example.")

@@ -17,7 +17,7 @@ func init() {
 	caddy.RegisterModule(new(spy))
 }
 
-// dnsModule is a DNS provider that changes nothing.
+// dnsModule is a DNS provider that cannot change anything.
 type dnsModule struct {
 	Token string `json:"token,omitempty"`
 }
@@ -40,7 +40,7 @@ func (*dnsModule) DeleteRecords(context.Context, string, []libdns.Record) ([]lib
 	return nil, nil
 }
 
-// spy is an app that sees the TLS app of its config.
+// spy is an app that looks into the TLS app of its config.
 type spy struct{ provider any }
 
 var lastSpy *spy
