@@ -20,7 +20,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 )
 
-// Each moment comes once, in order, and the end comes to configs that fail, too.
+// TestLifeOfAConfig: each event comes once, in order, and configs that fail are stopped, too.
 func TestLifeOfAConfig(t *testing.T) {
 	s := newSite(t)
 	var mu sync.Mutex
@@ -37,7 +37,7 @@ func TestLifeOfAConfig(t *testing.T) {
 		a.OnListening(func() {
 			note(a, "listening")()
 			if n := len(a.front.Unserved(s.http)); n != 0 {
-				t.Errorf("%d servers without handler", n)
+				t.Errorf("%d servers have no handler", n)
 			}
 			if got := get(net.JoinHostPort("127.0.0.1", strconv.Itoa(s.http)), "/"); got != "200 web" {
 				t.Errorf("the server does not listen: %s", got)
@@ -57,12 +57,12 @@ func TestLifeOfAConfig(t *testing.T) {
 	failed := 0
 	for range 10 {
 		if err := caddy.Load(bad, true); err == nil {
-			t.Fatal("the bad config has been loaded")
+			t.Fatal("the bad config was loaded")
 		}
 		a := newest.Load()
 		<-a.ctx.Done()
 		failed++
-		// In half of them our app was to be started before the one that fails.
+		// In half of them, our app was started before the one that fails.
 		if got := moments[a]; len(got) != 0 && !slices.Equal(got, []string{"start", "stop"}) {
 			t.Errorf("a config that failed: %v", got)
 		}
@@ -88,7 +88,7 @@ func TestLifeOfAConfig(t *testing.T) {
 		t.Errorf("a config that was stopped: %v", got)
 	}
 	if len(moments) < failed+1 {
-		t.Errorf("%d configs have been seen", len(moments))
+		t.Errorf("only %d configs were seen", len(moments))
 	}
 }
 
@@ -131,7 +131,7 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
-// An issuer that is loaded after everything has started would wait for nothing.
+// TestOutsideTheTLSApp: an issuer that is loaded after everything has started would wait forever.
 func TestOutsideTheTLSApp(t *testing.T) {
 	s := newSite(t)
 	var config object
@@ -148,7 +148,7 @@ func TestOutsideTheTLSApp(t *testing.T) {
 	}
 }
 
-// The first policy that applies decides, as the TLS app has it.
+// TestManaged: the first policy that applies decides, as in the TLS app.
 func TestManaged(t *testing.T) {
 	s := newSite(t)
 	web := s.httpApp(fmt.Sprintf("127.0.0.1:%d", s.http))
@@ -221,14 +221,15 @@ func TestFieldsOfTheTLSApp(t *testing.T) {
 		t.Errorf("Names: %v, want %v", got, want)
 	}
 	if _, ok := keysOf(mod.(*caddytls.TLS), "gone"); ok {
-		t.Error("a field that is not there has been read")
+		t.Error("a field that does not exist was read")
 	}
 	if got := (&App{listening: make(chan struct{})}).Names(); got != nil {
 		t.Errorf("names before everything has started: %v", got)
 	}
 }
 
-// An automatic HTTPS that is off, or has nothing to do, calls SetConfig but once.
+// TestAttachWithoutSecondSetConfig: if automatic HTTPS is off, or has nothing to do, SetConfig is
+// called only once.
 func TestAttachWithoutSecondSetConfig(t *testing.T) {
 	publish(t)
 	s := newSite(t)
@@ -246,7 +247,7 @@ func TestAttachWithoutSecondSetConfig(t *testing.T) {
 	if n := s.logged("validation files are not served by this config"); n != 0 {
 		t.Errorf("%d false alarms", n)
 	}
-	// Without the admin endpoint the order of the apps is left to chance.
+	// Without the admin endpoint, the order of the apps is random.
 	seen, alarms := make(map[bool]int), 0
 	for loads := 0; len(seen) < 2; loads++ {
 		if loads == 200 {
@@ -269,14 +270,14 @@ func TestAttachWithoutSecondSetConfig(t *testing.T) {
 		}
 		for _, part := range []string{"web", addr, `{"handle":[{"handler":"dcv"}]}`, "admin endpoint"} {
 			if !strings.Contains(err.Error(), part) {
-				t.Errorf("%q does not tell %q", err, part)
+				t.Errorf("%q does not say %q", err, part)
 			}
 		}
 	}
 	if n := s.logged("validation files are not served by this config"); n != alarms {
 		t.Errorf("%d alarms in the log, want %d", n, alarms)
 	}
-	// Nobody needs files: no alarm.
+	// Nobody needs files, so there is no alarm.
 	apps["tls"].(object)["automation"].(object)["policies"].([]object)[0]["issuers"] = []object{{"module": "apptest", "no_files": true}}
 	for range 6 {
 		if err := s.load(s.config(false, apps)).Served(); err != nil {

@@ -22,7 +22,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// testCA signs what a test asks for.
+// testCA signs what a test asks it to.
 type testCA struct {
 	name    string
 	cert    *x509.Certificate
@@ -86,7 +86,7 @@ func (ca *testCA) issue(t testing.TB, pub crypto.PublicKey, life time.Duration, 
 
 const year = 365 * 24 * time.Hour
 
-// issuer is an issuer that signs at once, or fails as the test says.
+// issuer signs at once, or fails as the test says.
 type issuer struct {
 	key  string
 	t    testing.TB
@@ -105,7 +105,7 @@ func (i *issuer) Issue(_ context.Context, csr *x509.CertificateRequest) (*certma
 	return i.ca.issue(i.t, csr.PublicKey, year, csr.DNSNames...), nil
 }
 
-// events notes what certmagic tells.
+// events records the events that certmagic emits.
 type events struct {
 	mu  sync.Mutex
 	all []string
@@ -130,7 +130,7 @@ func (e *events) count(event string) int {
 	return n
 }
 
-// newMagic returns a config with a cache and a storage of its own.
+// newMagic completes a config with a cache and a storage of its own.
 func newMagic(t testing.TB, cfg certmagic.Config, opts certmagic.CacheOptions) *certmagic.Config {
 	t.Helper()
 	var magic *certmagic.Config
@@ -149,7 +149,7 @@ func newMagic(t testing.TB, cfg certmagic.Config, opts certmagic.CacheOptions) *
 	return magic
 }
 
-// handshake returns the leaf that a client gets that asks for the name.
+// handshake returns the leaf that a client gets when it asks for the name.
 func handshake(magic *certmagic.Config, name string) (*x509.Certificate, error) {
 	client, server := net.Pipe()
 	defer client.Close()

@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// If this fails, certmagic has changed what evict.go reads.
+// TestPrivateFieldsOfCertmagic: if this fails, certmagic has changed what evict.go reads.
 func TestPrivateFieldsOfCertmagic(t *testing.T) {
 	magic := newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})
 	ca := newCA(t, "ca")
@@ -68,7 +68,7 @@ func TestDeliver(t *testing.T) {
 				t.Errorf("stored: %v %v", leaf, err)
 			}
 
-			// A renewal of what is not due is served at once.
+			// A renewal of a certificate that is not due is served at once.
 			second := deliver(t, magic, ca, "ours", cacheName(name), 2*year)
 			wantServed(t, magic, asked, second)
 			if got := len(cachedFor(cacheOf(magic), cacheName(name))); got != 1 {
@@ -77,7 +77,7 @@ func TestDeliver(t *testing.T) {
 			if ours.asks.Load() != 0 {
 				t.Error("the issuer was asked")
 			}
-			// certmagic takes what was delivered for its own.
+			// certmagic treats what was delivered as its own.
 			if err := magic.ManageSync(t.Context(), []string{name}); err != nil || ours.asks.Load() != 0 {
 				t.Errorf("managing it: %v, %d asks", err, ours.asks.Load())
 			}
@@ -106,7 +106,7 @@ func TestDeliverRefusesAnotherName(t *testing.T) {
 	wantServed(t, magic, "a.example.com", old)
 }
 
-// A wildcard may be what is ordered for a name.
+// TestDeliverWildcardForName: the order for a name may be for a wildcard.
 func TestDeliverWildcardForName(t *testing.T) {
 	ca, magic := newCA(t, "ca"), newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})
 	deliver(t, magic, ca, "internal", "a.example.com", year)
@@ -119,7 +119,7 @@ func TestDeliverWildcardForName(t *testing.T) {
 	wantServed(t, magic, "a.example.com", cert.Certificate)
 }
 
-// Whatever a crash, or a bad disk, has left, the right pair is written over it.
+// TestDeliverMends: whatever a crash or a bad disk has left behind is overwritten with the right pair.
 func TestDeliverMends(t *testing.T) {
 	const name = "a.example.com"
 	otherKey, err := certmagic.PEMEncodePrivateKey(newKey(t))
@@ -162,7 +162,7 @@ func TestDeliverMends(t *testing.T) {
 			case !isTorn || torn.Name != name || torn.IssuerKey != "ours":
 				t.Errorf("stored: %v", err)
 			}
-			// Another certificate, and the very same once more.
+			// Another certificate, and then the same one again.
 			key := newKey(t)
 			cert := ca.issue(t, key.Public(), year, name)
 			for range 2 {
@@ -178,7 +178,8 @@ func TestDeliverMends(t *testing.T) {
 	}
 }
 
-// A fallback's certificate that began later neither hides ours nor comes back.
+// TestDeliverReplacesFallback: a fallback's certificate that was issued later neither hides ours nor
+// comes back.
 func TestDeliverReplacesFallback(t *testing.T) {
 	fallbackCA, ca := newCA(t, "fallback"), newCA(t, "ours")
 	fallback := &issuer{key: "fallback", t: t, ca: fallbackCA}
@@ -198,7 +199,8 @@ func TestDeliverReplacesFallback(t *testing.T) {
 	wantServed(t, magic, "a.example.com", cert.Certificate)
 }
 
-// A certificate that is replaced for one of its names goes on for the others.
+// TestEvictKeepsOtherNames: a certificate that is replaced for one of its names is still served for
+// the others.
 func TestEvictKeepsOtherNames(t *testing.T) {
 	ca := newCA(t, "ca")
 	magic := newMagic(t, certmagic.Config{Issuers: []certmagic.Issuer{&issuer{key: "ours"}}}, certmagic.CacheOptions{})
@@ -206,7 +208,7 @@ func TestEvictKeepsOtherNames(t *testing.T) {
 	alone := deliver(t, magic, ca, "ours", "a.example.com", year)
 	wantServed(t, magic, "a.example.com", alone)
 	wantServed(t, magic, "b.example.com", both)
-	// And until then only.
+	// But only until they have their own.
 	own := deliver(t, magic, ca, "ours", "b.example.com", year)
 	wantServed(t, magic, "a.example.com", alone)
 	wantServed(t, magic, "b.example.com", own)
@@ -215,7 +217,7 @@ func TestEvictKeepsOtherNames(t *testing.T) {
 	}
 }
 
-// What the operator loaded stays in the cache.
+// TestEvictKeepsManual: what the operator has loaded stays in the cache.
 func TestEvictKeepsManual(t *testing.T) {
 	ca := newCA(t, "ca")
 	magic := newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})
@@ -234,7 +236,7 @@ func TestEvictKeepsManual(t *testing.T) {
 	}
 }
 
-// Another server delivered: this one loads it, though its local copies are old.
+// TestReload: when another server has delivered, this one loads that, although its local copies are old.
 func TestReload(t *testing.T) {
 	for _, local := range []bool{false, true} {
 		ca := newCA(t, "ca")
@@ -255,7 +257,7 @@ func TestReload(t *testing.T) {
 			}
 			wantServed(t, here, "a.example.com", renewed)
 		}
-		// A torn pair leaves what is served alone.
+		// A torn pair does not affect what is served.
 		keyPEM, err := certmagic.PEMEncodePrivateKey(newKey(t))
 		if err != nil {
 			t.Fatal(err)
@@ -271,7 +273,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// Delivery goes on when the config ends.
+// TestDeliverAfterContext: delivery continues when the config ends.
 func TestDeliverAfterContext(t *testing.T) {
 	ca := newCA(t, "ca")
 	magic := newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// testHandler handles events by a function.
+// testHandler handles events with a function.
 type testHandler struct{ handle func(caddy.Event) }
 
 func (h testHandler) Handle(_ context.Context, e caddy.Event) error {
@@ -23,8 +23,8 @@ func (h testHandler) Handle(_ context.Context, e caddy.Event) error {
 	return nil
 }
 
-// Events reach the handlers of their config and no other, with the app as their origin: also those
-// from before all apps have started, and the last ones.
+// TestEvents: events reach the handlers of their config and of no other, with the app as their
+// origin, including those from before all apps have started, and the last ones.
 func TestEvents(t *testing.T) {
 	s := newSite(t)
 	var mu sync.Mutex
@@ -69,11 +69,11 @@ func TestEvents(t *testing.T) {
 		if !slices.Equal(seen[a], want) {
 			t.Errorf("got %q", seen[a])
 		}
-		a.Emit("commercial_test", nil) // too late, and harmless
+		a.Emit("commercial_test", nil) // too late, but harmless
 	}
 }
 
-// newTestEmitter returns an emitter whose events the handler gets.
+// newTestEmitter returns an emitter whose events go to handle.
 func newTestEmitter(t *testing.T, handle func(n int)) (em *emitter, logs *observer.ObservedLogs, cancel context.CancelFunc) {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -97,7 +97,8 @@ func newTestEmitter(t *testing.T, handle func(n int)) (em *emitter, logs *observ
 
 func number(n int) event { return event{"n", map[string]any{"n": n}} }
 
-// A slow handler holds nobody up. What does not fit is dropped, and that is said once.
+// TestSlowHandler: a slow handler holds nobody up. Events that do not fit are dropped, which is
+// logged once.
 func TestSlowHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handled := 0
@@ -117,14 +118,14 @@ func TestSlowHandler(t *testing.T) {
 		for n := range cap(em.queue) + 10 {
 			em.emit(number(n))
 			if n == 0 {
-				synctest.Wait() // the handler has it
+				synctest.Wait() // the handler has the event
 			}
 		}
 		if took := time.Since(began); took != 0 {
 			t.Errorf("it took %s", took)
 		}
 		if n := logs.FilterMessageSnippet("too slow").Len(); n != 1 {
-			t.Errorf("said %d times", n)
+			t.Errorf("logged %d times", n)
 		}
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
@@ -138,8 +139,8 @@ func TestSlowHandler(t *testing.T) {
 	})
 }
 
-// A handler that hangs keeps the end of a config up for some seconds only, and the goroutine ends
-// with it.
+// TestHandlerThatHangs: a handler that hangs delays the end of a config by only a few seconds, and
+// the goroutine ends with it.
 func TestHandlerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handled := 0

@@ -43,8 +43,8 @@ func TestMain(m *testing.M) {
 			os.RemoveAll(storageRoot)
 			os.Exit(code)
 		}),
-		// Caddy keeps one certificate cache across configs, and certmagic's file locks
-		// notice after a few seconds that they were released.
+		// Caddy keeps one certificate cache across configs, and certmagic's file locks take a few
+		// seconds to notice that they were released.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*Cache).maintainAssets"),
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
 	)
@@ -130,7 +130,7 @@ func (*otherIssuer) Issue(context.Context, *x509.CertificateRequest) (*certmagic
 	return nil, certmagic.ErrNoRetry{Err: errors.New("this is a test")}
 }
 
-// testApp is another app. It takes its time, and fails to start, if it is told to.
+// testApp is another app. It is slow, or fails to start, if it is told to.
 type testApp struct {
 	Fail bool           `json:"fail,omitempty"`
 	Slow caddy.Duration `json:"slow,omitempty"`
@@ -174,7 +174,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// Only another config ends an admin endpoint.
+		// An admin endpoint ends only with the next config.
 		if err := caddy.Load(s.config(false, nil), true); err != nil {
 			t.Error(err)
 		}
@@ -195,8 +195,8 @@ func freePort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// config is a config with the apps. Without an admin endpoint apps are provisioned in
-// random order.
+// config returns a config with the apps. Without an admin endpoint, apps are provisioned in random
+// order.
 func (s *site) config(admin bool, apps object) []byte {
 	s.t.Helper()
 	endpoint := object{"disabled": true, "config": object{"persist": false}}
@@ -217,7 +217,7 @@ func (s *site) config(admin bool, apps object) []byte {
 
 func (s *site) log() string { return s.dir + "/log.json" }
 
-// logged is how often the message is in the log.
+// logged returns how often the message is in the log.
 func (s *site) logged(message string) int {
 	data, err := os.ReadFile(s.log())
 	if err != nil {
@@ -234,7 +234,7 @@ func (s *site) load(config []byte) *App {
 	return newest.Load()
 }
 
-// tlsApp is a TLS app whose policies are given as pairs of subjects and issuers.
+// tlsApp returns a TLS app with the policies, which automates the given names.
 func tlsApp(automate []string, policies ...object) object {
 	app := object{"automation": object{"policies": policies}}
 	if automate != nil {
@@ -247,8 +247,8 @@ func policy(module string, subjects ...string) object {
 	return object{"subjects": subjects, "issuers": []object{{"module": module}}}
 }
 
-// httpApp is an HTTP app without automatic HTTPS whose server listens at the addresses
-// and answers everything.
+// httpApp returns an HTTP app without automatic HTTPS, whose server listens at the addresses and
+// answers everything.
 func (s *site) httpApp(listen ...string) object {
 	return object{"http_port": s.http, "grace_period": "1s", "servers": object{"web": object{
 		"listen": listen, "automatic_https": object{"disable": true},
@@ -256,8 +256,8 @@ func (s *site) httpApp(listen ...string) object {
 	}}}
 }
 
-// get asks an address over plain HTTP. Servers that are shutting down share a socket with
-// others and drop what they accept, so that it asks again.
+// get requests a path over plain HTTP. Servers that are shutting down share a socket with others and
+// drop what they accept, so it tries again.
 func get(addr, path string) (answer string) {
 	for range 20 {
 		var ok bool

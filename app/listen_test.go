@@ -43,7 +43,7 @@ func refused(addr string) bool {
 	return err != nil
 }
 
-// ours are the apps of a config that has an issuer of ours, and maybe others.
+// ours returns the apps of a config that has one of our issuers, and possibly others.
 func ours(more object) object {
 	apps := object{"tls": tlsApp(nil, policy("apptest", "shop.example.com"))}
 	for name, app := range more {
@@ -52,8 +52,8 @@ func ours(more object) object {
 	return apps
 }
 
-// Whatever sockets Caddy has, the file can be fetched wherever a CA may come, and the
-// sites answer as they would otherwise.
+// TestListen: whatever sockets Caddy has, the file can be fetched wherever a CA may come, and the
+// sites answer as usual.
 func TestListen(t *testing.T) {
 	publish(t)
 	s := newSite(t)
@@ -62,7 +62,7 @@ func TestListen(t *testing.T) {
 		listen []string // of Caddy
 		binds  []string // of the issuer
 		want   map[string]string
-		closed []string // addresses that nobody listens on afterwards
+		closed []string // addresses that nothing listens on afterwards
 	}{
 		"nothing": {
 			want:   map[string]string{"127.0.0.1": "404 no such validation file", "127.0.0.2": "404 no such validation file"},
@@ -125,7 +125,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// Where a descriptor leads only its socket tells.
+// TestListenWithDescriptor: only the socket shows where a descriptor leads.
 func TestListenWithDescriptor(t *testing.T) {
 	publish(t)
 	s := newSite(t)
@@ -151,7 +151,7 @@ func TestListenWithDescriptor(t *testing.T) {
 	}
 }
 
-// A port that is taken is a warning.
+// TestListenOnBusyPort: a port that is taken causes a warning.
 func TestListenOnBusyPort(t *testing.T) {
 	publish(t)
 	s := newSite(t)
@@ -172,8 +172,8 @@ func TestListenOnBusyPort(t *testing.T) {
 	eventually(t, "the listener", func() bool { return get(addr, testFile) == "200 the file" })
 }
 
-// While an order is pending any config can be loaded, with the same addresses or without
-// the plugin, and a config that fails changes nothing.
+// TestReloadsWhileListening: while an order is pending, any config can be loaded, with the same
+// addresses or without the plugin, and a config that fails changes nothing.
 func TestReloadsWhileListening(t *testing.T) {
 	publish(t)
 	s := newSite(t)
@@ -199,7 +199,7 @@ func TestReloadsWhileListening(t *testing.T) {
 		fetch("at first")
 		for range 4 {
 			if err := caddy.Load(failing, true); err == nil {
-				t.Fatal("the failing config has been loaded")
+				t.Fatal("the failing config was loaded")
 			}
 			fetch("after a config that failed")
 			if got := get(addr, "/page"); got != "404 no such validation file" {
@@ -224,7 +224,7 @@ func TestReloadsWhileListening(t *testing.T) {
 		}
 		listen(s.load(alone))
 		s.load(alone) // has not listened yet
-		fetch("though nobody listens at the moment")
+		fetch("although nothing listens at the moment")
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -238,8 +238,8 @@ func TestReloadsWhileListening(t *testing.T) {
 	}
 }
 
-// What the CA of an ACME issuer asks for at our listener is answered as Caddy's servers
-// would.
+// TestACMEBesideUs: requests by the CA of an ACME issuer are answered at our listener as Caddy's
+// servers would answer them.
 func TestACMEBesideUs(t *testing.T) {
 	s := newSite(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", s.http)
@@ -261,7 +261,7 @@ func TestACMEBesideUs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// As certmagic shares challenges between servers.
+		// This is how certmagic shares challenges between servers.
 		key := path.Join("acme", certmagic.StorageKeys.Safe(issuer.IssuerKey()), "challenge_tokens", "shop.example.com.json")
 		if err := a.ctx.Storage().Store(t.Context(), key, challenge); err != nil {
 			t.Fatal(err)
@@ -278,8 +278,8 @@ func TestACMEBesideUs(t *testing.T) {
 // floodReloads is how often a config is replaced under load.
 const floodReloads = 100
 
-// Strangers ask below the validation path while configs come and go, in every order of
-// apps. A file of another server is found all the time.
+// TestReloadsUnderFlood: strangers send requests below the validation path while configs come and
+// go, in every order of apps. The file of another server is found all the time.
 func TestReloadsUnderFlood(t *testing.T) {
 	s := newSite(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", s.http)
@@ -289,7 +289,7 @@ func TestReloadsUnderFlood(t *testing.T) {
 	config := s.config(false, apps)
 	s.load(config)
 
-	elsewhere := dcv.NewStore() // another process's
+	elsewhere := dcv.NewStore() // that of another process
 	ch, err := dcv.NewChallenge("elsewhere", []string{"shop.example.com"}, "ELSEWHERE.txt", "from elsewhere")
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestReloadsUnderFlood(t *testing.T) {
 	stop()
 	crowd.Wait()
 	if fetched == 0 {
-		t.Error("nothing has been fetched")
+		t.Error("nothing was fetched")
 	}
 	t.Logf("fetched %d times", fetched)
 }

@@ -32,8 +32,8 @@ func enter(t *testing.T, entries ...*ledger.Entry) *ledger.Memory {
 	return l.Memory
 }
 
-// paid is an entry of an order whose certificate and term end in so many days; no days are for no
-// certificate.
+// paid returns an entry of an order whose certificate and term end in the given numbers of days; 0
+// means no certificate.
 func paid(state ledger.State, expires, ends int, names ...string) *ledger.Entry {
 	now := time.Now().UTC()
 	e := &ledger.Entry{Names: names, State: state, Paid: now.Add(-time.Hour), Ends: now.AddDate(0, 0, ends), OrderID: "1", Term: vendors.Term{Years: 1}}
@@ -124,7 +124,7 @@ func TestSchedulerWaiting(t *testing.T) {
 	l.Wake("one")
 	l.WakeAt("two", time.Now().Add(time.Hour))
 	if n := s.Waiting(); n != 2 {
-		t.Errorf("%d wait", n)
+		t.Errorf("%d are waiting", n)
 	}
 	busy, end := make(chan struct{}), make(chan struct{})
 	detach := l.Attach(t.Context(), workerFunc(func(context.Context, string) (time.Duration, bool) {
@@ -134,18 +134,18 @@ func TestSchedulerWaiting(t *testing.T) {
 	}))
 	<-busy
 	if n := s.Waiting(); n != 1 {
-		t.Errorf("%d wait while one is worked on", n)
+		t.Errorf("%d are waiting while one is worked on", n)
 	}
 	close(end)
 	detach()
 }
 
-// noStorage takes everything and keeps nothing.
+// noStorage accepts everything and keeps nothing.
 type noStorage struct{ certmagic.Storage }
 
 func (noStorage) Store(context.Context, string, []byte) error { return nil }
 
-// What a look at the metrics costs with 100,000 orders and names.
+// BenchmarkScrape100000 measures gathering the metrics with 100,000 orders and names.
 func BenchmarkScrape100000(b *testing.B) {
 	m := new(testIssuer)
 	a := &App{listening: make(chan struct{}), measured: make(map[Member]measured)}

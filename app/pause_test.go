@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Rounds that pause leave their workers to others, and detaching waits for them all the same.
+// TestPause: rounds that pause leave their workers to others, and detaching still waits for all of them.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler()
@@ -25,7 +25,7 @@ func TestPause(t *testing.T) {
 			case <-time.After(time.Minute):
 			}
 			work()
-			work() // once more does nothing
+			work() // a second call does nothing
 			n := working.Add(1)
 			most.Store(max(most.Load(), n))
 			if name == "name7" {
@@ -53,6 +53,6 @@ func TestPause(t *testing.T) {
 			t.Errorf("%d and %d workers are taken in the end", s.running, line.running)
 		}
 	})
-	// Outside a round it does nothing.
+	// Outside a round, it does nothing.
 	Pause(t.Context())()
 }

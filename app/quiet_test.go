@@ -15,7 +15,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// What is pending is information, and no failure; all else stays as it is.
+// TestQuiet: what is pending is logged as information, and not as a failure; everything else stays
+// as it is.
 func TestQuiet(t *testing.T) {
 	for what, pending := range map[string]struct {
 		err   error
@@ -35,7 +36,7 @@ func TestQuiet(t *testing.T) {
 				Issuers: []certmagic.Issuer{ours}, OnEvent: told.on, Logger: zap.New(core, zap.AddStacktrace(zapcore.ErrorLevel)),
 			}, certmagic.CacheOptions{})
 			isDeadline := func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
-			for range 3 { // SetConfig comes twice, and a policy may have several issuers
+			for range 3 { // SetConfig is called twice, and a policy may have several issuers
 				Quiet(magic, isDeadline)
 			}
 			if err := magic.ManageAsync(t.Context(), []string{"a.example.com"}); err != nil {
@@ -63,8 +64,8 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
-// certmagic's maintenance loses the type of the error; the renewal that it asks for is
-// quiet all the same.
+// TestQuietMaintenance: certmagic's maintenance loses the type of the error; the renewal that it
+// requests is quiet nevertheless.
 func TestQuietMaintenance(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	told := new(events)
@@ -73,7 +74,7 @@ func TestQuietMaintenance(t *testing.T) {
 		Issuers: []certmagic.Issuer{ours}, OnEvent: told.on, Logger: zap.New(core),
 	}, certmagic.CacheOptions{})
 	Quiet(magic, nil)
-	// certmagic remembers for the whole process which names failed.
+	// certmagic remembers the names that failed for the whole process.
 	name := fmt.Sprintf("maintained-%d.example.com", time.Now().UnixNano())
 	deliver(t, magic, newCA(t, "ca"), "ours", name, time.Hour) // due
 	if err := cacheOf(magic).RenewManagedCertificates(t.Context()); err != nil {
@@ -98,7 +99,7 @@ func TestObserve(t *testing.T) {
 		})
 	}
 	if magic.ShouldEmitFunc("tls_get_certificate") {
-		t.Error("certmagic makes an event for each handshake, for nobody")
+		t.Error("certmagic emits an event for each handshake, although nobody listens")
 	}
 	deliver(t, magic, newCA(t, "ca"), "ours", "a.example.com", year)
 	if !slices.Equal(seen, []string{"cert_obtained a.example.com", "cached_managed_cert a.example.com"}) {

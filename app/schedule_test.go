@@ -25,7 +25,7 @@ func (f workerFunc) Round(ctx context.Context, name string) (time.Duration, bool
 	return f(ctx, name)
 }
 
-// diary is a worker that notes what it did and when, and does what the test says.
+// diary is a worker that records what it did and when, and does what the test says.
 type diary struct {
 	start time.Time
 
@@ -111,7 +111,7 @@ func TestNotLaterThanAskedFor(t *testing.T) {
 	})
 }
 
-// What is due within the slack of another task shares its wake-up.
+// TestSlack: tasks that are due within the slack of another one share its wake-up.
 func TestSlack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewScheduler().Line("l", nil)
@@ -173,7 +173,7 @@ func TestRoundThatAsksForAnotherAtOnceDoesNotSpin(t *testing.T) {
 	})
 }
 
-// Names wait while nobody is attached, and are done when somebody is.
+// TestNamesOutliveConfigs: names wait while nothing is attached, and are worked on when something is.
 func TestNamesOutliveConfigs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler()
@@ -191,7 +191,7 @@ func TestNamesOutliveConfigs(t *testing.T) {
 
 		again := s.Line("l", func() any { t.Error("memory was made twice"); return nil })
 		if again != l {
-			t.Fatal("another line, while the first has names")
+			t.Fatal("there is another line, although the first has names")
 		}
 		second := newDiary(once)
 		detach = again.Attach(t.Context(), second)
@@ -202,7 +202,7 @@ func TestNamesOutliveConfigs(t *testing.T) {
 		again.Release()
 		detach()
 		if made := s.Line("l", func() any { return "new" }); made == l || made.Memory() != "new" {
-			t.Error("a line that nobody needs any more still lives")
+			t.Error("a line that nobody needs any more still exists")
 		}
 		if len(s.waiting) != 0 || s.alarm != nil {
 			t.Error("the timer still runs")
@@ -210,7 +210,7 @@ func TestNamesOutliveConfigs(t *testing.T) {
 	})
 }
 
-// A reload: the new config attaches before the old one detaches.
+// TestReloadHandsOver: in a reload, the new config attaches before the old one detaches.
 func TestReloadHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewScheduler().Line("l", nil)
@@ -242,8 +242,8 @@ func TestReloadHandsOver(t *testing.T) {
 	})
 }
 
-// A reload that fails: the config that runs goes on, also with what the failed one did
-// not want.
+// TestFailedReloadGoesBack: after a reload that failed, the running config continues, also with what
+// the failed one did not want.
 func TestFailedReloadGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewScheduler().Line("l", nil)
@@ -262,7 +262,8 @@ func TestFailedReloadGoesBack(t *testing.T) {
 	})
 }
 
-// A config whose context ends does no further rounds, even if it forgets to detach.
+// TestContextEndsAttachment: a config whose context ends does no further rounds, even if it forgets
+// to detach.
 func TestContextEndsAttachment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewScheduler().Line("l", nil)
@@ -326,7 +327,8 @@ func TestPanicStopsOnlyItsName(t *testing.T) {
 	})
 }
 
-// Workers are bounded, and a line whose rounds all hang leaves some for the others.
+// TestFairness: the number of workers is limited, and a line whose rounds all hang leaves some of
+// them to the others.
 func TestFairness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler()
@@ -360,7 +362,7 @@ func TestFairness(t *testing.T) {
 	})
 }
 
-// With one worker left, lines take turns however many names are due.
+// TestLinesTakeTurns: with one worker left, lines take turns however many names are due.
 func TestLinesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler()
@@ -400,7 +402,7 @@ func TestLinesTakeTurns(t *testing.T) {
 	})
 }
 
-// Everything at once, for the race detector; and nothing is left behind.
+// TestSchedulerUnderRace: everything happens at once, for the race detector, and nothing is left behind.
 func TestSchedulerUnderRace(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	s := NewScheduler()
@@ -445,7 +447,7 @@ func TestSchedulerUnderRace(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// What is left is finished by configs that want nothing.
+	// The rest is finished by configs that want nothing.
 	for i := range 4 {
 		l := s.Line(fmt.Sprint(i), nil)
 		detach := l.Attach(t.Context(), workerFunc(func(context.Context, string) (time.Duration, bool) { return 0, false }))
@@ -465,7 +467,7 @@ func TestSchedulerUnderRace(t *testing.T) {
 	}
 }
 
-// A waiting name costs no goroutine, and little memory.
+// TestTenThousandNames: a waiting name costs no goroutine, and little memory.
 func TestTenThousandNames(t *testing.T) {
 	const n = 10_000
 	names := make([]string, n)

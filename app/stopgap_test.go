@@ -35,7 +35,7 @@ func loadManual(t testing.TB, magic *certmagic.Config, chain []byte, key crypto.
 	return hash
 }
 
-// take takes stopgaps and fails unless that many were.
+// take takes stopgaps, and fails unless that many were taken.
 func take(t *testing.T, magic *certmagic.Config, want int, names ...string) {
 	t.Helper()
 	if got := TakeStopgaps(t.Context(), magic, "ours", names); got != want {
@@ -48,9 +48,9 @@ func ourMagic(t *testing.T) *certmagic.Config {
 	return newMagic(t, certmagic.Config{Issuers: []certmagic.Issuer{&issuer{key: "ours", err: errors.New("not yet")}}}, certmagic.CacheOptions{})
 }
 
-// TestStopgapOfTheSameCertificate: a site was served by files, whose certificate was imported, so
-// that it is in the storage, too. certmagic does not take it in beside the loaded one, and Caddy
-// drops that. Then it is not served by anything but a stopgap, and has to be loaded.
+// TestStopgapOfTheSameCertificate: a site was served from files, whose certificate was imported, so
+// it is in the storage, too. certmagic does not add it beside the loaded one, and Caddy drops that
+// one. Then only a stopgap serves the site, and the stored certificate has to be loaded.
 func TestStopgapOfTheSameCertificate(t *testing.T) {
 	magic, ca, key := ourMagic(t), newCA(t, "before"), newKey(t)
 	chain := ca.sign(t, key.Public(), year, "a.example.com")
@@ -59,7 +59,7 @@ func TestStopgapOfTheSameCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cachedOf(cacheOf(magic), "a.example.com", "ours") {
-		t.Fatal("certmagic takes it in beside the loaded one; this test is of no use")
+		t.Fatal("certmagic adds it beside the loaded one; this test is useless")
 	}
 	take(t, magic, 1, "a.example.com")
 	cacheOf(magic).Remove([]string{hash})
@@ -68,18 +68,19 @@ func TestStopgapOfTheSameCertificate(t *testing.T) {
 		t.Errorf("%d certificates are served, beside the stopgap", len(served))
 	}
 	if !IsServed(magic, "a.example.com") || IsServed(magic, "b.example.com") {
-		t.Error("a name is served by its stopgap, and only that name")
+		t.Error("the name of the stopgap, and only that one, must be served")
 	}
 	if err := Reload(t.Context(), magic, "ours", "a.example.com"); err != nil {
 		t.Fatal(err)
 	}
 	wantServed(t, magic, "a.example.com", chain)
 	if !cachedOf(cacheOf(magic), "a.example.com", "ours") || len(Served(magic, "a.example.com")) != 1 {
-		t.Error("it is not looked after")
+		t.Error("it is not maintained")
 	}
 }
 
-// What serves the name before the switch serves it until ours is there, and no longer.
+// TestStopgap: what served the name before the switch serves it until our certificate is there, and
+// no longer.
 func TestStopgap(t *testing.T) {
 	ca := newCA(t, "before")
 	for what, before := range map[string]func(t *testing.T, magic *certmagic.Config) (chain []byte, remove func()){
@@ -156,8 +157,9 @@ func TestStopgap(t *testing.T) {
 	})
 }
 
-// The servers that Caddy stops on a reload may still be in a handshake when the certificates
-// that they were configured with are gone. They choose certificates from files by their tag.
+// TestStopgapForStoppedServers: the servers that Caddy stops on a reload may still be in a handshake
+// when the certificates with which they were configured are gone. They choose certificates from
+// files by their tag.
 func TestStopgapForStoppedServers(t *testing.T) {
 	magic := ourMagic(t)
 	key := newKey(t)
@@ -183,8 +185,9 @@ func TestStopgapForStoppedServers(t *testing.T) {
 	}
 }
 
-// When certmagic itself puts our certificate into the cache, as at a reload, the stopgap
-// is dropped; for a certificate of an issuer that the config does not have, it is not.
+// TestStopgapDroppedByEvent: when certmagic itself puts our certificate into the cache, as on a
+// reload, the stopgap is dropped. For a certificate of an issuer that is not in the config, it is
+// not.
 func TestStopgapDroppedByEvent(t *testing.T) {
 	ca, magic := newCA(t, "ca"), ourMagic(t)
 	Quiet(magic, nil)
@@ -198,7 +201,7 @@ func TestStopgapDroppedByEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if stopgapOf(cacheOf(magic), "a.example.com").Leaf == nil {
-		t.Error("dropped for a certificate that is about to go")
+		t.Error("dropped for a certificate that is about to be removed")
 	}
 	cacheOf(magic).RemoveManaged([]certmagic.SubjectIssuer{{Subject: "a.example.com"}})
 
@@ -213,7 +216,7 @@ func TestStopgapDroppedByEvent(t *testing.T) {
 	wantServed(t, magic, "a.example.com", cert.Certificate)
 }
 
-// After a restart there is nothing in the cache, but there is the storage.
+// TestStopgapFromStorage: after a restart the cache is empty, but the storage is not.
 func TestStopgapFromStorage(t *testing.T) {
 	ca := newCA(t, "ca")
 	storage := &certmagic.FileStorage{Path: t.TempDir()}
@@ -244,7 +247,7 @@ func TestStopgapFromStorage(t *testing.T) {
 	take(t, broken, 0, "a.example.com")
 }
 
-// brokenStorage is a storage that is not there.
+// brokenStorage is a storage that cannot be reached.
 type brokenStorage struct{ certmagic.Storage }
 
 func (brokenStorage) List(context.Context, string, bool) ([]string, error) {
@@ -280,8 +283,8 @@ func (ca *testCA) intermediate(t *testing.T, life time.Duration) *testCA {
 	return below
 }
 
-// Certificates of Caddy's internal issuer live for 12 hours, and an order may take days:
-// they are signed again, by the root when the intermediate ends too.
+// TestStopgapSignedAgain: certificates of Caddy's internal issuer last 12 hours, and an order may
+// take days, so they are signed again, by the root if the intermediate ends, too.
 func TestStopgapSignedAgain(t *testing.T) {
 	for what, life := range map[string]time.Duration{"intermediate": 100 * time.Hour, "root": time.Hour} {
 		for _, restarted := range []bool{false, true} {
@@ -337,7 +340,7 @@ func TestStopgapSignedAgain(t *testing.T) {
 			})
 		}
 	}
-	t.Run("another CA", func(t *testing.T) { // it serves for as long as it lives
+	t.Run("another CA", func(t *testing.T) { // it serves for as long as it lasts
 		magic := ourMagic(t)
 		storeCA(t, magic.Storage, "pki/authorities/local/root", newCA(t, "root"))
 		chain := deliver(t, magic, newCA(t, "public"), "acme", "a.example.com", 2*time.Hour)
@@ -345,7 +348,7 @@ func TestStopgapSignedAgain(t *testing.T) {
 		take(t, magic, 0, "a.example.com")
 		cacheOf(magic).RemoveManaged([]certmagic.SubjectIssuer{{Subject: "a.example.com"}})
 		wantServed(t, magic, "a.example.com", chain)
-		// Another server has a longer one; it is found in time.
+		// Another server has one that lasts longer; it is found in time.
 		elsewhere := newMagic(t, certmagic.Config{Storage: magic.Storage}, certmagic.CacheOptions{})
 		renewed := deliver(t, elsewhere, newCA(t, "public"), "acme", "a.example.com", year)
 		take(t, magic, 1, "a.example.com")
@@ -356,8 +359,8 @@ func TestStopgapSignedAgain(t *testing.T) {
 	})
 }
 
-// In a full cache certmagic may put out any managed certificate. Then it loads it again
-// from the storage, also where there was a stopgap.
+// TestStopgapInFullCache: certmagic may evict any managed certificate from a full cache. Then it
+// loads it again from the storage, even if there was a stopgap.
 func TestStopgapInFullCache(t *testing.T) {
 	ca := newCA(t, "ca")
 	magic := newMagic(t, certmagic.Config{Issuers: []certmagic.Issuer{&issuer{key: "ours"}}}, certmagic.CacheOptions{Capacity: 2})
@@ -370,7 +373,7 @@ func TestStopgapInFullCache(t *testing.T) {
 	}
 }
 
-// Names that leave the config leave the cache.
+// TestKeepStopgaps: names that leave the config leave the cache.
 func TestKeepStopgaps(t *testing.T) {
 	ca, magic := newCA(t, "ca"), ourMagic(t)
 	for _, name := range []string{"a.example.com", "b.example.com"} {
@@ -379,7 +382,7 @@ func TestKeepStopgaps(t *testing.T) {
 	take(t, magic, 2, "a.example.com", "b.example.com")
 	KeepStopgaps(magic, func(name string) bool { return name == "a.example.com" })
 	if stopgapOf(cacheOf(magic), "a.example.com").Leaf == nil || stopgapOf(cacheOf(magic), "b.example.com").Leaf != nil {
-		t.Error("the wrong ones")
+		t.Error("the wrong stopgaps are kept")
 	}
 }
 
@@ -420,9 +423,9 @@ func TestStopgapKeys(t *testing.T) {
 	}
 }
 
-// A stranger's handshake, for a name that is not served, costs the same however many
-// certificates there are. A CertSelection would make certmagic copy its whole cache for
-// each label of the name, which is why none is ever set.
+// TestStrangersCostNothing: a stranger's handshake, for a name that is not served, costs the same
+// however many certificates there are. A CertSelection would make certmagic copy its whole cache for
+// each label of the name, so none is ever set.
 func TestStrangersCostNothing(t *testing.T) {
 	client, server := net.Pipe()
 	defer client.Close()

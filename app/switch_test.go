@@ -23,8 +23,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// switchIssuer is an issuer whose orders take longer than the test. It does what an issuer
-// of this plugin does with its config.
+// switchIssuer is an issuer whose orders take longer than the test. It does with its config what an
+// issuer of this plugin does.
 type switchIssuer struct {
 	Names []string `json:"names,omitempty"`
 
@@ -38,7 +38,7 @@ type switchApp struct {
 	issuers []*switchIssuer
 }
 
-// switched is what the newest config has.
+// switched holds what belongs to the newest config.
 var switched struct {
 	sync.Mutex
 	issuer *switchIssuer
@@ -95,7 +95,7 @@ func (a *switchApp) Start() error {
 
 func (a *switchApp) Stop() error { return nil }
 
-// switchSite is a Caddy in this process that clients look at all the time.
+// switchSite is a Caddy in this process that clients visit all the time.
 type switchSite struct {
 	t       *testing.T
 	dir     string
@@ -105,8 +105,8 @@ type switchSite struct {
 }
 
 func newSwitchSite(t *testing.T) *switchSite {
-	// certmagic's jobs outlive a config by a moment, and would write into a directory that
-	// is being removed.
+	// certmagic's jobs outlive a config by a moment, and would write into a directory that is being
+	// removed.
 	dir, err := os.MkdirTemp("", "switch")
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func newSwitchSite(t *testing.T) *switchSite {
 	return site
 }
 
-// load loads a config in which the hosts have a policy with the issuer.
+// load loads a config in which a policy with the issuer applies to the hosts.
 func (s *switchSite) load(issuer string, hosts []string, more string) {
 	s.t.Helper()
 	names, err := json.Marshal(hosts)
@@ -157,7 +157,7 @@ func (s *switchSite) ours(names ...string) string {
 	return fmt.Sprintf(`{"module": "switchtest", "names": %s}`, list)
 }
 
-// look makes one handshake. What fails before TLS is no matter of certificates.
+// look makes one handshake. Failures before TLS have nothing to do with certificates.
 func (s *switchSite) look(name string) (*x509.Certificate, error) {
 	for {
 		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.port), &tls.Config{ServerName: name, InsecureSkipVerify: true})
@@ -171,7 +171,7 @@ func (s *switchSite) look(name string) (*x509.Certificate, error) {
 	}
 }
 
-// watch looks until the test ends.
+// watch makes handshakes until the test ends.
 func (s *switchSite) watch(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
@@ -190,7 +190,7 @@ func (s *switchSite) watch(name string) {
 	s.t.Cleanup(func() { cancel(); all.Wait() })
 }
 
-// more waits for further handshakes and fails if one has failed.
+// more waits for more handshakes, and fails if one has failed.
 func (s *switchSite) more(when string) {
 	s.t.Helper()
 	before := s.ok.Load() + s.bad.Load()
@@ -200,8 +200,8 @@ func (s *switchSite) more(when string) {
 	}
 }
 
-// A site changes its issuer to one whose order takes its time, and no handshake fails:
-// not at the reload, not at a second one, not when the certificate comes.
+// TestSwitchOfIssuer: a site changes to an issuer whose order takes a while, and no handshake fails:
+// not on the reload, not on a second one, and not when the certificate arrives.
 func TestSwitchOfIssuer(t *testing.T) {
 	const name = "a.example.com"
 	internal := `{"module": "internal"}`
@@ -252,14 +252,15 @@ func TestSwitchOfIssuer(t *testing.T) {
 			site.load(site.ours(test.after...), test.after, "")
 			site.more("after a last reload")
 			if last := site.last.Load(); !last.Equal(leafOf(t, chain)) || switched.asks.Load() != asked {
-				t.Errorf("served in the end: %s, asked %d times more", last.Issuer, switched.asks.Load()-asked)
+				t.Errorf("served in the end: %s, asked %d more times", last.Issuer, switched.asks.Load()-asked)
 			}
 			t.Logf("%d handshakes succeeded, %d failed", site.ok.Load(), site.bad.Load())
 		})
 	}
 }
 
-// While the order is pending, Caddy is restarted: the storage has what served before.
+// TestSwitchSurvivesRestart: Caddy is restarted while the order is pending: the storage has what was
+// served before.
 func TestSwitchSurvivesRestart(t *testing.T) {
 	const name = "a.example.com"
 	site := newSwitchSite(t)
