@@ -24,12 +24,12 @@ import (
 	_ "github.com/caddy-commercial/caddy-commercial/vendors/sandbox"
 )
 
-// update rewrites what the golden files expect with what the adapter says now. Read
-// the difference before you keep it.
+// update replaces what the golden files expect by what the adapter returns now. Read the difference
+// before you keep it.
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// A golden file holds one case or several. A case is a Caddyfile, a line of dashes,
-// and the JSON or the error it leads to. A line of equals signs ends a case.
+// A golden file holds one or more cases. A case is a Caddyfile, a line of dashes, and the JSON or
+// the error that it leads to. A line of equals signs separates cases.
 const (
 	dashes = "----------"
 	equals = "=========="
@@ -112,7 +112,7 @@ func TestAdapt(t *testing.T) {
 	}
 }
 
-// place ends every error: the file and the line to look at.
+// place is the end of every error: the file and the line to check.
 var place = regexp.MustCompile(`at Caddyfile:\d+`)
 
 func TestAdaptErrors(t *testing.T) {
@@ -126,7 +126,7 @@ func TestAdaptErrors(t *testing.T) {
 					continue
 				}
 				if !place.MatchString(err.Error()) {
-					t.Errorf("the error does not tell the place: %v", err)
+					t.Errorf("the error does not say where: %v", err)
 				}
 				if err.Error() != c.want && !*update {
 					t.Errorf("adapting\n%s\nfailed with\n%s\nwant\n%s", c.input, err, c.want)
@@ -140,8 +140,8 @@ func TestAdaptErrors(t *testing.T) {
 	}
 }
 
-// TestGoldensUseEveryField fails for a JSON field of one of our modules that no
-// golden sets, and so for an option without an example.
+// TestGoldensUseEveryField fails for a JSON field of one of our modules that no golden file sets,
+// and therefore for an option without an example.
 func TestGoldensUseEveryField(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, path := range goldenFiles(t, "adapt") {
@@ -162,7 +162,7 @@ func TestGoldensUseEveryField(t *testing.T) {
 	}
 	for field := range want {
 		if !seen[field] {
-			t.Errorf("no golden sets %s", field)
+			t.Errorf("no golden file sets %s", field)
 		}
 	}
 }
@@ -184,8 +184,8 @@ func eachIssuer(config any, found func(map[string]any)) {
 	}
 }
 
-// jsonFields calls use for each field of a struct type that has a JSON name, also for those
-// of structs that are embedded in it.
+// jsonFields calls use for each field of a struct type that has a JSON name, including those of
+// embedded structs.
 func jsonFields(typ reflect.Type, use func(name string, field reflect.StructField)) {
 	for i := range typ.NumField() {
 		field := typ.Field(i)
@@ -199,7 +199,7 @@ func jsonFields(typ reflect.Type, use func(name string, field reflect.StructFiel
 	}
 }
 
-// inner is the struct type behind a field, or nil.
+// inner returns the struct type behind a field, or nil.
 func inner(typ reflect.Type) reflect.Type {
 	for slices.Contains([]reflect.Kind{reflect.Pointer, reflect.Slice}, typ.Kind()) {
 		typ = typ.Elem()
@@ -219,7 +219,7 @@ func expect(typ reflect.Type, want map[string]bool) {
 	})
 }
 
-// visit notes the fields that a JSON object sets.
+// visit records the fields that a JSON object sets.
 func visit(t *testing.T, typ reflect.Type, value any, seen map[string]bool) {
 	if list, ok := value.([]any); ok {
 		for _, item := range list {
@@ -229,7 +229,7 @@ func visit(t *testing.T, typ reflect.Type, value any, seen map[string]bool) {
 	}
 	object, ok := value.(map[string]any)
 	if !ok {
-		t.Fatalf("%v for %s is no object", value, typ)
+		t.Fatalf("%v for %s is not an object", value, typ)
 	}
 	known := map[string]bool{"module": true, "name": true}
 	jsonFields(typ, func(name string, field reflect.StructField) {

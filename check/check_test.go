@@ -15,8 +15,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// TestRun: all is done at the same time, in the order of the tasks, and what takes too long is a
-// warning that says so.
+// TestRun: all tasks run at the same time, with results in their order, and a task that takes too
+// long becomes a warning that says so.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tasks := []Task{
@@ -52,11 +52,11 @@ func TestRun(t *testing.T) {
 				t.Errorf("%+v, want %+v", results[i], want)
 			}
 		}
-		time.Sleep(2 * time.Hour) // what goes on comes to nothing
+		time.Sleep(2 * time.Hour) // the result of the one that is still running is dropped
 	})
 }
 
-// TestRunMany: there are more tasks than are done at once.
+// TestRunMany: there are more tasks than run at once.
 func TestRunMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tasks []Task
@@ -163,7 +163,7 @@ func TestSkew(t *testing.T) {
 	}
 }
 
-// fakeVendor answers as it is told.
+// fakeVendor answers as the test says.
 type fakeVendor struct {
 	vendors.Vendor
 	err      error
@@ -177,7 +177,7 @@ func (v fakeVendor) Time(context.Context) (time.Time, error)              { retu
 func (v fakeVendor) CheckConfig(vendors.OrderConfig) error                { return v.err }
 func (v fakeVendor) Products(context.Context) ([]vendors.Product, error)  { return v.products, v.err }
 
-// TestAccount: what the vendor refuses stops, that it does not answer does not.
+// TestAccount: a refusal by the vendor stops an order, and a missing answer does not.
 func TestAccount(t *testing.T) {
 	account := func(err error, products ...vendors.Product) Account {
 		about := vendors.Description{Name: "racent", Portal: "https://portal.example", Methods: []vendors.Method{vendors.MethodHTTP}}
@@ -203,7 +203,7 @@ func TestAccount(t *testing.T) {
 			t.Errorf("%s: %+v", c.what, r)
 		}
 	}
-	// Who may not look at the balance may order all the same.
+	// A credential that may not read the balance may still order.
 	if r := account(refused).Balance(t.Context()); r.Verdict != Warning {
 		t.Errorf("%+v", r)
 	}
@@ -237,7 +237,7 @@ func TestAccount(t *testing.T) {
 	}
 }
 
-// TestPort tells apart who listens.
+// TestPort distinguishes who listens.
 func TestPort(t *testing.T) {
 	for _, c := range []struct {
 		server string
@@ -262,7 +262,7 @@ func TestPort(t *testing.T) {
 	}
 }
 
-// TestServe serves one file under any name, and nothing afterwards.
+// TestServe: one file is served under any name, and nothing afterwards.
 func TestServe(t *testing.T) {
 	ln := listen(t)
 	port := ln.Addr().(*net.TCPAddr).Port
@@ -278,13 +278,13 @@ func TestServe(t *testing.T) {
 	other := trial
 	other.Path += "x"
 	if err := prober.Probe(t.Context(), "shop.localhost", other); err == nil {
-		t.Error("another file is served")
+		t.Error("another file was served")
 	}
 	if _, err := Serve(t.Context(), []string{"127.0.0.1"}, port, trial); err == nil {
-		t.Error("it listens twice")
+		t.Error("it listened twice")
 	}
 	end()
 	if err := prober.Probe(t.Context(), "shop.localhost", trial); err == nil {
-		t.Error("it is served on")
+		t.Error("it is still served")
 	}
 }

@@ -16,7 +16,7 @@ func TestPlainest(t *testing.T) {
 	}
 }
 
-// TestCausesAreDocumented, and nothing else is.
+// TestCausesAreDocumented: exactly the causes that exist are documented.
 func TestCausesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/finding-out.md")
 	if err != nil {

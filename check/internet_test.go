@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 )
 
-// internet is a DNS and hosts on loopback addresses, behind public ones.
+// internet is a DNS and hosts with public addresses, which lead to loopback addresses.
 type internet struct {
 	tb      testing.TB
 	records map[string][]dns.RR // by name, in lower case, with a dot at the end
@@ -26,10 +26,10 @@ type internet struct {
 	bogusType map[string]bool // likewise, "name TYPE"
 
 	mu      sync.Mutex
-	answers map[string]string // address and port of a server, to where it is on this machine
+	answers map[string]string // from the address and port of a server to where it is on this machine
 }
 
-// newInternet has records as in a zone file, with absolute names.
+// newInternet takes records as in a zone file, with absolute names.
 func newInternet(tb testing.TB, records ...string) *internet {
 	tb.Helper()
 	n := &internet{tb: tb, records: make(map[string][]dns.RR), bogus: make(map[string]bool), bogusType: make(map[string]bool), answers: make(map[string]string)}
@@ -77,7 +77,7 @@ func (n *internet) serve(at string, handler dns.HandlerFunc) {
 	n.answers[at] = conn.LocalAddr().String()
 }
 
-// exchange asks a server of this internet. One that is not there refuses.
+// exchange asks a server of this internet. One that does not exist refuses the connection.
 func (n *internet) exchange(ctx context.Context, question *dns.Msg, server string) (*dns.Msg, error) {
 	n.mu.Lock()
 	at := n.answers[server]
@@ -88,7 +88,7 @@ func (n *internet) exchange(ctx context.Context, question *dns.Msg, server strin
 	return dcv.Exchange(ctx, question, at)
 }
 
-// answer is what is known of a question.
+// answer returns what is known about a question.
 func (n *internet) answer(q *dns.Msg) *dns.Msg {
 	a := new(dns.Msg)
 	a.SetReply(q)
@@ -118,7 +118,7 @@ func (n *internet) answer(q *dns.Msg) *dns.Msg {
 	return a
 }
 
-// above reports whether there are names below.
+// above reports whether there are names below this one.
 func (n *internet) above(name string) bool {
 	for have := range n.records {
 		if strings.HasSuffix(have, "."+name) {
@@ -128,7 +128,7 @@ func (n *internet) above(name string) bool {
 	return false
 }
 
-// resolver starts one of a kind.
+// resolver starts a resolver of the given kind.
 func (n *internet) resolver(at, kind string) {
 	var mu sync.Mutex
 	failed := make(map[string]bool)
@@ -171,7 +171,7 @@ func (n *internet) resolver(at, kind string) {
 			if !q.CheckingDisabled {
 				fail()
 			}
-		case "strict": // as where the zone is bogus
+		case "strict": // as if the zone were bogus
 			if strings.HasSuffix(q.Question[0].Name, "example.com.") && !q.CheckingDisabled {
 				fail()
 			}
@@ -182,12 +182,12 @@ func (n *internet) resolver(at, kind string) {
 				fail()
 			}
 			mu.Unlock()
-		case "cut off": // from the zone's servers, but for what is in its cache
+		case "cut off": // from the zone's servers; only its cache works
 			if !q.CheckingDisabled {
 				fail()
 				say(dns.ExtendedErrorCodeNoReachableAuthority)
 			}
-		case "denies AAAA": // as broken balancers do
+		case "denies AAAA": // as broken load balancers do
 			if q.Question[0].Qtype == dns.TypeAAAA {
 				a.Answer, a.Rcode = nil, dns.RcodeNameError
 			}
@@ -196,14 +196,14 @@ func (n *internet) resolver(at, kind string) {
 				fail()
 			}
 		default:
-			n.tb.Errorf("there are no resolvers that are %s", kind)
+			n.tb.Errorf("there is no kind of resolver %q", kind)
 		}
 		_ = w.WriteMsg(a)
 	})
 }
 
-// nameserver starts one that answers for all zones, with other records in place of those of the
-// names that these have.
+// nameserver starts a name server that answers for all zones, with the given records instead of
+// those of their names.
 func (n *internet) nameserver(at, kind string, instead ...string) {
 	other := newInternet(n.tb, instead...)
 	n.serve(at, func(w dns.ResponseWriter, q *dns.Msg) {
@@ -223,17 +223,17 @@ func (n *internet) nameserver(at, kind string, instead ...string) {
 				a.Answer, a.Rcode = nil, dns.RcodeNameError
 			}
 		default:
-			n.tb.Errorf("there are no name servers that are %s", kind)
+			n.tb.Errorf("there is no kind of name server %q", kind)
 		}
 		_ = w.WriteMsg(a)
 	})
 }
 
-// trial is what is to be fetched.
+// trial is the file to be fetched.
 var trial = dcv.Challenge{ID: "trial", Path: dcv.PathPrefix + "trial.txt", Body: []byte("the very file")}
 
 // hosts are what may be behind an address: how it behaves, the verdict on it, and a word that the
-// message must have. Their addresses are 203.0.113.1 and 2001:db8::1, and so on.
+// message must contain. Their addresses are 203.0.113.1 and 2001:db8::1, and so on.
 var hosts = []struct {
 	title string
 	want  Verdict
@@ -282,7 +282,7 @@ func redirect(scheme string) http.HandlerFunc {
 	}
 }
 
-// addressOf is the public address of a host, of one family or the other.
+// addressOf returns the public address of a host, of either family.
 func addressOf(title string, six bool) string {
 	for i, h := range hosts {
 		if h.title != title {
@@ -296,7 +296,7 @@ func addressOf(title string, six bool) string {
 	panic("there is no host like " + title)
 }
 
-// web starts all hosts, and returns a prober that comes to them.
+// web starts all hosts, and returns a prober that reaches them.
 func web(tb testing.TB) dcv.Prober {
 	tb.Helper()
 	at := make(map[string]string)
@@ -325,7 +325,7 @@ func web(tb testing.TB) dcv.Prober {
 		}
 		local := at[host]
 		if local == "" {
-			return nil, fmt.Errorf("there is nobody at %s", host)
+			return nil, fmt.Errorf("there is no host at %s", host)
 		}
 		return new(net.Dialer).DialContext(ctx, network, local)
 	}}
@@ -363,7 +363,7 @@ func accept(ln net.Listener, how string) {
 	}
 }
 
-// worst is the gravest of the verdicts.
+// worst returns the most severe of the verdicts.
 func worst(results []Result) Verdict {
 	order := []Verdict{OK, Warning, Stop}
 	verdict := OK

@@ -15,13 +15,13 @@ const shop = "shop.example.com"
 // world is an internet in which a certificate for shop.example.com is to be bought.
 type world struct {
 	title     string
-	records   string // of DNS, one a line; "bogus <name>" for signatures that do not verify
+	records   string // of DNS, one per line; "bogus <name>" for signatures that do not verify
 	resolvers string // kinds of resolvers, separated by commas; "plain" if empty
 
 	look func(t *testing.T, n *internet, r Resolvers, p dcv.Prober) []Result
 
 	want Verdict
-	word string // of what is said
+	word string // in the message
 }
 
 // tally counts what must not happen.
@@ -52,7 +52,7 @@ func (w world) run(t *testing.T, p dcv.Prober, sum *tally) {
 			said += r.Message + "; " + r.Advice + "\n"
 		}
 		if r.Verdict != OK && r.Message == "" {
-			t.Errorf("%s: nothing is said", w.title)
+			t.Errorf("%s: there is no message", w.title)
 		}
 	}
 	if got != w.want || !strings.Contains(said, w.word) {
@@ -74,7 +74,7 @@ func (w world) run(t *testing.T, p dcv.Prober, sum *tally) {
 	}
 }
 
-// bySite is the look at a name that is proven by a file.
+// bySite checks a name that is proven by a file.
 func bySite(t *testing.T, _ *internet, r Resolvers, p dcv.Prober) []Result {
 	return Site{Name: shop, Resolvers: r, File: &trial, Prober: p}.Check(t.Context())
 }
@@ -92,7 +92,7 @@ func byCAA(name, method string) func(*testing.T, *internet, Resolvers, dcv.Probe
 	}
 }
 
-// TestWorlds: no order that is doomed is let through, and none that is good is stopped.
+// TestWorlds: no doomed order is let through, and no good one is stopped.
 func TestWorlds(t *testing.T) {
 	var sum tally
 	p := web(t)
@@ -104,7 +104,7 @@ func TestWorlds(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d worlds: of %d doomed orders %d were let through, of %d good ones %d were stopped", sum.worlds, sum.doomed, sum.through, sum.good, sum.stopped)
+	t.Logf("%d worlds: of %d doomed orders, %d were let through; of %d good ones, %d were stopped", sum.worlds, sum.doomed, sum.through, sum.good, sum.stopped)
 	if sum.worlds < 100 || sum.through+sum.stopped > 0 {
 		t.Errorf("%d worlds, %d doomed let through, %d good stopped", sum.worlds, sum.through, sum.stopped)
 	}
@@ -127,8 +127,8 @@ func a(name, addr string) string {
 	return fmt.Sprintf("%s. 60 IN %s %s\n", name, kind, addr)
 }
 
-// hostWorlds have every kind of host behind each address, alone and beside a good one: the CA may
-// come to any of them.
+// hostWorlds have every kind of host behind each address, alone and beside a good one, because the
+// CA may come to any of them.
 func hostWorlds() (all []world) {
 	ours := func(six bool) string { return a(shop, addressOf("ours", six)) }
 	for _, h := range hosts {
@@ -152,7 +152,7 @@ func hostWorlds() (all []world) {
 	return all
 }
 
-// resolverWorlds pair resolvers that see the name differently. Only what all say stops.
+// resolverWorlds pair resolvers that see the name differently. Only what all of them say stops an order.
 func resolverWorlds() (all []world) {
 	has := a(shop, addressOf("ours", false))
 	kinds := []string{"plain", "validating", "denying", "empty", "refusing", "failing", "strict", "distrusting", "dead", "flaky", "cut off", "denies AAAA", "fails AAAA"}
