@@ -17,7 +17,7 @@ const (
 	testBody = "c0ffee\nsectigo.com\nunique"
 )
 
-// Configs in which Caddy serves HTTP, and what it answers there beside our file.
+// attachCases are configs in which Caddy serves HTTP, and what it answers there besides our file.
 var attachCases = []struct {
 	name           string
 	globals, sites string
@@ -111,7 +111,7 @@ func (s *site) wantServed(others map[string]string) {
 	}
 }
 
-// Every config is loaded, reloaded unchanged and reloaded changed.
+// TestAttach: every config is loaded, reloaded unchanged and reloaded with a change.
 func TestAttach(t *testing.T) {
 	present(t, "attach", testFile, testBody, "shop.example.com")
 	for _, tc := range attachCases {
@@ -134,12 +134,12 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// maxLoads is how often a config is loaded until every random order was seen. The
+// maxLoads is how often a config is loaded at most until every random order has been seen. The
 // rarest comes about once in eight loads.
 const maxLoads = 400
 
-// Apps and servers are provisioned in random order. The test goes on until each
-// order has come, and fails rather than pass without one of them.
+// TestAttachInEveryOrder: apps and servers are provisioned in random order. The test continues until
+// each order has occurred, and fails rather than pass without one of them.
 func TestAttachInEveryOrder(t *testing.T) {
 	present(t, "order", testFile, testBody, "shop.example.com")
 	s := newSite(t)
@@ -157,7 +157,8 @@ func TestAttachInEveryOrder(t *testing.T) {
 	t.Log(seen)
 }
 
-// A server of the user may have the name that Caddy gives to its own.
+// TestAttachToUsersServerOfThatName: a server of the user may have the name that Caddy gives to its
+// own server.
 func TestAttachToUsersServerOfThatName(t *testing.T) {
 	present(t, "name", testFile, testBody, "shop.example.com")
 	s := newSite(t)
@@ -175,7 +176,8 @@ func TestAttachToUsersServerOfThatName(t *testing.T) {
 	}
 }
 
-// The rebuilt redirect server must keep what Caddy would have given it.
+// TestRedirectServerKeepsLogsAndMetrics: the rebuilt redirect server must keep what Caddy would have
+// given it.
 func TestRedirectServerKeepsLogsAndMetrics(t *testing.T) {
 	present(t, "logs", testFile, testBody, "shop.example.com")
 	s := newSite(t)
@@ -255,8 +257,8 @@ func countedHandlers(t *testing.T, server string) map[string]bool {
 	return handlers
 }
 
-// Where Caddy does not listen on the HTTP port, the caller is told to, and where a server
-// has no handler, what to do about it.
+// TestHTTPNotServed: if Caddy does not listen on the HTTP port, the caller learns that, and if a
+// server has no handler, what to do about it.
 func TestHTTPNotServed(t *testing.T) {
 	s := newSite(t)
 	for _, tc := range []struct{ globals, sites, unserved string }{
@@ -278,7 +280,7 @@ func TestHTTPNotServed(t *testing.T) {
 			t.Errorf("Unserved: %v, Serves: %v", list, err)
 		}
 		if !strings.Contains(err.Error(), `"handler":"dcv"`) {
-			t.Errorf("%q does not tell what to do", err)
+			t.Errorf("%q does not say what to do", err)
 		}
 	}
 	if err := caddy.Load([]byte(`{"admin":{"disabled":true,"config":{"persist":false}},"apps":{"tls":{"automation":{"policies":[{"issuers":[{"module":"dcvtest"}]}]}}}}`), true); err != nil {

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// nullWriter is a response writer that costs as little as possible, so that the
-// handlers are measured and not a recorder.
+// nullWriter is a response writer that costs as little as possible, so the handlers are measured and
+// not a recorder.
 type nullWriter struct{ header http.Header }
 
 func (w *nullWriter) Header() http.Header         { return w.header }
@@ -30,8 +30,8 @@ func benchRequest(host, urlPath string) *http.Request {
 	}
 }
 
-// BenchmarkHandlerHit serves one file, as this package does and as certmagic's
-// ZeroSSL issuer does. Both have it in the same file storage.
+// BenchmarkHandlerHit serves one file, both as this package does and as certmagic's ZeroSSL issuer
+// does. Both have it in the same file storage.
 func BenchmarkHandlerHit(b *testing.B) {
 	const host = "shop.example.com"
 	storage := &certmagic.FileStorage{Path: b.TempDir()}
@@ -82,7 +82,7 @@ func BenchmarkHandlerHit(b *testing.B) {
 	})
 }
 
-// BenchmarkMatcherMiss is what everybody's requests pay for the attached route.
+// BenchmarkMatcherMiss measures what all other requests pay for the attached route.
 func BenchmarkMatcherMiss(b *testing.B) {
 	r := benchRequest("shop.example.com", "/.well-known/acme-challenge/token")
 	b.Run("matcher", func(b *testing.B) {
@@ -106,7 +106,7 @@ func BenchmarkMatcherMiss(b *testing.B) {
 	})
 }
 
-// BenchmarkLookup is the part of a hit that grows with nothing.
+// BenchmarkLookup measures the part of a hit whose cost is constant.
 func BenchmarkLookup(b *testing.B) {
 	s := NewStore()
 	if err := s.Present(b.Context(), nil, challenge(b, "order", testFile, testBody, "shop.example.com")); err != nil {

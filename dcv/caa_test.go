@@ -9,7 +9,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// caaServer answers CAA questions from a table of zone-file lines by name.
+// caaServer answers CAA queries from a table of zone-file lines by name.
 func caaServer(t *testing.T, zones map[string][]string) string {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -68,7 +68,7 @@ func TestCAA(t *testing.T) {
 	})
 	checker := &CAAChecker{Resolvers: []string{resolver}}
 	for _, c := range []struct {
-		name, zone string // zone is where it is forbidden
+		name, zone string // zone is where the CA is forbidden
 		tag        string
 		allowed    string
 	}{
@@ -103,7 +103,7 @@ func TestCAA(t *testing.T) {
 	if _, forbidden := errors.AsType[*CAAError](err); err == nil || forbidden {
 		t.Errorf("a resolver that fails: %v", err)
 	} else if !strings.Contains(err.Error(), "broken.example: "+resolver+" answered SERVFAIL") || !strings.Contains(err.Error(), "DNSSEC") {
-		t.Errorf("the error does not say what it can mean: %v", err)
+		t.Errorf("the error does not say what it may mean: %v", err)
 	}
 }
 
@@ -165,7 +165,7 @@ func TestCAAParameters(t *testing.T) {
 	}
 }
 
-// TestCAAAsksTheNextResolver: one resolver that fails is no reason not to know.
+// TestCAAAsksTheNextResolver: if one resolver fails, the next one is asked.
 func TestCAAAsksTheNextResolver(t *testing.T) {
 	failing := caaServer(t, map[string][]string{"next.example": {"SERVFAIL"}})
 	good := caaServer(t, map[string][]string{"next.example": {`CAA 0 issue "letsencrypt.org"`}})

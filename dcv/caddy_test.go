@@ -53,15 +53,14 @@ func TestMain(m *testing.M) {
 			os.RemoveAll(storageRoot)
 			os.Exit(code)
 		}),
-		// Caddy keeps one certificate cache across configs, and certmagic's file
-		// locks notice after a few seconds that they were released.
+		// Caddy keeps one certificate cache across configs, and certmagic's file locks take a few
+		// seconds to notice that they were released.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*Cache).maintainAssets"),
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
 	)
 }
 
-// testIssuer is the smallest issuer that keeps the contract of Attach. It signs
-// whatever it is asked to.
+// testIssuer is the smallest issuer that keeps the contract of Attach. It signs everything.
 type testIssuer struct {
 	Label string `json:"label,omitempty"`
 
@@ -137,7 +136,7 @@ var (
 	_ caddytls.ConfigSetter = (*testIssuer)(nil)
 )
 
-// site is a Caddy that runs a Caddyfile. HTTP and HTTPS stand for its ports.
+// site is a Caddy that runs a Caddyfile, in which HTTP and HTTPS stand for its ports.
 type site struct {
 	t           testing.TB
 	HTTP, HTTPS int
@@ -169,8 +168,8 @@ func freePort(t testing.TB) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// adapt returns the JSON of a Caddyfile whose global options are completed with
-// what keeps a test to itself. HTTP and HTTPS in it stand for the ports.
+// adapt returns the JSON of a Caddyfile, with global options added that isolate the test. HTTP and
+// HTTPS in it stand for the ports.
 func (s *site) adapt(globals, sites string) []byte {
 	s.t.Helper()
 	text := fmt.Sprintf("{\nadmin off\npersist_config off\nhttp_port HTTP\nhttps_port HTTPS\ndefault_bind 127.0.0.1\ngrace_period 1s\n"+
@@ -199,7 +198,7 @@ func (s *site) load(config []byte) {
 	}
 }
 
-// patch changes adapted JSON at a place that the Caddyfile cannot reach.
+// patch changes adapted JSON in a place that the Caddyfile cannot reach.
 func patch(t testing.TB, config []byte, change func(map[string]any)) []byte {
 	t.Helper()
 	var tree map[string]any
@@ -221,7 +220,7 @@ type answer struct {
 	header   http.Header
 }
 
-// get asks the HTTP port, whatever the name is.
+// get sends a request to the HTTP port, whatever the name is.
 func (s *site) get(host, path string) answer { return s.do(http.MethodGet, host, path) }
 
 func (s *site) do(method, host, path string) answer {

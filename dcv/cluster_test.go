@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// everyHost is a site for all names.
+// everyHost manages all names.
 func everyHost(string) (managed, exact bool) { return true, false }
 
-// writtenOut are sites whose names are in the config.
+// writtenOut manages the given names, which are in the config.
 func writtenOut(hosts ...string) func(string) (bool, bool) {
 	return func(host string) (managed, exact bool) {
 		for _, h := range hosts {
@@ -28,7 +28,7 @@ func writtenOut(hosts ...string) func(string) (bool, bool) {
 	}
 }
 
-// look asks a store as a request does. It returns the body, "" if there is none.
+// look asks a store as a request does. It returns the body, or "" if there is none.
 func look(t testing.TB, s *Store, host, file string) string {
 	t.Helper()
 	f := s.find(host, PathPrefix+file)
@@ -44,8 +44,8 @@ func look(t testing.TB, s *Store, host, file string) string {
 	return string(f.body)
 }
 
-// strangers ask for random files, so many times per second, until stop is called,
-// which returns how many were answered.
+// strangers send that many requests per second for random files until stop is called, which returns
+// how many were answered.
 func strangers(t testing.TB, s *Store, perSecond int, host func() string) (stop func() int) {
 	var asked atomic.Int64
 	var group sync.WaitGroup
@@ -72,9 +72,9 @@ func strangers(t testing.TB, s *Store, perSecond int, host func() string) (stop 
 	}
 }
 
-// A CA that is told of a file comes at once and to any instance, often only once
-// or twice. Whatever was asked for before must not keep the file from it: not
-// strangers, and not our own look for a file of that folder before the order.
+// TestFirstLookFindsTheFile: a CA that is given a file comes at once and to any instance, often only
+// once or twice. Earlier requests must not keep the file from it: neither those of strangers, nor
+// our own check for a file in that folder before the order.
 func TestFirstLookFindsTheFile(t *testing.T) {
 	sites := map[string]func(string) (bool, bool){
 		"written out": writtenOut("shop.example.com"),
@@ -104,14 +104,14 @@ func TestFirstLookFindsTheFile(t *testing.T) {
 						for i := range 10 {
 							time.Sleep(rand.N(200 * time.Millisecond)) // of the bubble
 							id := fmt.Sprintf("order-%d", i)
-							// The vendor's file is not known before the order, so we look for one
+							// The vendor's file is not known before the order, so we check for one
 							// of our own.
 							if i%2 == 0 {
 								probe := challenge(t, id+"-probe", "probe.txt", "probe", "shop.example.com")
 								must(t, ordering.Present(t.Context(), storage, probe))
 								for _, host := range []string{"shop.example.com", "www.shop.example.com"} {
 									if got := look(t, other, host, "probe.txt"); got != "probe" {
-										t.Errorf("%s: our own look at %s found %q", id, host, got)
+										t.Errorf("%s: our own check of %s found %q", id, host, got)
 									}
 								}
 								must(t, ordering.CleanUp(t.Context(), storage, probe.ID, nil))
@@ -124,10 +124,10 @@ func TestFirstLookFindsTheFile(t *testing.T) {
 							for _, host := range []string{"shop.example.com", "www.shop.example.com"} {
 								began := time.Now()
 								if got := look(t, other, host, id+".txt"); got != id {
-									t.Errorf("%s: the first look at %s found %q", id, host, got)
+									t.Errorf("%s: the first request to %s got %q", id, host, got)
 								}
 								if took := time.Since(began); took >= holdTime {
-									t.Errorf("%s: the first look took %s", id, took)
+									t.Errorf("%s: the first request took %s", id, took)
 								}
 							}
 							must(t, ordering.CleanUp(t.Context(), storage, id, nil))
@@ -139,8 +139,8 @@ func TestFirstLookFindsTheFile(t *testing.T) {
 	}
 }
 
-// A storage may list or give out what was written only some time later. Nothing
-// that was seen before then may delay it further.
+// TestLateStorage: a storage may list or return what was written only some time later. Nothing that
+// was seen before then may delay it further.
 func TestLateStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -184,7 +184,8 @@ func TestKnownFileIsAnsweredAtOnce(t *testing.T) {
 	})
 }
 
-// Perspectives of a CA come at the same moment, and all must get the file.
+// TestVisitorsShareReads: perspectives of a CA come at the same moment, and all of them must get the
+// file.
 func TestVisitorsShareReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -208,8 +209,8 @@ func TestVisitorsShareReads(t *testing.T) {
 	})
 }
 
-// removalSeen is how long after its clean-up elsewhere a file is last served, to
-// somebody who asks without a pause.
+// removalSeen returns how long after its clean-up elsewhere a file is last served, to a client that
+// asks without a pause.
 func removalSeen(t *testing.T, s *Store) (last time.Duration) {
 	t.Helper()
 	cleaned := time.Now()
@@ -232,7 +233,7 @@ func TestRemovalIsSeen(t *testing.T) {
 		must(t, one.Present(t.Context(), storage,
 			challenge(t, "a", "a.txt", "one", "example.com", "example.org"), challenge(t, "b", "b.txt", "two", "example.com")))
 		for _, s := range []*Store{one, two} {
-			look(t, s, "example.com", "unknown.txt") // so that both have read
+			look(t, s, "example.com", "unknown.txt") // so both have read
 			look(t, s, "www.example.com", "unknown.txt")
 		}
 		must(t, one.CleanUp(t.Context(), storage, "a", []string{"example.com"}))
@@ -256,8 +257,8 @@ func TestRemovalIsSeen(t *testing.T) {
 	})
 }
 
-// An outage of the storage must not take down what is known, and what is known is
-// corrected when it is over.
+// TestStorageFailsForAWhile: an outage of the storage must not remove what is known, and what is
+// known is corrected when the outage is over.
 func TestStorageFailsForAWhile(t *testing.T) {
 	for name, managed := range map[string]func(string) (bool, bool){"written out": writtenOut("example.com"), "catch-all": everyHost} {
 		t.Run(name, func(t *testing.T) {
@@ -288,7 +289,7 @@ func TestStorageFailsForAWhile(t *testing.T) {
 					}
 				}
 				if told < 3 || told > 6 {
-					t.Errorf("the error was told %d times in 5 seconds, want about once a second", told)
+					t.Errorf("the error was reported %d times in 5 seconds, want about once a second", told)
 				}
 
 				storage.set(func() { storage.fail = nil })
@@ -306,7 +307,7 @@ func TestStorageFailsForAWhile(t *testing.T) {
 	}
 }
 
-// One value that cannot be loaded keeps its last known files, and hides no other.
+// TestOneValueFails: a value that cannot be loaded keeps its last known files, and hides no others.
 func TestOneValueFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := &failingKey{memoryStorage: newMemoryStorage("shared")}
@@ -339,7 +340,7 @@ func (f *failingKey) Load(ctx context.Context, key string) ([]byte, error) {
 	return f.memoryStorage.Load(ctx, key)
 }
 
-// A visitor that goes away takes nobody's read along.
+// TestVisitorGoesAway: a visitor that goes away does not end the read for others.
 func TestVisitorGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -366,8 +367,8 @@ func TestVisitorGoesAway(t *testing.T) {
 	})
 }
 
-// What is known of a storage outlives a config that uses it, and its permission
-// does not.
+// TestManageAcrossReloads: what is known about a storage outlives a config that uses it, and the
+// config's permission does not.
 func TestManageAcrossReloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, fresh := newMemoryStorage("shared"), newMemoryStorage("shared")
@@ -402,7 +403,7 @@ func TestManageAcrossReloads(t *testing.T) {
 	})
 }
 
-// Before a config has started, nothing is managed, and then it is.
+// TestManagedChanges: before a config has started, nothing is managed; afterwards it is.
 func TestManagedChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")

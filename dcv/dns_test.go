@@ -23,7 +23,7 @@ func record(t *testing.T, host, label, kind, value string) Record {
 	return r
 }
 
-// forgetful is a provider whose answer to an addition has only the name.
+// forgetful is a provider whose answer to an addition contains only the name.
 type forgetful struct{ zonetest.Provider }
 
 func (p forgetful) AppendRecords(ctx context.Context, zone string, list []libdns.Record) ([]libdns.Record, error) {
@@ -31,8 +31,8 @@ func (p forgetful) AppendRecords(ctx context.Context, zone string, list []libdns
 	return []libdns.Record{libdns.RR{Name: list[0].RR().Name}}, err
 }
 
-// pedantic is a provider that lists absolute names and quoted texts, and finds records
-// by what it has listed.
+// pedantic is a provider that lists absolute names and quoted texts, and finds records only as it
+// has listed them.
 type pedantic struct{ zonetest.Lister }
 
 func (p pedantic) GetRecords(ctx context.Context, zone string) ([]libdns.Record, error) {
@@ -58,7 +58,7 @@ func (p pedantic) DeleteRecords(ctx context.Context, zone string, list []libdns.
 	return p.Lister.DeleteRecords(ctx, zone, known)
 }
 
-// providers are those of the tests below, by what is special about them.
+// providers are the providers of the tests below, by what is special about them.
 var providers = map[string]func(*zonetest.Zone) certmagic.DNSProvider{
 	"plain": func(z *zonetest.Zone) certmagic.DNSProvider { return zonetest.Provider{Zone: z} },
 	"listing": func(z *zonetest.Zone) certmagic.DNSProvider {
@@ -70,8 +70,8 @@ var providers = map[string]func(*zonetest.Zone) certmagic.DNSProvider{
 	},
 }
 
-// TestRecordsComeAndGo: a record is added once, whoever asks how often, and its
-// removal leaves everything else, whoever removes it.
+// TestRecordsComeAndGo: a record is added once, no matter who asks how often, and its removal leaves
+// everything else, no matter who removes it.
 func TestRecordsComeAndGo(t *testing.T) {
 	for title, newProvider := range providers {
 		for _, c := range []struct {
@@ -124,7 +124,7 @@ func TestRecordsComeAndGo(t *testing.T) {
 	}
 }
 
-// TestNothingBesideCNAME: what DNS does not allow is an error before anything changes.
+// TestNothingBesideCNAME: what DNS does not allow is an error before anything is changed.
 func TestNothingBesideCNAME(t *testing.T) {
 	for there, r := range map[string]Record{
 		"_dnsauth CNAME old.dcv.digicert.com.": record(t, "beside.example", "_dnsauth", "CNAME", "new.dcv.digicert.com"),
@@ -143,7 +143,7 @@ func TestNothingBesideCNAME(t *testing.T) {
 	}
 }
 
-// TestRemoveAfterCancel: what was added is removed when nothing else is done any more.
+// TestRemoveAfterCancel: what was added is removed even if nothing else is done any more.
 func TestRemoveAfterCancel(t *testing.T) {
 	for title, newProvider := range providers {
 		zone := zonetest.Start(t, "cancelled.example.")
@@ -155,7 +155,7 @@ func TestRemoveAfterCancel(t *testing.T) {
 		}
 		zone.OnCall(func(ctx context.Context, call string, _ []libdns.Record) error {
 			if _, ok := ctx.Deadline(); !ok {
-				t.Errorf("%s: %s has all the time in the world", title, call)
+				t.Errorf("%s: %s has no deadline", title, call)
 			}
 			return nil
 		})
@@ -199,7 +199,7 @@ func TestProviderErrors(t *testing.T) {
 	}
 }
 
-// TestZoneIsFoundFromBelow: a record's zone is the nearest one, not that of the apex.
+// TestZoneIsFoundFromBelow: a record's zone is the nearest one, and not that of the apex.
 func TestZoneIsFoundFromBelow(t *testing.T) {
 	zone := zonetest.Start(t, "inner.outer.example.")
 	d := &DNS{Provider: providers["plain"](zone), Resolvers: []string{zone.Addr}}

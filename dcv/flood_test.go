@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// However many ask, one host costs 20 reads per second.
+// TestFloodOfOneHost: however many clients ask, one host costs 20 reads per second.
 func TestFloodOfOneHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage, same := newMemoryStorage("shared"), newMemoryStorage("shared")
@@ -28,14 +28,14 @@ func TestFloodOfOneHost(t *testing.T) {
 			t.Errorf("only %d strangers", n)
 		}
 		lists, loads := storage.count("list")+same.count("list"), storage.count("load")+same.count("load")
-		// A read is a look into two folders. The last strangers have waited for one more.
+		// A read is a listing of two folders. The last strangers have waited for one more.
 		if limit := 20*int(lasting/time.Second) + 2; lists > 2*limit || loads > limit || lists < limit {
 			t.Errorf("%d lists and %d loads for %d strangers, at most %d reads are allowed", lists, loads, n, limit)
 		}
 	})
 }
 
-// Names that somebody makes up, however many, cost one list of all hosts.
+// TestFloodOfHosts: names that somebody makes up, however many, cost one listing of all hosts.
 func TestFloodOfHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -63,8 +63,8 @@ func TestFloodOfHosts(t *testing.T) {
 	})
 }
 
-// What cannot be a file or a host costs the storage nothing, nor does what is not
-// managed.
+// TestImpossibleRequests: what cannot be a file or a host costs the storage nothing, and neither
+// does what is not managed.
 func TestImpossibleRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -90,8 +90,8 @@ func TestImpossibleRequests(t *testing.T) {
 	})
 }
 
-// A storage that hangs holds a bounded number of requests for a bounded time. The
-// others, and afterwards all, get what was last known.
+// TestHangingStorage: a storage that hangs holds a limited number of requests for a limited time.
+// The others, and afterwards all, get what was last known.
 func TestHangingStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -146,7 +146,7 @@ func TestHangingStorage(t *testing.T) {
 	})
 }
 
-// The hosts of a config may be more than are remembered, and slow to read.
+// TestManyHosts: the hosts of a config may be more than are remembered, and slow to read.
 func TestManyHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// passed is the status that requests get that are none of the handler's.
+// passed is the status of requests that the handler passes on.
 const passed = http.StatusTeapot
 
 var next = caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
@@ -141,7 +141,7 @@ func TestVisits(t *testing.T) {
 	}
 	must(t, s.CleanUp(t.Context(), nil, "a", nil))
 	if s.Visits("a") != nil || s.VisitCount("a") != 0 {
-		t.Error("visits outlive their challenge")
+		t.Error("the visits outlived their challenge")
 	}
 }
 
@@ -171,8 +171,8 @@ func TestHandlerCaddyfile(t *testing.T) {
 	}
 }
 
-// Whatever is asked for, nothing but the exact file leaves the handler, and only
-// under its host and path.
+// FuzzChallengePath: whatever is requested, only the exact file leaves the handler, and only under
+// its host and path.
 func FuzzChallengePath(f *testing.F) {
 	f.Add("GET", "example.com", "/.well-known/pki-validation/A1.txt", "")
 	f.Add("HEAD", "WWW.Example.com:80", "/.well-known/pki-validation/a1.txt", "")

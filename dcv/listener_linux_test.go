@@ -9,7 +9,7 @@ import (
 // soReusePort is SO_REUSEPORT, which package syscall lacks on some architectures.
 const soReusePort = 0xf
 
-// A program that shares its port is left alone as well: its visitors are not ours.
+// TestListenOnSharedPort: a program that shares its port is left alone, too: its visitors are not ours.
 func TestListenOnSharedPort(t *testing.T) {
 	testBusyPort(t, func(addr string) (net.Listener, error) {
 		config := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {

@@ -39,12 +39,12 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// listenAt is Listen of a config without servers.
+// listenAt calls Listen for a config without servers.
 func listenAt(t *testing.T, port int) (*Lease, error) {
 	t.Helper()
 	lease, err := Listen(t.Context(), new(Front), loopback, port, zap.NewNop())
@@ -89,11 +89,12 @@ func TestListen(t *testing.T) {
 		lease.Release() // counts once
 	}
 	if !refused(addr) {
-		t.Error("the listener outlives its users")
+		t.Error("the listener outlived its users")
 	}
 }
 
-// A port that somebody else has is a warning, and is taken as soon as it is free.
+// TestListenOnBusyPort: a port that somebody else has causes a warning, and is taken as soon as it
+// is free.
 func TestListenOnBusyPort(t *testing.T) {
 	testBusyPort(t, func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) })
 }
@@ -111,7 +112,7 @@ func testBusyPort(t *testing.T, open func(addr string) (net.Listener, error)) {
 	}
 	for _, part := range []string{addr, "pass " + PathPrefix + " on"} {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("%q does not tell %q", err, part)
+			t.Errorf("%q does not say %q", err, part)
 		}
 	}
 	must(t, taken.Close())
@@ -125,7 +126,7 @@ func testBusyPort(t *testing.T, open func(addr string) (net.Listener, error)) {
 	}
 }
 
-// A port that gets free in a moment is no reason for an error.
+// TestListenWaitsForASolver: a port that becomes free in a moment is not an error.
 func TestListenWaitsForASolver(t *testing.T) {
 	port := freePort(t)
 	solver, err := net.Listen("tcp", fmt.Sprintf("%s:%d", loopback, port))
@@ -136,7 +137,7 @@ func TestListenWaitsForASolver(t *testing.T) {
 	}
 }
 
-// Nobody waits for the port any more: it must not be taken later.
+// TestReleasedBeforeThePortIsFree: a port that nobody waits for any more must not be taken later.
 func TestReleasedBeforeThePortIsFree(t *testing.T) {
 	port := freePort(t)
 	addr := fmt.Sprintf("%s:%d", loopback, port)
@@ -151,12 +152,12 @@ func TestReleasedBeforeThePortIsFree(t *testing.T) {
 	temporary.mu.Lock()
 	defer temporary.mu.Unlock()
 	if len(temporary.open) != 0 || lease.listener.retry != nil {
-		t.Error("the listener is remembered")
+		t.Error("the listener is still remembered")
 	}
 }
 
-// Real sockets do not work in a bubble of fake time, so that the timers are tested with
-// an address that is only said to be open.
+// TestLingering: real sockets do not work in a bubble of fake time, so the timers are tested with an
+// address that is only claimed to be open.
 func TestLingering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ls := &listeners{open: make(map[string]*listener)}
@@ -176,18 +177,18 @@ func TestLingering(t *testing.T) {
 		use().Leave()
 		time.Sleep(lingerTime - time.Second)
 		if !isOpen() {
-			t.Fatal("closed before the next config could want it")
+			t.Fatal("closed before the next config could ask for it")
 		}
 		last := use() // by the next config
 		time.Sleep(lingerTime)
 		if !isOpen() {
-			t.Fatal("closed though it has a user again")
+			t.Fatal("closed although it has a user again")
 		}
 		last.Leave()
-		last.Release() // does nothing any more
+		last.Release() // no longer does anything
 		time.Sleep(lingerTime + time.Second)
 		if isOpen() {
-			t.Error("still open though nobody came back")
+			t.Error("still open although nobody came back")
 		}
 		synctest.Wait()
 	})
@@ -197,8 +198,8 @@ type closedSocket struct{ net.Listener }
 
 func (closedSocket) Close() error { return nil }
 
-// A config that wants the port gets it at once, whatever it is. Until it is told who
-// takes over, the listener holds what is not its own.
+// TestHandOver: a config that wants the port gets it at once, whatever it is. Until the listener
+// learns who takes over, it holds requests that are not for it.
 func TestHandOver(t *testing.T) {
 	present(t, "handover", testFile, testBody, "shop.example.com")
 	s := newSite(t)
@@ -209,13 +210,13 @@ func TestHandOver(t *testing.T) {
 	if got := s.get("shop.example.com", PathPrefix+testFile); got.status != http.StatusOK || got.body != testBody {
 		t.Errorf("own listener: %v", got)
 	}
-	// Without the plugin, and so without anybody to tell that it is there.
+	// Without the plugin, nobody announces the new config.
 	config := s.adapt("auto_https off", "http:// {\nrespond plain\n}")
 	must(t, caddy.Load(config, true))
 	front := NewFront(caddy.ActiveContext())
 
-	// The kernel deals them to both. Closing a socket resets connections that wait in its
-	// queue, which a visitor sees as a lost one, but never as a wrong answer.
+	// The kernel distributes connections to both. Closing a socket resets the connections that wait
+	// in its queue. A visitor sees that as a lost connection, but never as a wrong answer.
 	const visitors = 64
 	answers := make(chan string, visitors)
 	for range visitors {
@@ -242,7 +243,8 @@ func TestHandOver(t *testing.T) {
 	eventually(t, "a listener that is closed", func() bool { return refused(fmt.Sprintf("%s:%d", loopback, s.HTTP)) })
 }
 
-// A listener that is given back while a config is being loaded still waits for it.
+// TestReleaseWhileSharing: a listener that is released while a config is being loaded still waits
+// for it.
 func TestReleaseWhileSharing(t *testing.T) {
 	port := freePort(t)
 	lease, err := listenAt(t, port)
@@ -252,7 +254,7 @@ func TestReleaseWhileSharing(t *testing.T) {
 	must(t, err)
 	lease.Release()
 	if lease.listener.linger == nil {
-		t.Error("closed with requests that wait for the config")
+		t.Error("closed while requests wait for the config")
 	}
 	must(t, other.(io.Closer).Close())
 	CloseUnused()
@@ -261,7 +263,7 @@ func TestReleaseWhileSharing(t *testing.T) {
 // answered is what tryGet returns if there was an answer.
 var answered = regexp.MustCompile(`^\d{3} `)
 
-// tryGet returns status and body or what went wrong.
+// tryGet returns the status and the body, or what went wrong.
 func tryGet(port int, path string) string {
 	transport := &http.Transport{DisableKeepAlives: true}
 	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://%s:%d%s", loopback, port, path), nil)

@@ -89,7 +89,7 @@ func TestProbe(t *testing.T) {
 			}
 			for _, part := range append(tc.tells, failed.URL) {
 				if !strings.Contains(err.Error(), part) {
-					t.Errorf("%q does not tell %q", err, part)
+					t.Errorf("%q does not say %q", err, part)
 				}
 			}
 		})
@@ -158,7 +158,7 @@ func TestProbeUnreachable(t *testing.T) {
 		if !errors.As(err, &failed) || failed.Kind != Unreachable || failed.Wrong() || failed.Err == nil {
 			t.Errorf("%s: got %v", tc.name, err)
 		} else if !strings.Contains(err.Error(), tc.tells) {
-			t.Errorf("%s: %q does not tell %q", tc.name, err, tc.tells)
+			t.Errorf("%s: %q does not say %q", tc.name, err, tc.tells)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,7 +185,8 @@ func TestProbeURL(t *testing.T) {
 	}
 }
 
-// TestProbeLeavesNoDial behind where nobody answers: the bubble must be empty in the end.
+// TestProbeLeavesNoDial: no dial is left behind when nothing answers; the bubble must be empty in
+// the end.
 func TestProbeLeavesNoDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := Prober{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

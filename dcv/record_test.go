@@ -54,8 +54,8 @@ func TestNewRecord(t *testing.T) {
 	}
 }
 
-// TestLabelsOfVendors: a vendor has no record created but proofs of control. Whoever
-// can have _acme-challenge lead elsewhere gets certificates from any CA that speaks ACME.
+// TestLabelsOfVendors: the only records that are created for a vendor are proofs of control. Anyone
+// who can make _acme-challenge lead elsewhere gets certificates from any CA that speaks ACME.
 func TestLabelsOfVendors(t *testing.T) {
 	for _, label := range []string{
 		"_0718", "_07182696bbd74ee89627e3b4d943258a", "_dnsauth", "_globalsign-domain-verification", "_certum", "_x-1",
@@ -87,8 +87,8 @@ func TestLabelsOfVendors(t *testing.T) {
 	}
 }
 
-// TestRecordsAtTheHost: the name itself takes a random value in a TXT record, as
-// DigiCert's documents have it, and nothing that would mean something to others.
+// TestRecordsAtTheHost: the name itself accepts a random value in a TXT record, as described in
+// DigiCert's documentation, and nothing that would mean something to others.
 func TestRecordsAtTheHost(t *testing.T) {
 	for _, label := range []string{"", "@", "example.com", "Example.COM."} {
 		if r, err := NewRecord("*.example.com", label, "TXT", "r4nd0m-_9"); err != nil || r.Name != "example.com" {
@@ -107,14 +107,14 @@ func TestRecordsAtTheHost(t *testing.T) {
 	}
 }
 
-// TestNewRecordAt: the operator's name is not judged by its label, the vendor's value is.
+// TestNewRecordAt: the operator's name is not checked by its label, but the vendor's value is.
 func TestNewRecordAt(t *testing.T) {
 	if r, err := NewRecordAt("Proofs.Example.com.", "cname", "a.b.example.net."); err != nil || r.String() != "proofs.example.com CNAME a.b.example.net" {
 		t.Errorf("%v, error %v", r, err)
 	}
 	for _, c := range [][3]string{{"proofs", "TXT", "x"}, {"proofs.example.com", "MX", "x"}, {"proofs.example.com", "TXT", "x\ny"}, {"", "TXT", "x"}} {
 		if _, err := NewRecordAt(c[0], c[1], c[2]); err == nil {
-			t.Errorf("%q is taken", c)
+			t.Errorf("%q was accepted", c)
 		}
 	}
 }

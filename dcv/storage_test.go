@@ -15,8 +15,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// memoryStorage is a certmagic storage that counts what is done to it. It has no
-// folders but those that keys imply, as object stores do, and no locks.
+// memoryStorage is a certmagic storage that counts the operations on it. Like an object store, it
+// has only those folders that keys imply. It has no locks.
 type memoryStorage struct {
 	name string
 
@@ -25,11 +25,11 @@ type memoryStorage struct {
 	ops    map[string]int // by operation and key, for example "load a/b"
 	fail   error          // returned by all operations
 	gate   chan struct{}  // if not nil, Load and List wait for it
-	delay  time.Duration  // taken by Load and List before they look
-	lag    time.Duration  // after which a change can be seen
+	delay  time.Duration  // before Load and List do anything
+	lag    time.Duration  // until a change becomes visible
 }
 
-// version is a value from the given time on. Nil is none.
+// version is a value from the given time on. Nil means none.
 type version struct {
 	from time.Time
 	data []byte
@@ -98,7 +98,7 @@ func (m *memoryStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-// Delete takes everything below the key along, as a file storage does.
+// Delete also deletes everything below the key, as a file storage does.
 func (m *memoryStorage) Delete(ctx context.Context, key string) error {
 	err := m.begin(ctx, "delete", key, false)
 	defer m.mu.Unlock()
@@ -133,7 +133,7 @@ func (m *memoryStorage) List(ctx context.Context, prefix string, recursive bool)
 		child, _, isFolder := strings.Cut(rest, "/")
 		child = path.Join(prefix, child)
 		if isFolder {
-			child += "/" // some storages mark them so
+			child += "/" // some storages mark folders like this
 		}
 		if !slices.Contains(keys, child) {
 			keys = append(keys, child)
@@ -172,7 +172,7 @@ func (m *memoryStorage) set(change func()) {
 	change()
 }
 
-// keys returns those that can be seen.
+// keys returns those that are visible.
 func (m *memoryStorage) keys() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

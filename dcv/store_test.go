@@ -66,7 +66,8 @@ func TestPresentAndCleanUp(t *testing.T) {
 	}
 }
 
-// DigiCert's file is always called fileauth.txt, so orders do meet there.
+// TestSameFileOfSeveralOrders: DigiCert's file is always called fileauth.txt, so several orders do
+// have a file of that name.
 func TestSameFileOfSeveralOrders(t *testing.T) {
 	const file = "fileauth.txt"
 	ctx := t.Context()
@@ -91,7 +92,7 @@ func TestSameFileOfSeveralOrders(t *testing.T) {
 	wantFile(t, s, "www.example.com", file, "for www")
 }
 
-// wantNothing checks that the store remembers nothing of what it has presented.
+// wantNothing checks that the store remembers nothing about what it has presented.
 func wantNothing(t *testing.T, s *Store) {
 	t.Helper()
 	for i := range s.live.shards {
@@ -116,7 +117,7 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
-// A vendor may ask for several files at once, and for others later.
+// TestSeveralFilesOfOneID: a vendor may ask for several files at once, and for others later.
 func TestSeveralFilesOfOneID(t *testing.T) {
 	ctx := t.Context()
 	s := NewStore()
@@ -159,7 +160,8 @@ func allocatedBytes(calls int, call func()) uint64 {
 	return (after.TotalAlloc - before.TotalAlloc) / uint64(calls)
 }
 
-// What one order does must not depend on the thousands of others that wait.
+// TestPresentCostsTheSameBesideThousands: what one order does must not depend on thousands of others
+// that wait.
 func TestPresentCostsTheSameBesideThousands(t *testing.T) {
 	s := NewStore()
 	once := func(id, host string) {
@@ -172,7 +174,7 @@ func TestPresentCostsTheSameBesideThousands(t *testing.T) {
 		once("mine", "shop.example.org")
 		must(t, s.CleanUp(t.Context(), nil, "mine", nil))
 	}); each > 16<<10 {
-		t.Errorf("%d bytes are allocated each time", each)
+		t.Errorf("%d bytes were allocated each time", each)
 	}
 	wantFile(t, s, "9999.example.com", "order-9999.txt", "one")
 }
@@ -225,7 +227,7 @@ func TestCleanUpAfterCancellation(t *testing.T) {
 	}
 }
 
-// One name of many whose key the storage refuses keeps the others from nothing.
+// TestStorageRefuses: one name of many whose key the storage refuses does not affect the others.
 func TestStorageRefuses(t *testing.T) {
 	broken := errors.New("no connection to storage")
 	storage := newMemoryStorage("shared")
@@ -254,7 +256,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// What one order does costs the same with ten thousand others.
+// TestPresentAmongManyOthers: what one order does costs the same beside ten thousand others.
 func TestPresentAmongManyOthers(t *testing.T) {
 	var allocs [2]float64
 	for i, others := range []int{1, 10_000} {
@@ -276,7 +278,7 @@ func TestPresentAmongManyOthers(t *testing.T) {
 	}
 }
 
-// BenchmarkPresent is what an order costs with one other, and with ten thousand.
+// BenchmarkPresent measures what an order costs beside one other, and beside ten thousand.
 func BenchmarkPresent(b *testing.B) {
 	for _, others := range []int{1, 10_000} {
 		b.Run(fmt.Sprint(others), func(b *testing.B) {

@@ -19,7 +19,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// hostileTexts are IDs and hosts that want to be elsewhere than they belong.
+// hostileTexts are IDs and hosts that try to get into other places.
 var hostileTexts = []string{
 	"", ".", "..", "...", "../..", "a/../b", "/etc/passwd", "a/b", `a\b`, "a b", "A", "a", "a.", ".a", "a..b", "a.b", "_", "__", "_61",
 	"a_", "ä", "Ä", "CON", "con", "a:b", "a-b", "a+b", "a_plus_b", "*.a", "wildcard_.a", "a%2fb", "a\x00b", "\xff", "ﬀ", "ff",
@@ -34,7 +34,7 @@ func checkKeyPart(t *testing.T, text string) string {
 	case part == "" || part == "." || part == ".." || len(part) > maxKeyPart:
 		t.Errorf("%q becomes %q", text, part)
 	case path.Base(part) != part || path.Clean(part) != part || strings.Trim(part, ".") != part:
-		t.Errorf("%q is no plain component: %q", text, part)
+		t.Errorf("%q is not a plain component: %q", text, part)
 	case certmagic.StorageKeys.Safe(part) != part:
 		t.Errorf("%q becomes %q, which storages may change to %q", text, part, certmagic.StorageKeys.Safe(part))
 	}
@@ -70,7 +70,7 @@ func FuzzKeyPart(f *testing.F) {
 	})
 }
 
-// Whatever stands in a storage, what is served of it is a valid file.
+// FuzzStoredValue: whatever is in a storage, only valid files are served from it.
 func FuzzStoredValue(f *testing.F) {
 	good, err := encodeFiles("a", "example.com", []*file{newFile(challenge(f, "a", "A.txt", "one\n", "example.com"), "example.com")})
 	if err != nil {
@@ -93,8 +93,8 @@ func FuzzStoredValue(f *testing.F) {
 	})
 }
 
-// foreignValues stand under the key of "a" for example.com and have one good file
-// at most, whose body is "x".
+// foreignValues are stored under the key of "a" for example.com. They contain at most one good file,
+// whose body is "x".
 var foreignValues = []string{
 	"", "{", `{"files":1}`, "null", "[]", `"text"`, "\xff\xfe",
 	`{"id":"b","host":"example.com","files":[{"path":"/.well-known/pki-validation/A.txt","body":"x"}]}`,
@@ -125,17 +125,17 @@ func TestForeignValues(t *testing.T) {
 			}
 		}
 		if n := len(storage.keys()); n != 2 {
-			t.Errorf("%.60q: %d keys are left; what is not ours is not to be removed", data, n)
+			t.Errorf("%.60q: %d keys are left; what is not ours must not be removed", data, n)
 		}
 	}
 }
 
-// A value must be refused by its length, before it is decoded into many times as
-// much memory.
+// TestStoredValueIsBounded: a value must be refused because of its length, before it is decoded into
+// many times as much memory.
 func TestStoredValueIsBounded(t *testing.T) {
 	data := bytes.Repeat([]byte(`{"path":"","body":""},`), maxStoredValue)
 	data = append([]byte(`{"id":"a","host":"example.com","files":[`), data...)
-	data = append(data, `{"path":"","body":""}]}`...) // it is sound JSON
+	data = append(data, `{"path":"","body":""}]}`...) // it is valid JSON
 	const rounds = 100
 	if each := allocatedBytes(rounds, func() {
 		if _, err := decodeFiles(valueKey("example.com", "a"), "example.com", data); !errors.Is(err, errForeign) {
@@ -145,7 +145,7 @@ func TestStoredValueIsBounded(t *testing.T) {
 		t.Errorf("%d bytes are allocated to refuse %d", each, len(data))
 	}
 
-	// The largest file that may be presented fits, whatever it is made of.
+	// The largest file that may be presented fits, whatever it consists of.
 	for _, char := range []string{"x", `"`, "<", "\n", `\`, "\u2028", "\u00ff", "\U0001f600"} {
 		storage := newMemoryStorage("shared")
 		body := strings.Repeat(char, maxBody/len(char))
@@ -154,7 +154,7 @@ func TestStoredValueIsBounded(t *testing.T) {
 			t.Errorf("%d times %q: got %d files, %v", len(body), char, len(files), err)
 		}
 	}
-	// Too many of them do not, and are not up anywhere then.
+	// Too many of them do not fit, and are then served nowhere.
 	s, storage := NewStore(), newMemoryStorage("shared")
 	var many []Challenge
 	for i := range 5 {
@@ -166,8 +166,8 @@ func TestStoredValueIsBounded(t *testing.T) {
 	wantNothing(t, s)
 }
 
-// One presentation costs one Store for each name and one Delete, and nothing for
-// the twin.
+// TestStorageOperations: one presentation costs one Store for each name and one Delete, and nothing
+// for the twin.
 func TestStorageOperations(t *testing.T) {
 	storage := newMemoryStorage("shared")
 	s := NewStore()
@@ -188,7 +188,7 @@ func TestStorageOperations(t *testing.T) {
 	}
 }
 
-// IDs that differ in something that keys cannot express do not share a value.
+// TestHostileIDs: IDs that differ only in what keys cannot express do not share a value.
 func TestHostileIDs(t *testing.T) {
 	storage := newMemoryStorage("shared")
 	s := NewStore()
@@ -198,7 +198,7 @@ func TestHostileIDs(t *testing.T) {
 	}
 	for _, key := range storage.keys() {
 		if path.Dir(key) != hostFolder("example.com") {
-			t.Errorf("written outside of its folder: %s", key)
+			t.Errorf("written outside its folder: %s", key)
 		}
 	}
 	for i, id := range ids {
@@ -213,8 +213,8 @@ func TestHostileIDs(t *testing.T) {
 	}
 }
 
-// What was abandoned is not served, and goes when somebody looks. The clock of the
-// one who looks may be wrong by an hour.
+// TestAbandonedValuesAreRemoved: what was abandoned is not served, and is removed when somebody
+// reads it. The reader's clock may be wrong by an hour.
 func TestAbandonedValuesAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -237,7 +237,7 @@ func TestAbandonedValuesAreRemoved(t *testing.T) {
 	})
 }
 
-// Files of several orders come in the same order as in memory.
+// TestStoredOrder: files of several orders are in the same order as in memory.
 func TestStoredOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -272,8 +272,7 @@ func TestManyValuesOfOneHost(t *testing.T) {
 	}
 }
 
-// vanishing is a file storage in which a file goes away during each of the first
-// lists.
+// vanishing is a file storage in which a file disappears during each of the first listings.
 type vanishing struct {
 	*memoryStorage
 	lists atomic.Int64
@@ -313,7 +312,7 @@ func TestFileStorage(t *testing.T) {
 	read("www.example.com", 1)
 	read("2001:db8::1", 1)
 
-	// Somebody else's orders for the same host come and go.
+	// Orders of others for the same host come and go.
 	stop := make(chan struct{})
 	var other sync.WaitGroup
 	other.Go(func() {

@@ -14,21 +14,21 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// visit asks a store for a file as a CA does.
+// visit requests a file from a store as a CA does.
 func visit(t testing.TB, s *Store, host, file string) {
 	t.Helper()
 	ask(t, newHandler(), s, httptest.NewRequest(http.MethodGet, "http://"+host+PathPrefix+file, nil))
 }
 
-// A request for the path of a live challenge is told of whatever the answer was. No other one
-// leaves a trace.
+// TestMisses: a request for the path of a live challenge is recorded, whatever the answer was. No
+// other request leaves a trace.
 func TestMisses(t *testing.T) {
 	storage := newMemoryStorage("shared")
 	must(t, NewStore().Present(t.Context(), storage, challenge(t, "other", "B2.txt", "two", "example.org")))
 	s := NewStore()
 	defer s.Manage(storage, writtenOut("example.org"))()
 	must(t, s.Present(t.Context(), nil, challenge(t, "a", "A1.txt", "one", "example.com")))
-	visit(t, s, "example.org", "unknown.txt") // so that the other's files are known
+	visit(t, s, "example.org", "unknown.txt") // so the other's files are known
 	failing := func(err error) caddyhttp.Handler {
 		return caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return err })
 	}
@@ -55,7 +55,7 @@ func TestMisses(t *testing.T) {
 			_ = newHandler().serve(s, httptest.NewRecorder(), r, tc.next)
 			if tc.id == "" {
 				if len(s.visits.byID) > 0 {
-					t.Errorf("it is remembered: %v", s.visits.byID)
+					t.Errorf("it was recorded: %v", s.visits.byID)
 				}
 				return
 			}
@@ -134,13 +134,13 @@ func TestWriteVisits(t *testing.T) {
 		tick(time.Minute)
 		w.want(12, 1+11*maxVisits, 10_001)
 		if got := w.last[len(w.last)-1].Time; time.Since(got) > 61*time.Second {
-			t.Errorf("the newest one that is written came at %s", got)
+			t.Errorf("the newest visit that was written came at %s", got)
 		}
 		if n := s.VisitCount("a"); n != 10_001 || len(s.Visits("a")) != maxVisits {
 			t.Errorf("%d visits, of which %d are remembered", n, len(s.Visits("a")))
 		}
 
-		// What fails is tried again after a while.
+		// What fails is retried after a while.
 		visit(t, s, "example.com", "a.txt")
 		time.Sleep(writeEvery)
 		w.fail = errors.New("no connection")
@@ -163,8 +163,8 @@ func TestWriteVisits(t *testing.T) {
 	})
 }
 
-// The visits to another instance's challenge are written as long as that is live, and then
-// forgotten.
+// TestWriteVisitsOfAnotherInstance: the visits to another instance's challenge are written for as
+// long as it is live, and then forgotten.
 func TestWriteVisitsOfAnotherInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemoryStorage("shared")
@@ -219,8 +219,8 @@ func TestWriteVisitsOfAnotherInstance(t *testing.T) {
 	})
 }
 
-// Only so many of the others' challenges are remembered, and those that nobody writes for no
-// longer than they must be.
+// TestVisitedIsBounded: the number of challenges of others that are remembered is limited, and those
+// that nobody writes are kept no longer than necessary.
 func TestVisitedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewStore()
@@ -229,23 +229,23 @@ func TestVisitedIsBounded(t *testing.T) {
 			s.visits.add(other(fmt.Sprint(i)), Visit{Time: time.Now()})
 		}
 		if n := len(s.visits.byID); n != maxVisited {
-			t.Errorf("%d are remembered", n)
+			t.Errorf("%d challenges are remembered", n)
 		}
 		must(t, s.Present(t.Context(), nil, challenge(t, "a", "a.txt", "one", "example.com")))
 		visit(t, s, "example.com", "a.txt")
 		if s.VisitCount("a") != 1 {
-			t.Error("there is no room for our own")
+			t.Error("there is no room for our own challenge")
 		}
 		time.Sleep(writeAfter + unwrittenFor + time.Second) // of the bubble
 		s.visits.add(other("late"), Visit{Time: time.Now()})
 		if s.VisitCount("late") != 1 {
-			t.Errorf("there is no room, %d are remembered", len(s.visits.byID))
+			t.Errorf("there is no room; %d challenges are remembered", len(s.visits.byID))
 		}
 	})
 }
 
-// TestVisitsThroughProxies: six perspectives of a CA that come by one proxy are six, where the config
-// trusts it.
+// TestVisitsThroughProxies: six perspectives of a CA that come through one proxy count as six, if
+// the config trusts it.
 func TestVisitsThroughProxies(t *testing.T) {
 	for client, want := range map[string]string{"": "192.0.2.1:1234", "192.0.2.1": "192.0.2.1:1234", "2001:db8::7": "2001:db8::7"} {
 		r := httptest.NewRequest(http.MethodGet, "http://example.com"+PathPrefix+"A1.txt", nil)

@@ -12,14 +12,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// looks counts the questions to servers and answers them from a script.
+// looks counts the queries to servers and answers them from a script.
 type looks struct {
 	t     *testing.T
 	start time.Time
 	asked []string // servers, in order
 
-	// answer returns the lines of an answer, or an error; since is how long ago the
-	// test began.
+	// answer returns the lines of an answer, or an error; since is the time since the test began.
 	answer func(server, name string, kind uint16, since time.Duration) ([]string, error)
 }
 
@@ -51,7 +50,7 @@ func (l *looks) exchange(_ context.Context, question *dns.Msg, server string) (*
 
 const target = "a.b.sectigo.com"
 
-// TestAwait runs on the clock of a bubble.
+// TestAwait runs in a bubble of fake time.
 func TestAwait(t *testing.T) {
 	const one, two = "192.0.2.1:53", "192.0.2.2:53"
 	unreachable := errors.New("unreachable")
@@ -177,8 +176,8 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestOwnServersAreAsked: without resolvers of its own, a record is looked for at all
-// name servers of its zone.
+// TestOwnServersAreAsked: without configured resolvers, a record is looked for at all name servers
+// of its zone.
 func TestOwnServersAreAsked(t *testing.T) {
 	l := &looks{t: t, start: time.Now(), answer: func(server, name string, kind uint16, _ time.Duration) ([]string, error) {
 		switch {
@@ -204,7 +203,7 @@ func TestOwnServersAreAsked(t *testing.T) {
 	}
 }
 
-// TestNoServersAreFound: a zone whose servers are unknown is no wrong answer.
+// TestNoServersAreFound: a zone whose servers cannot be found does not count as a wrong answer.
 func TestNoServersAreFound(t *testing.T) {
 	d := &DNS{
 		PropagationTimeout: time.Nanosecond,
