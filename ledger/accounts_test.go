@@ -15,7 +15,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Different accounts have different ledgers, however alike their names are.
+// TestPrefixTellsAccountsApart: different accounts have different ledgers, however similar their
+// names are.
 func TestPrefixTellsAccountsApart(t *testing.T) {
 	accounts := []string{
 		"api.example.com/team", "api.example.comteam", "api.example.com_team", "api.example.com team", "api.example.com%2fteam",
@@ -25,7 +26,7 @@ func TestPrefixTellsAccountsApart(t *testing.T) {
 	seen := make(map[string]string)
 	for _, account := range accounts {
 		prefix := Prefix("racent", account)
-		// certmagic and file systems may fold what keys consist of.
+		// certmagic and file systems may fold characters of keys.
 		folded := strings.ToLower(certmagic.StorageKeys.Safe(prefix))
 		if other, taken := seen[folded]; taken {
 			t.Errorf("%q and %q share %s", account, other, prefix)
@@ -79,7 +80,7 @@ func (s *files) List(_ context.Context, prefix string, _ bool) ([]string, error)
 	return keys, nil
 }
 
-// Entries with a certificate are read once, and then again every few hours, a few at a time.
+// TestRecall: entries with a certificate are read once, and then every few hours, a few at a time.
 func TestRecall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 100

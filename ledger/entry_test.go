@@ -83,7 +83,7 @@ func TestMemoryFollowsNames(t *testing.T) {
 	}
 	remove(t, l, e)
 	if l.Memory.Knows("example.com") || l.Memory.Knows("www.example.com") {
-		t.Error("a removed entry is known")
+		t.Error("a removed entry is still known")
 	}
 }
 
@@ -97,7 +97,7 @@ func TestClaim(t *testing.T) {
 		t.Error("a name was claimed twice")
 	}
 	if other, ok := m.Claim([]string{"c"}); !ok {
-		t.Error("a claim that failed keeps a name")
+		t.Error("a failed claim holds a name")
 	} else {
 		other()
 	}
@@ -122,7 +122,7 @@ func TestSpending(t *testing.T) {
 	adopted := asked(l, "d.example.com")
 	adopted.Adopted = true
 	create(t, l, adopted)
-	// What turned out to have bought nothing may be a wrong guess.
+	// The assumption that an entry has bought nothing may be wrong.
 	if _, err := l.Write(t.Context(), l.Memory.About("b.example.com")[0].Entry, func(e *Entry) { e.State = Gone }); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestSpending(t *testing.T) {
 			t.Errorf("%d purchases since the first, number %d at %s", n, nth, at)
 		}
 	}
-	// What is forgotten does not count.
+	// What was removed does not count.
 	remove(t, l, l.Memory.About("b.example.com")[0].Entry)
 	if n, at := l.Memory.Spending(begin, 1); n != 2 || !at.Equal(want[0]) {
 		t.Errorf("%d purchases are left, the first at %s", n, at)

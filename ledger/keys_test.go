@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// torn is a file storage some of whose listings meet a file that has just gone.
+// torn is a file storage in which some listings meet a file that has just been removed.
 type torn struct {
 	*certmagic.FileStorage
 	times int
@@ -28,7 +28,8 @@ func (s *torn) List(ctx context.Context, prefix string, recursive bool) ([]strin
 	return keys, err
 }
 
-// A listing that broke off is no empty ledger: it is made again, or nothing is known.
+// TestListingThatBreaksOff: a listing that fails is not an empty ledger: it is repeated, or nothing
+// is known.
 func TestListingThatBreaksOff(t *testing.T) {
 	files := &certmagic.FileStorage{Path: t.TempDir()}
 	for _, tc := range []struct {

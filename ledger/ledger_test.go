@@ -20,12 +20,12 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// testLedger is what one process has; several may share a storage.
+// testLedger returns the ledger of one process; several may share a storage.
 func testLedger(storage *memStorage) *Ledger {
 	return &Ledger{Storage: storage, Prefix: Prefix("racent", "portal.example/shop"), Memory: new(Memory)}
 }
 
-// asked is an entry for a year as it is before the paid call.
+// asked returns an entry for a year, as it is before the paid call.
 func asked(l *Ledger, names ...string) *Entry {
 	now := l.Time()
 	return &Entry{
@@ -74,7 +74,7 @@ func TestTransitionsAreDrawn(t *testing.T) {
 		}
 	}
 	if n := strings.Count(string(doc), " -> "); n != len(transitions) {
-		t.Errorf("the diagram has %d lines, and there are %d states", n, len(transitions))
+		t.Errorf("the diagram has %d lines, but there are %d states", n, len(transitions))
 	}
 }
 
@@ -96,7 +96,7 @@ func TestDiagramForPeople(t *testing.T) {
 	slices.Sort(drawn)
 	slices.Sort(want)
 	if !slices.Equal(drawn, want) {
-		t.Errorf("drawn are %q, and the table has %q", drawn, want)
+		t.Errorf("the diagram has %q, but the table has %q", drawn, want)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// A vendor's answer is kept whatever others have made of the entry meanwhile.
+// TestAnswerWins: a vendor's answer is kept, whatever others have done to the entry meanwhile.
 func TestAnswerWins(t *testing.T) {
 	for name, c := range map[string]struct {
 		others func(t *testing.T, l *Ledger, e *Entry) // what another process does before
@@ -200,7 +200,7 @@ func remove(t *testing.T, l *Ledger, e *Entry) {
 	}
 }
 
-// A storage that fails for a moment does not lose an answer.
+// TestAnswerIsStoredAnew: a storage that fails for a moment does not lose an answer.
 func TestAnswerIsStoredAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -224,7 +224,7 @@ func TestAnswerIsStoredAnew(t *testing.T) {
 	})
 }
 
-// One entry that cannot be read is reported with its key; the others are known all the same.
+// TestDamagedEntries: an entry that cannot be read is reported with its key; the others are still known.
 func TestDamagedEntries(t *testing.T) {
 	for name, damage := range map[string]func(string) string{
 		"truncated":       func(s string) string { return s[:len(s)/2] },
@@ -270,7 +270,7 @@ func TestDamagedEntries(t *testing.T) {
 	}
 }
 
-// Refresh reads only what is new, forgets what is gone, and fails if it cannot tell.
+// TestRefresh: Refresh reads only what is new, forgets what is gone, and fails if it cannot find out.
 func TestRefresh(t *testing.T) {
 	storage := newMemStorage()
 	mine, theirs := testLedger(storage), testLedger(storage)
@@ -312,8 +312,8 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// Callers that come during a listing share the next one: theirs must have begun after
-// they asked.
+// TestRefreshIsShared: callers that come during a listing share the next one, because theirs must
+// begin after they asked.
 func TestRefreshIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -330,7 +330,7 @@ func TestRefreshIsShared(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = l.Refresh(t.Context()) })
 		synctest.Wait()
-		// Written after the first listing began, which may or may not show it.
+		// This is written after the first listing began, which may or may not show it.
 		create(t, testLedger(storage), asked(l, "example.com"))
 		for range 20 {
 			wg.Go(func() {
@@ -348,7 +348,7 @@ func TestRefreshIsShared(t *testing.T) {
 	})
 }
 
-// Storages that are behind do not make a process forget what it knows.
+// TestOutdatedStorage: a storage that is behind does not make a process forget what it knows.
 func TestOutdatedStorage(t *testing.T) {
 	storage := newMemStorage()
 	l := testLedger(storage)
@@ -436,7 +436,7 @@ func TestKeysAndDrafts(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 	if err := l.Refresh(ctx); err != nil || len(l.Memory.All()) != 0 {
-		t.Errorf("keys and drafts are no entries: %v, %v", l.Memory.All(), err)
+		t.Errorf("keys and drafts are not entries: %v, %v", l.Memory.All(), err)
 	}
 }
 
@@ -453,7 +453,7 @@ func TestEscapeIsInjective(t *testing.T) {
 		}
 		seen[strings.ToLower(got)] = text
 		if strings.ContainsAny(got, "/\\ *:") || strings.Contains(got, "..") || got == "." {
-			t.Errorf("%q becomes %q, which is no part of a path", text, got)
+			t.Errorf("%q becomes %q, which is not a path component", text, got)
 		}
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// A listing of what is known costs one call of the storage, however much there is.
+// TestListingOfTheKnown: a listing of known entries costs one call of the storage, however many
+// there are.
 func TestListingOfTheKnown(t *testing.T) {
 	const n = 10_000
 	storage := newMemStorage()
@@ -46,11 +47,11 @@ func TestListingOfTheKnown(t *testing.T) {
 		}
 	}
 	if whole := len(reader.Memory.whole); whole > 0 || len(reader.Memory.All()) != n {
-		t.Errorf("%d of %d entries are remembered whole", whole, len(reader.Memory.All()))
+		t.Errorf("%d of %d entries are kept in full", whole, len(reader.Memory.All()))
 	}
 }
 
-// Many entries are read several at a time, but not all at once.
+// TestReadingAtATime: many entries are read several at a time, but not all at once.
 func TestReadingAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -62,7 +63,7 @@ func TestReadingAtATime(t *testing.T) {
 		storage.hook = func(call, _ string) error {
 			if call == "load" {
 				if reader.Memory.Listed() {
-					t.Error("what is not read yet counts as known")
+					t.Error("entries that have not been read yet count as known")
 				}
 				if n := now.Add(1); n > most.Load() {
 					most.Store(n)
@@ -81,8 +82,9 @@ func TestReadingAtATime(t *testing.T) {
 	})
 }
 
-// What a process has written stays whole until the storage shows it. Afterwards a storage that
-// falls back is not believed for a while, because what it shows may block too little.
+// TestStorageFallsBack: what a process has written is kept in full until the storage shows it. A
+// storage that shows an older version afterwards is not trusted for a while, because that may block
+// too little.
 func TestStorageFallsBack(t *testing.T) {
 	synctest.Test(t, storageFallsBack)
 }
@@ -106,14 +108,14 @@ func storageFallsBack(t *testing.T) {
 	}
 	storage.data[l.key(e.ID)] = after
 	if got, err := l.Load(t.Context(), e.ID); err != nil || got.State != Issued || len(l.Memory.whole) != 0 {
-		t.Errorf("loaded %+v, %v, %d entries are whole", got, err, len(l.Memory.whole))
+		t.Errorf("loaded %+v, %v, %d entries are kept in full", got, err, len(l.Memory.whole))
 	}
 	storage.data[l.key(e.ID)] = before
 	if got, err := l.Load(t.Context(), e.ID); !errors.Is(err, errBehind) {
 		t.Errorf("a storage that fell back: %+v, %v", got, err)
 	}
 	if about, err := l.About(t.Context(), "example.com"); err == nil {
-		t.Errorf("it can be told what there is: %v", about)
+		t.Errorf("About succeeded: %v", about)
 	}
 	if err := l.Recall(t.Context()); err != nil {
 		t.Errorf("the others are not read: %v", err)
@@ -145,8 +147,8 @@ func storageFallsBack(t *testing.T) {
 	}
 }
 
-// An entry that is written while a listing is made may be missing in that, and is not forgotten.
-// The next listing must show it.
+// TestWrittenDuringListing: an entry that is written while a listing is made may be missing in it,
+// and is not forgotten. The next listing must show it.
 func TestWrittenDuringListing(t *testing.T) {
 	storage := newMemStorage()
 	l := testLedger(storage)
@@ -169,7 +171,7 @@ func TestWrittenDuringListing(t *testing.T) {
 	}
 }
 
-// Reading again goes on at the same pace for several callers, and after a pause.
+// TestRecallIsSpread: repeated reading keeps the same pace for several callers, and after a pause.
 func TestRecallIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1200
@@ -212,7 +214,7 @@ func TestRecallIsSpread(t *testing.T) {
 		if got := hour(1); got == 0 || got > n/6 {
 			t.Errorf("%d reads of %d entries at once after a pause", got, n)
 		}
-		// What could not be read has its turn again.
+		// Entries that could not be read are read again.
 		hour(20)
 		storage.hook = func(string, string) error { return errors.New("unreachable") }
 		time.Sleep(time.Hour)
@@ -227,7 +229,7 @@ func TestRecallIsSpread(t *testing.T) {
 	})
 }
 
-// What is remembered tells the same as the entries.
+// TestMemoryAgreesWithEntries: what is remembered agrees with the entries.
 func TestMemoryAgreesWithEntries(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	names := []string{"a", "b", "c", "d", "e", "f"}
@@ -388,7 +390,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// Requests are told by what the entries say.
+// TestRequested: requests are found by the contents of the entries.
 func TestRequested(t *testing.T) {
 	storage := newMemStorage()
 	l := testLedger(storage)
@@ -401,7 +403,7 @@ func TestRequested(t *testing.T) {
 		if err != nil || len(got["order"]) != 1 || got["order"][0].ID != e.ID || len(got["r-example.com"]) != 1 || got["r-example.com"][0] != pending || len(got["none"]) != 0 {
 			t.Errorf("%v, %v", got, err)
 		}
-		if _, err := l.Load(t.Context(), e.ID); err != nil { // from now on it is not whole
+		if _, err := l.Load(t.Context(), e.ID); err != nil { // from now on it is not kept in full
 			t.Fatal(err)
 		}
 	}
@@ -411,8 +413,8 @@ func TestRequested(t *testing.T) {
 	}
 }
 
-// What is remembered of an order tells whether it is among those that are looked at, in which
-// part, and by which ID the vendor knows it.
+// TestCertified: what is remembered about an order shows whether it is among those that are checked,
+// in which part, and by which ID the vendor knows it.
 func TestCertified(t *testing.T) {
 	l := &Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(Memory)}
 	now := stored(0).Paid.Add(time.Hour)
@@ -447,7 +449,7 @@ func TestCertified(t *testing.T) {
 		}
 	}
 	if len(seen) != n || seen[lost.ID] || seen[flagged.ID] || seen[open.ID] || seen[over.ID] {
-		t.Errorf("%d are looked at", len(seen))
+		t.Errorf("%d are checked", len(seen))
 	}
 	got := l.Memory.Ordered(now, []string{stored(7).OrderID, lost.OrderID, "none"})
 	if !slices.Equal(got, []string{stored(7).ID}) {
@@ -457,11 +459,11 @@ func TestCertified(t *testing.T) {
 		t.Error("the wrong certificate is lost")
 	}
 	if pending := l.Memory.Pending(); !slices.ContainsFunc(pending, func(e *Entry) bool { return e.ID == lost.ID }) {
-		t.Error("there is nothing to do for an entry without its certificate")
+		t.Error("an entry that has lost its certificate is not pending")
 	}
 }
 
-// Turns that are lost or damaged are none.
+// TestTurns: turns that are lost or damaged count as none.
 func TestTurns(t *testing.T) {
 	l := &Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(Memory)}
 	at := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -482,7 +484,7 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// A certificate that is of no use may be served long after its order was given up.
+// TestSweepKeepsLostCertificates: a useless certificate may be served long after its order was given up.
 func TestSweepKeepsLostCertificates(t *testing.T) {
 	now := stored(0).Paid.Add(time.Hour)
 	l := &Ledger{Storage: newMemStorage(), Prefix: "commercial/a/b", Memory: new(Memory), Now: func() time.Time { return now }}

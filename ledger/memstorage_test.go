@@ -10,8 +10,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// memStorage is a storage in memory. A hook sees each call before it takes effect and can
-// make it fail.
+// memStorage is a storage in memory. The hook sees each call before it takes effect, and can make it
+// fail.
 type memStorage struct {
 	mu   sync.Mutex
 	data map[string]string

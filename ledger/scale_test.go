@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// stored is the nth entry of a large ledger: issued for a name, or, one in a hundred, for ten.
+// stored returns the nth entry of a large ledger: issued for one name or, for one in a hundred, for ten.
 func stored(n int) *Entry {
 	paid := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(n) * 5 * time.Minute)
 	serial := fmt.Sprintf("%032x", n)
@@ -41,7 +41,7 @@ func stored(n int) *Entry {
 	}
 }
 
-// largeLedger stores n entries where certmagic's files are.
+// largeLedger writes n entries to the place of certmagic's files.
 func largeLedger(tb testing.TB, n int) (open func() *Ledger) {
 	tb.Helper()
 	storage := &certmagic.FileStorage{Path: tb.TempDir()}
@@ -56,7 +56,7 @@ func largeLedger(tb testing.TB, n int) (open func() *Ledger) {
 		e := stored(i)
 		data, err := json.MarshalIndent(e, "", "  ")
 		if err == nil {
-			// Without waiting for the disk, as the storage would for each.
+			// This does not wait for the disk, as the storage would for each entry.
 			err = os.WriteFile(storage.Filename(l.key(e.ID)), data, 0o600)
 		}
 		if err != nil {
@@ -74,9 +74,9 @@ func heap() uint64 {
 	return stats.HeapAlloc
 }
 
-// What 100,000 orders of an account cost: the first listing of a process, which reads them
-// all; the later ones, on which decisions to buy rest, beside what of that is the storage's;
-// and what is asked of memory for each purchase.
+// Benchmark100000 measures what 100,000 orders of an account cost: the first listing of a process,
+// which reads all of them; the later ones, on which decisions to buy are based, compared to the
+// storage's share; and the queries to memory for each purchase.
 func Benchmark100000(b *testing.B) {
 	open := largeLedger(b, 100_000)
 	l := open()

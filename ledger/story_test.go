@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// The story tells what each write has changed, in its order.
+// TestStory: the story shows what each write has changed, in order.
 func TestStory(t *testing.T) {
 	l := testLedger(newMemStorage())
 	e := create(t, l, asked(l, "a.example"))
@@ -45,7 +45,8 @@ func TestStory(t *testing.T) {
 	}
 }
 
-// However much happens, an entry stays small, and tells how it began and what was last.
+// TestStoryIsBounded: however much happens, an entry stays small, and shows how it began and what
+// happened last.
 func TestStoryIsBounded(t *testing.T) {
 	e := new(Entry)
 	for i := range 1000 {
@@ -58,6 +59,6 @@ func TestStoryIsBounded(t *testing.T) {
 	before := e.clone()
 	e.tell(time.Unix(2000, 0), Given, "")
 	if before.Story[maxStory-1].Time.Unix() != 999 {
-		t.Error("a copy has changed")
+		t.Error("a copy was changed")
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// replica is a handle whose changes another one shows later, and whose locks exclude that one
-// or do not.
+// replica is a handle whose changes another handle shows later, and whose locks may or may not
+// exclude that one.
 type replica struct {
 	*memStorage
 	other       *memStorage
@@ -83,7 +83,7 @@ func TestLateness(t *testing.T) {
 					seen = late
 				})
 				if (err != nil) != c.fails || got < c.least || got > c.most || got != seen {
-					t.Errorf("%s, %s was told, error %v", got, seen, err)
+					t.Errorf("%s, %s was reported, error %v", got, seen, err)
 				}
 				if len(one.data) > 0 {
 					t.Errorf("left behind: %v", one.data)
@@ -108,7 +108,7 @@ func TestExcludes(t *testing.T) {
 	})
 }
 
-// A storage that fails tells nothing of how late it is.
+// TestLatenessOfStorageThatFails: a storage that fails does not show how late it is.
 func TestLatenessOfStorageThatFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, call := range []string{"store", "list", "load", "delete"} {

@@ -12,7 +12,7 @@ import (
 
 var visitsBegin = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// visitors are so many visits to a server, a second apart from each other.
+// visitors returns n visits to a server, one second apart.
 func visitors(server string, first, n int) (list []Visit) {
 	for i := range n {
 		list = append(list, Visit{
@@ -30,7 +30,7 @@ func seconds(list []Visit) (at []int) {
 	return at
 }
 
-// visited is a pending order that two servers have been asked about.
+// visited stores a pending order for whose files two servers have been asked.
 func visited(t *testing.T, l *Ledger) *Entry {
 	t.Helper()
 	e := asked(l, "example.com")
@@ -56,7 +56,7 @@ func TestVisits(t *testing.T) {
 	if err := mine.KeepVisits(t.Context(), "cc011", "one.example", visitors("one.example", 9, 1), 1); err != nil {
 		t.Fatal(err)
 	}
-	l := testLedger(storage) // any server's
+	l := testLedger(storage) // that of any server
 	e, err := l.Load(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestVisits(t *testing.T) {
 	}
 }
 
-// The newest visits of a server are kept, and how many there were.
+// TestKeepVisits: the newest visits of a server are kept, and the total number.
 func TestKeepVisits(t *testing.T) {
 	l := testLedger(newMemStorage())
 	for i := range 3 {
@@ -106,7 +106,7 @@ func TestKeepVisits(t *testing.T) {
 	}
 }
 
-// An entry has few, whatever is told again by a server or by the next one.
+// TestAddVisits: an entry keeps only a few visits, whatever a server, or the next one, reports again.
 func TestAddVisits(t *testing.T) {
 	var a Attempt
 	for _, step := range []struct {
@@ -119,7 +119,7 @@ func TestAddVisits(t *testing.T) {
 		{visitors("one", 0, 3), 5, "5 [0 1 2]"},
 		{visitors("one", 0, 5), 7, "7 [0 1 2 3 4]"},
 		{visitors("two", 2, 1), 1, "8 [0 1 2 2 3 4]"},
-		{visitors("one", 7, 1), 1, "9 [0 1 2 2 3 4 7]"}, // it was started again
+		{visitors("one", 7, 1), 1, "9 [0 1 2 2 3 4 7]"}, // the server was restarted
 		{visitors("one", 8, 64), 65, "73 [56 57 58 59 60 61 62 63 64 65 66 67 68 69 70 71]"},
 	} {
 		before := a.Visits
@@ -133,12 +133,13 @@ func TestAddVisits(t *testing.T) {
 			t.Errorf("got %s, want %s", got, step.want)
 		}
 		if fmt.Sprint(before) != was {
-			t.Error("what others may read was changed")
+			t.Error("data that others may read was changed")
 		}
 	}
 }
 
-// Memory does not keep the visits of an order that is done with, and no write loses them.
+// TestMemoryLeavesVisitsOut: memory does not keep the visits of an order that is finished, and no
+// write loses them.
 func TestMemoryLeavesVisitsOut(t *testing.T) {
 	l := testLedger(newMemStorage())
 	e := visited(t, l)
@@ -158,7 +159,8 @@ func TestMemoryLeavesVisitsOut(t *testing.T) {
 	}
 }
 
-// The files of visits go with the entry, and those that belong to none after a day.
+// TestSweepRemovesVisits: the files of visits are removed with the entry, and those without an entry
+// after a day.
 func TestSweepRemovesVisits(t *testing.T) {
 	storage := newMemStorage()
 	l := testLedger(storage)
@@ -206,7 +208,7 @@ func TestSweepRemovesVisits(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := l.Load(t.Context(), e.ID); err != nil { // from now on it is not whole
+			if _, err := l.Load(t.Context(), e.ID); err != nil { // from now on it is not kept in full
 				t.Fatal(err)
 			}
 		}
