@@ -20,10 +20,10 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// bare is a vendor that can do no more than every one.
+// bare is a vendor with only what every vendor can do.
 type bare struct {
 	orders map[string]vendors.Order
-	ended  []string // what was asked of it
+	ended  []string // what it was asked to end
 	err    error    // its answer to that
 }
 
@@ -41,7 +41,7 @@ func (v *bare) Status(_ context.Context, id string) (vendors.Order, error) {
 	return order, nil
 }
 
-// able is a vendor that can do all that a desk has a use for.
+// able is a vendor that can do everything that a desk can use.
 type able struct{ *bare }
 
 func (v able) Reissue(context.Context, string, vendors.OrderRequest) (vendors.Order, error) {
@@ -68,7 +68,7 @@ func (able) Products(context.Context) ([]vendors.Product, error) {
 	return []vendors.Product{{Code: "dv", Prices: map[int]string{12: "9.90 EUR"}}}, nil
 }
 
-// selling gives the office vendors that know all orders of its ledgers.
+// selling gives the office vendors that know all orders in its ledgers.
 func (o *office) selling() *bare {
 	v := &bare{orders: make(map[string]vendors.Order)}
 	for i := range o.Accounts {
@@ -85,7 +85,7 @@ func (o *office) selling() *bare {
 	return v
 }
 
-// files are the entries of all ledgers.
+// files returns the entries of all ledgers.
 func (o *office) files() string {
 	var all strings.Builder
 	_ = filepath.WalkDir(o.storage.Path, func(path string, d fs.DirEntry, err error) error {
@@ -98,8 +98,8 @@ func (o *office) files() string {
 	return all.String()
 }
 
-// What is not possible is refused, with words that say what is. Nothing is changed, here and at the
-// vendor.
+// TestRefused: what is not possible is refused, with a message that says what is. Nothing is
+// changed, neither here nor at the vendor.
 func TestRefused(t *testing.T) {
 	const racent, portal = "racent", "portal.example"
 	asked := func(e *ledger.Entry) {
@@ -128,7 +128,7 @@ func TestRefused(t *testing.T) {
 		{"dance", Action{About: "a.example"}, issued, `there is no action "dance"`, nil},
 		{"cancel", Action{}, issued, "which order?", nil},
 
-		// What is meant.
+		// What the action is about.
 		{"cancel", Action{About: "b.example"}, issued, "caddy commercial list", ErrUnknown},
 		{"renew", Action{About: "b.example"}, issued, "caddy commercial list", ErrUnknown},
 		{"revoke", Action{About: "b.example"}, issued, "caddy commercial list", ErrUnknown},
@@ -200,7 +200,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A vendor that can do no more than every one is not asked for it, and its portal is named.
+// TestVendorsThatCannot: a vendor that lacks an ability is not asked to use it, and its portal is named.
 func TestVendorsThatCannot(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "a.example", nil)
@@ -256,7 +256,7 @@ func TestStorageCannotBeRead(t *testing.T) {
 	}
 }
 
-// A plan tells what is done, what that costs, and what follows.
+// TestPlans: a plan says what is done, what it costs, and what follows.
 func TestPlans(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "a.example", nil)
@@ -278,7 +278,7 @@ func TestPlans(t *testing.T) {
 			a.Order = "7"
 		}
 		for _, a.DryRun = range []bool{true, false} {
-			a.Confirm = a.DryRun // which it does not listen to then
+			a.Confirm = a.DryRun // DryRun overrides it
 			out, err := o.Do(t.Context(), what, a)
 			if err != nil || out.Done {
 				t.Fatalf("%s: %+v, %v", what, out, err)
@@ -299,8 +299,8 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// One of several orders is picked by its vendor, its account, its entry or its ID, and what was
-// decided is kept in its story.
+// TestPick: one of several orders is picked by its vendor, its account, its entry or its ID, and the
+// decision is recorded in its story.
 func TestPick(t *testing.T) {
 	for _, pick := range []func(*Action, *ledger.Entry){
 		func(a *Action, _ *ledger.Entry) { a.Vendor = "digicert" },
@@ -328,8 +328,8 @@ func TestPick(t *testing.T) {
 	}
 }
 
-// An order whose certificate the CA has revoked can be cancelled, and is not revoked twice. One that
-// the vendor has ended is only put right.
+// TestEndWhatIsRevoked: an order whose certificate the CA has revoked can be cancelled, and is not
+// revoked twice. For an order that the vendor has ended, only the ledger is corrected.
 func TestEndWhatIsRevoked(t *testing.T) {
 	for _, c := range []struct {
 		what  string
@@ -355,7 +355,7 @@ func TestEndWhatIsRevoked(t *testing.T) {
 	}
 }
 
-// A server that is at work on the order is waited for, but not for ever.
+// TestHold: an action waits for a server that is working on the order, but not forever.
 func TestHold(t *testing.T) {
 	for busy, done := range map[time.Duration]bool{0: true, time.Second: true, time.Hour: false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -379,8 +379,8 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// An order that was given up is taken up again for the names that are asked for now, which may be
-// others.
+// TestAdoptAgainForAnotherName: an order that was given up is taken up again for the names that are
+// asked for now, which may be different ones.
 func TestAdoptAgainForAnotherName(t *testing.T) {
 	o := newOffice(t)
 	v := o.selling()
@@ -403,7 +403,8 @@ func TestAdoptAgainForAnotherName(t *testing.T) {
 	}
 }
 
-// An order has one entry, whatever name somebody wants to adopt it for.
+// TestAdoptWhatIsKnownForAnotherName: an order has one entry, no matter for which name somebody
+// wants to adopt it.
 func TestAdoptWhatIsKnownForAnotherName(t *testing.T) {
 	for _, state := range []ledger.State{ledger.Issued, ledger.Open} {
 		o := newOffice(t)
@@ -412,7 +413,7 @@ func TestAdoptWhatIsKnownForAnotherName(t *testing.T) {
 				e.Certificate, e.Issued = nil, 0
 			}
 		})
-		o.selling() // which does not tell names
+		o.selling() // they do not report names
 		_, err := o.Do(t.Context(), "adopt", Action{About: "b.example", Order: "o-a.example", Vendor: "racent", Confirm: true})
 		if err == nil || !strings.Contains(err.Error(), "is in the ledger already") || len(o.rows(Query{})) != 1 {
 			t.Errorf("%s: %v", state, err)
@@ -420,8 +421,8 @@ func TestAdoptWhatIsKnownForAnotherName(t *testing.T) {
 	}
 }
 
-// Until when money comes back is told only where it is known when the order gave its first
-// certificate.
+// TestUntilWhenUnknown: a plan says until when money can be refunded only if the time of the order's
+// first certificate is known.
 func TestUntilWhenUnknown(t *testing.T) {
 	for name, change := range map[string]func(*ledger.Entry){
 		"bought elsewhere, its first certificate too": func(e *ledger.Entry) { e.Adopted = true },

@@ -22,8 +22,8 @@ import (
 
 var update = flag.Bool("update", false, "write golden files")
 
-// issued is an order for a year, paid for so many days ago, whose certificate has been there for
-// so many days and lasts for so many.
+// issued returns an order for a year, paid for "paid" days ago, whose certificate was issued "since"
+// days ago and lasts for "life" days.
 func issued(name string, paid, since, life int, change func(*ledger.Entry)) *ledger.Entry {
 	at := func(days int) time.Time { return today.Add(time.Duration(days) * day) }
 	e := &ledger.Entry{
@@ -40,8 +40,8 @@ func issued(name string, paid, since, life int, change func(*ledger.Entry)) *led
 // frugal is a vendor that cannot reissue.
 type frugal struct{ vendors.Vendor }
 
-// Each rule by which a flow decides, and what follows for the days to come. All certificates of
-// 199 days are due 132 days after they were issued, those of 99 days after 66.
+// TestForetell covers each rule by which a flow decides, and what follows for the coming days. All
+// certificates of 199 days are due 132 days after they were issued, those of 99 days after 66.
 func TestForetell(t *testing.T) {
 	const ninety = 89 // whose certificates are due 59 days after they were issued
 	flagged := func(e *ledger.Entry) {
@@ -149,11 +149,11 @@ func TestForetell(t *testing.T) {
 		{what: "a newer order is not given up for a reissue of an older one", names: "a b", days: 100, entries: []*ledger.Entry{
 			issued("b", 100, 140, 199, func(e *ledger.Entry) { e.Covered = []string{"a", "b"} }), issued("a", 50, 50, 199, nil)}, want: "0 reissue b a; 82 reissue a"},
 		{what: "ends of terms are days", names: "a", days: 400, change: func(a *Account) { a.About.EndsWithTerm, a.About.TermsAreDays = true, true },
-			// The last certificate before the margin ends at noon, as the term does.
+			// The last certificate before the margin ends at noon, as does the term.
 			want: "0 order a; 132 reissue a; 198 reissue a; 264 reissue a; 330 reissue a; 353 order a"},
 		{what: "the margin begins with the day", names: "a", days: 390, change: func(a *Account) {
 			a.About.TermsAreDays = true
-			a.Margin = func(*ledger.Entry) time.Duration { return 34*day + time.Hour } // until 330 days and 23 hours after it was paid for, or half a day sooner
+			a.Margin = func(*ledger.Entry) time.Duration { return 34*day + time.Hour } // until 330 days and 23 hours after it was paid for, or half a day earlier
 		}, want: "0 order a; 132 reissue a; 198 reissue a; 264 reissue a; 330 order a"},
 		{what: "a group, for one of which an order is given", names: "a b c", days: 1, change: func(a *Account) {
 			inGroups("a b c")(a)
@@ -200,7 +200,7 @@ func forYears(n int) func(string) vendors.OrderConfig {
 	}
 }
 
-// inGroups has the names of each list share an order.
+// inGroups makes the names of each list share an order.
 func inGroups(lists ...string) func(*Account) {
 	return func(a *Account) {
 		a.Rules = func(name string) Rules {
@@ -214,7 +214,7 @@ func inGroups(lists ...string) func(*Account) {
 	}
 }
 
-// A forecast changes nothing of what it is made from.
+// TestForetellChangesNothing: a forecast changes nothing that it is made from.
 func TestForetellChangesNothing(t *testing.T) {
 	o := newOffice(t)
 	a := o.account("racent", "portal.example")
@@ -230,7 +230,7 @@ func TestForetellChangesNothing(t *testing.T) {
 	}
 }
 
-// seller is a vendor that tells prices, and counts how often it is asked.
+// seller is a vendor that reports prices, and counts how often it is asked.
 type seller struct {
 	vendors.Vendor
 	price func(names []string) (string, error)
@@ -246,7 +246,7 @@ func (s *seller) Reissue(context.Context, string, vendors.OrderRequest) (vendors
 	return vendors.Order{}, nil
 }
 
-// lister is one that lists its products.
+// lister is a vendor that lists its products.
 type lister struct{ vendors.Vendor }
 
 func (lister) Products(context.Context) ([]vendors.Product, error) {
@@ -257,7 +257,7 @@ func (lister) Reissue(context.Context, string, vendors.OrderRequest) (vendors.Or
 	return vendors.Order{}, nil
 }
 
-// forecasting is an office whose accounts have names, prices and an order that asks a person.
+// forecasting returns an office whose accounts have names, prices and a flagged order.
 func forecasting(t *testing.T) (*office, *seller) {
 	o := newOffice(t)
 	s := &seller{price: func(names []string) (string, error) { return fmt.Sprintf("%d9.25 USD", len(names)), nil }}
@@ -276,7 +276,7 @@ func forecasting(t *testing.T) (*office, *seller) {
 	return o, s
 }
 
-// What people are shown, see testdata/forecast.txt.
+// TestForecastTable: the table is what people see, in testdata/forecast.txt.
 func TestForecastTable(t *testing.T) {
 	o, s := forecasting(t)
 	f, err := o.Forecast(t.Context(), Outlook{Days: DefaultDays})
@@ -354,7 +354,7 @@ func TestForecastOfNothing(t *testing.T) {
 			t.Errorf("%+v: %v", tc.o, err)
 		}
 	}
-	// A vendor that cannot be asked is asked once, and the rest is told all the same.
+	// A vendor that cannot be asked is asked only once, and the rest is forecast nevertheless.
 	s.price = func([]string) (string, error) { return "", errors.New("no answer") }
 	o.Accounts[1].Names = func() []string { return []string{"a.example", "b.example"} }
 	s.asked = 0
@@ -368,7 +368,7 @@ func TestForecastOfNothing(t *testing.T) {
 	}
 }
 
-// What cannot be read is told, and so is what no issuer is for.
+// TestForecastNotes: what cannot be read is mentioned, and so is what has no issuer.
 func TestForecastNotes(t *testing.T) {
 	o, _ := forecasting(t)
 	key := ledger.Prefix("racent", "portal.example") + "/entries/20260101t000000-aa.json"
@@ -414,7 +414,8 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// Two issuers of a config may have one account, each with its rules for its names.
+// TestForecastOfTwoIssuers: two issuers of a config may share an account, each with its own rules
+// for its names.
 func TestForecastOfTwoIssuers(t *testing.T) {
 	o := newOffice(t)
 	issuer := func(name string, margin time.Duration) Account {

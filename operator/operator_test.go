@@ -58,8 +58,7 @@ func (o *office) account(vendor, account string) Account {
 	}
 }
 
-// enter stores an order for a year, issued with a certificate for 199 days unless change says
-// otherwise.
+// enter stores an order for a year, issued with a certificate for 199 days unless change alters that.
 func (o *office) enter(vendor, account, name string, change func(*ledger.Entry)) *ledger.Entry {
 	o.t.Helper()
 	l := o.ledger(vendor, account)
@@ -136,12 +135,12 @@ func TestList(t *testing.T) {
 	}
 	for _, bad := range []Query{{State: "fine"}, {Expiring: -1}, {Limit: -1}} {
 		if err := o.List(t.Context(), bad, nil); err == nil {
-			t.Errorf("%+v is taken", bad)
+			t.Errorf("%+v was accepted", bad)
 		}
 	}
 }
 
-// Pages follow each other without a gap, though entries come and go meanwhile.
+// TestPages: pages follow each other without a gap, although entries come and go meanwhile.
 func TestPages(t *testing.T) {
 	o := newOffice(t)
 	var want []string
@@ -166,7 +165,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// loads counts what is read of a storage.
+// loads counts what is read from a storage.
 type loads struct {
 	certmagic.Storage
 	n atomic.Int64
@@ -177,7 +176,7 @@ func (l *loads) Load(ctx context.Context, key string) ([]byte, error) {
 	return l.Storage.Load(ctx, key)
 }
 
-// However many entries there are, a list reads no more than a page of them ahead.
+// TestListReadsAPage: however many entries there are, a list reads no more than one page of them ahead.
 func TestListReadsAPage(t *testing.T) {
 	o := newOffice(t)
 	e := *o.enter("racent", "portal.example", "n.example", nil)
@@ -198,7 +197,7 @@ func TestListReadsAPage(t *testing.T) {
 	told, last := 0, ""
 	err := o.List(t.Context(), Query{}, func(r Row) error {
 		if ahead := int(storage.n.Load()) - told; ahead > pageSize || r.Problem != "" || r.Entry <= last {
-			t.Fatalf("%d entries are read and not told, and %+v comes after %s", ahead, r, last)
+			t.Fatalf("%d entries were read but not listed, and %+v comes after %s", ahead, r, last)
 		}
 		told, last = told+1, r.Entry
 		return nil
@@ -208,7 +207,7 @@ func TestListReadsAPage(t *testing.T) {
 	}
 }
 
-// An entry that cannot be read is told, and hides no other.
+// TestDamaged: an entry that cannot be read is reported, and hides no others.
 func TestDamaged(t *testing.T) {
 	o := newOffice(t)
 	e := o.enter("racent", "portal.example", "good.example", nil)
@@ -226,7 +225,7 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// What comes next follows from the certificate, the term and the margin.
+// TestPlan: the next steps follow from the certificate, the term and the margin.
 func TestPlan(t *testing.T) {
 	o := newOffice(t)
 	o.now = today.AddDate(0, 0, 1)
@@ -295,11 +294,11 @@ func TestShow(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := o.Show(t.Context(), " "); err == nil {
-		t.Error("nothing is something")
+		t.Error("an empty name was accepted")
 	}
 }
 
-// Names without an order come last, with what a running server says of them.
+// TestUnordered: names without an order come last, with what a running server reports about them.
 func TestUnordered(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "good.example", nil)
@@ -347,7 +346,7 @@ func TestUnordered(t *testing.T) {
 	}
 }
 
-// What scripts read has the fields that are documented.
+// TestFormats: what scripts read has the documented fields.
 func TestFormats(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "shop.example", func(e *ledger.Entry) { e.Problem = "=cmd()" })
@@ -377,7 +376,7 @@ func TestFormats(t *testing.T) {
 		}
 	}
 	if _, there := list[0]["flag"]; there {
-		t.Error("there is a flag")
+		t.Error("there is a flag, although the order has none")
 	}
 	cells, err := csv.NewReader(strings.NewReader(write(CSV, rows))).ReadAll()
 	if err != nil || len(cells) != 2 || len(cells[0]) != len(cells[1]) || cells[1][len(cells[1])-1] != "'=cmd()" {
@@ -413,7 +412,7 @@ func TestQueryValues(t *testing.T) {
 	}
 }
 
-// A listing ends when nobody wants it any more.
+// TestListEnds: a listing ends when nobody wants it any more.
 func TestListEnds(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "a.example", nil)
@@ -430,7 +429,8 @@ func TestListEnds(t *testing.T) {
 	}
 }
 
-// TestRowTellsWhatIsUnproven of an order that is open, and of no other: a person may have settled it.
+// TestRowTellsWhatIsUnproven: what is unproven is shown only for an open order, because a person may
+// have settled another one.
 func TestRowTellsWhatIsUnproven(t *testing.T) {
 	now := time.Now()
 	for state, want := range map[ledger.State]string{ledger.Open: "it is cut off", ledger.Issued: "", ledger.Gone: ""} {

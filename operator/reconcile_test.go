@@ -13,13 +13,13 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// A comparison that breaks off says so, and adopts nothing.
+// TestReconcileBreaksOff: a comparison that is interrupted says so, and adopts nothing.
 func TestReconcileBreaksOff(t *testing.T) {
 	o := newOffice(t)
 	v := o.selling()
 	v.orders["7"] = vendors.Order{ID: "7", Status: vendors.StatusIssued, RawStatus: "ISSUED", TermEnds: today.Add(200 * day)}
 	row := vendors.ListedOrder{ID: "7", Names: []string{"b.example"}, Status: vendors.StatusIssued}
-	for _, says := range []string{"503", "may be cut"} { // what is adopted stays
+	for _, says := range []string{"503", "may be cut"} { // what was adopted stays
 		err, problem := errors.New(says), says == "503"
 		if !problem {
 			err = fmt.Errorf("%w: %s", vendors.ErrUndecidable, says)
@@ -58,7 +58,8 @@ func (v listing) ListOrders(_ context.Context, yield func(vendors.ListedOrder) e
 	return v.err
 }
 
-// A paid order whose answer was lost, and that was taken for never placed, is found, and comes back.
+// TestReconcileFindsWhatWasTakenForNeverPlaced: a paid order whose answer was lost, and that was
+// considered never placed, is found and restored.
 func TestReconcileFindsWhatWasTakenForNeverPlaced(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "a.example", func(e *ledger.Entry) {

@@ -8,9 +8,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// In every state but gone, a person can say which order is to be used, or that there is none. The
-// plan tells whether another one is paid for after that. It makes no difference whether the config
-// has the account.
+// TestResolve: in every state but gone, a person can say which order is to be used, or that there is
+// none. The plan says whether another order is paid for after that. It makes no difference whether
+// the account is in the config.
 func TestResolve(t *testing.T) {
 	const used, stands, bought = "is used from now on", "the paid order stands", "another order is placed, and paid for"
 	const elsewhere = "a Caddy whose config needs its names places another order, and pays for it"
@@ -37,7 +37,7 @@ func TestResolve(t *testing.T) {
 		plan     string
 		want     ledger.State
 		id, root string
-		adopted  bool // nothing is known of the CSR
+		adopted  bool // nothing is known about the CSR
 	}{
 		"lost order, there is none":      {lost, none, bought, ledger.Gone, "", "", false},
 		"lost order, it is there":        {lost, Action{Order: "new"}, used, ledger.Open, "new", "new", false},
@@ -52,7 +52,7 @@ func TestResolve(t *testing.T) {
 	} {
 		for _, configured := range []bool{true, false} {
 			o := newOffice(t)
-			o.now = time.Now() // a ledger that no config has goes by the system's clock
+			o.now = time.Now() // a ledger that is in no config uses the system's clock
 			id := o.enter("racent", "portal.example", "a.example", c.entry).ID
 			o.selling()
 			if !configured {
@@ -85,7 +85,7 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// Of several orders, the one that asks a person is meant.
+// TestResolveFindsTheRightOrder: if there are several orders, the flagged one is meant.
 func TestResolveFindsTheRightOrder(t *testing.T) {
 	o := newOffice(t)
 	asking := func(e *ledger.Entry) { e.Flag = &ledger.Flag{Reason: "lost"} }
@@ -103,7 +103,7 @@ func TestResolveFindsTheRightOrder(t *testing.T) {
 	if plan, err := resolve(Action{None: true}); err != nil || plan.Entry != third.ID {
 		t.Errorf("%+v, %v", plan, err)
 	}
-	// Not if two of them do.
+	// This does not hold if two of them are flagged.
 	third = o.enter("howssl", "elsewhere.example", "a.example", asking)
 	fourth := o.enter("howssl", "another.example", "a.example", asking)
 	if _, err := resolve(Action{None: true}); err == nil || !strings.Contains(err.Error(), third.ID) {
@@ -116,7 +116,7 @@ func TestResolveFindsTheRightOrder(t *testing.T) {
 		{Action{None: true, Vendor: "howssl/another.example"}, fourth.ID},
 		{Action{None: true, Vendor: "digicert"}, second.ID},
 		{Action{None: true, Entry: third.ID}, third.ID},
-		{Action{Order: "7"}, first.ID}, // which is left
+		{Action{Order: "7"}, first.ID}, // the one that is left
 	} {
 		if plan, err := resolve(c.a); err != nil || plan.Entry != c.want {
 			t.Errorf("%+v: %+v, %v", c.a, plan, err)
@@ -124,7 +124,7 @@ func TestResolveFindsTheRightOrder(t *testing.T) {
 	}
 }
 
-// A damaged entry does not keep a person from settling another one.
+// TestResolveBesideADamagedEntry: a damaged entry does not prevent a person from settling another one.
 func TestResolveBesideADamagedEntry(t *testing.T) {
 	o := newOffice(t)
 	o.enter("racent", "portal.example", "a.example", nil)

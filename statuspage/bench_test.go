@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// Benchmark10000 tells what pages cost of the processor with ten thousand orders: the first one,
-// which reads them all; one soon after; the second one; one that looks for a name; and a story.
+// Benchmark10000 measures the processor time of pages with ten thousand orders: the first one, which
+// reads all of them; one soon after; the second page; a search for a name; and a story.
 func Benchmark10000(b *testing.B) {
 	o := newOffice(b)
 	template := o.enter("racent", "portal.example", "site.example", nil)
@@ -27,7 +27,7 @@ func Benchmark10000(b *testing.B) {
 		e.Certificate = &c
 		data, err := json.MarshalIndent(&e, "", "  ")
 		if err == nil {
-			// Without waiting for the disk, as the storage would for each.
+			// This does not wait for the disk, as the storage would for each entry.
 			err = os.WriteFile(filepath.Join(o.storage.Path, ledger.Prefix("racent", "portal.example"), "entries", e.ID+".json"), data, 0o600)
 		}
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 
 var pictures = flag.String("pictures", "", "write pictures of the page to this directory")
 
-// business enters orders as a shop has them that has bought for a year.
+// business enters orders such as a shop has after buying for a year.
 func (o *office) business() {
 	o.unordered = map[string][]string{"digicert": {"tomorrow.example.com"}}
 	now := o.now
@@ -63,7 +63,7 @@ func (o *office) business() {
 	o.now = now
 }
 
-// screens are what pages must be good on.
+// screens are the screens on which pages must look good.
 var screens = map[string]chromium.Screen{
 	"phone-light":   {Width: 360, Height: 740, Phone: true},
 	"phone-dark":    {Width: 360, Height: 740, Phone: true, Dark: true},
@@ -71,12 +71,12 @@ var screens = map[string]chromium.Screen{
 	"desktop-dark":  {Width: 1280, Height: 800, Dark: true},
 }
 
-// documented are the pictures that docs/status-page.md has.
+// documented are the pictures in docs/status-page.md.
 var documented = []string{
 	"status-orders-desktop-light.png", "status-orders-phone-dark.png", "status-order-desktop-dark.png", "status-order-phone-light.png",
 }
 
-// TestInBrowser looks at the page in a real browser.
+// TestInBrowser checks the page in a real browser.
 func TestInBrowser(t *testing.T) {
 	b := chromium.Start(t)
 	o := newOffice(t)
@@ -105,7 +105,7 @@ func TestInBrowser(t *testing.T) {
 	}
 }
 
-// TestByKeyboard: the first key leads to the content, and whatever has the focus shows it.
+// TestByKeyboard: the first Tab leads to the content, and whatever has the focus shows it.
 func TestByKeyboard(t *testing.T) {
 	b := chromium.Start(t)
 	o := newOffice(t)
@@ -121,11 +121,11 @@ func TestByKeyboard(t *testing.T) {
 			const e = document.activeElement, s = getComputedStyle(e), box = e.getBoundingClientRect();
 			return {name: e.tagName + " " + (e.id || e.textContent.trim()), outline: s.outlineStyle + " " + s.outlineWidth + " " + (box.top >= 0 && box.left >= 0)};
 		})()`, &at)
-		if strings.HasPrefix(at.Name, "BODY") { // all were visited
+		if strings.HasPrefix(at.Name, "BODY") { // all elements were visited
 			break
 		}
 		if at.Outline != "solid 3px true" {
-			t.Errorf("%s has the focus and does not show it: %s", at.Name, at.Outline)
+			t.Errorf("%s has the focus but does not show it: %s", at.Name, at.Outline)
 		}
 		stops = append(stops, at.Name)
 	}

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/net/html"
 )
 
-// void are the elements that have no end tag.
+// void are the elements without an end tag.
 var void = []string{"meta", "input", "br"}
 
-// checkPage fails unless a page is well-formed and can be used by people who do not see it, or
-// have no mouse; and if it has anything from elsewhere.
+// checkPage fails if a page is not well-formed, cannot be used by people who do not see it or have
+// no mouse, or contains anything from elsewhere.
 func checkPage(tb testing.TB, body string) {
 	tb.Helper()
 	root := parseStrictly(tb, body)
@@ -39,7 +39,7 @@ func checkPage(tb testing.TB, body string) {
 		}
 		for _, name := range []string{"for", "aria-labelledby"} {
 			if ref := attr(n, name); ref != "" && !ids[ref] {
-				tb.Errorf("<%s> refers to %q, which is not there", n.Data, ref)
+				tb.Errorf("<%s> refers to %q, which does not exist", n.Data, ref)
 			}
 		}
 		switch n.Data {
@@ -47,7 +47,7 @@ func checkPage(tb testing.TB, body string) {
 			tb.Errorf("there is a <%s>", n.Data)
 		case "html":
 			if attr(n, "lang") == "" {
-				tb.Error("it has no language")
+				tb.Error("the page has no language")
 			}
 		case "h1", "h2", "h3":
 			now, _ := strconv.Atoi(n.Data[1:])
@@ -89,11 +89,11 @@ func checkPage(tb testing.TB, body string) {
 	}
 	for _, one := range []string{"title", "header", "main", "footer", "h1"} {
 		want := 1
-		if one == "title" { // bars have some, too
+		if one == "title" { // bars have titles, too
 			want = max(1, counts[one])
 		}
 		if counts[one] != want {
-			tb.Errorf("it has %d <%s>", counts[one], one)
+			tb.Errorf("the page has %d <%s>", counts[one], one)
 		}
 	}
 	if skip := all(root)[slices.IndexFunc(all(root), func(n *html.Node) bool { return n.Data == "a" })]; attr(skip, "href") != "#main" {
@@ -104,7 +104,7 @@ func checkPage(tb testing.TB, body string) {
 	}
 }
 
-// parseStrictly fails for tags that do not match, which browsers would put right, each in its way.
+// parseStrictly fails on tags that do not match, which browsers would fix in different ways.
 func parseStrictly(tb testing.TB, body string) *html.Node {
 	tb.Helper()
 	var open []string
@@ -159,8 +159,8 @@ func text(n *html.Node) string {
 	return b.String()
 }
 
-// TestContrast: texts have the contrast that WCAG 2.2 wants of them, 4.5:1, and what else is to be
-// seen 3:1, in light and dark.
+// TestContrast: text has the contrast that WCAG 2.2 requires, 4.5:1, and other visible parts 3:1, in
+// light and dark.
 func TestContrast(t *testing.T) {
 	blocks := regexp.MustCompile(`:root \{([^}]*--issued[^}]*)\}`).FindAllStringSubmatch(style, -1)
 	if len(blocks) != 2 {
@@ -187,7 +187,7 @@ func TestContrast(t *testing.T) {
 	}
 }
 
-// luminance is that of WCAG 2.2.
+// luminance is the relative luminance of WCAG 2.2.
 func luminance(t *testing.T, colour string) (l float64) {
 	t.Helper()
 	for i, weight := range []float64{0.2126, 0.7152, 0.0722} {

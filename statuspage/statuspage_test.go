@@ -37,7 +37,7 @@ type office struct {
 	*Handler
 	tb      testing.TB
 	storage *certmagic.FileStorage
-	now     time.Time // when orders are entered
+	now     time.Time // the time at which orders are entered
 
 	unordered map[string][]string // of a vendor
 }
@@ -73,7 +73,7 @@ func (o *office) account(vendor, account string) operator.Account {
 	}
 }
 
-// enter stores an order, issued unless change says otherwise.
+// enter stores an order, issued unless change alters that.
 func (o *office) enter(vendor, account, name string, change func(*ledger.Entry)) *ledger.Entry {
 	o.tb.Helper()
 	l := o.ledger(vendor, account)
@@ -106,7 +106,7 @@ func flagged(reason string) func(*ledger.Entry) {
 	return func(e *ledger.Entry) { e.State, e.Flag = ledger.Open, &ledger.Flag{Since: e.Paid, Reason: reason} }
 }
 
-// request is one that was made on this machine.
+// request returns a request from this machine.
 func request(method, target string) *http.Request {
 	r := httptest.NewRequest(method, target, nil)
 	r.Host, r.RemoteAddr = "localhost:8080", "127.0.0.1:40000"
@@ -127,7 +127,7 @@ func (o *office) do(r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-// get is a page that is well-formed and accessible.
+// get returns a page, and fails unless it is well-formed and accessible.
 func (o *office) get(query string, status int) string {
 	o.tb.Helper()
 	w := o.do(request(http.MethodGet, "/"+query))
@@ -137,7 +137,7 @@ func (o *office) get(query string, status int) string {
 	}
 	checkPage(o.tb, body)
 	if strings.Contains(body, "hidden-") {
-		o.tb.Error("the page shows what nobody needs to see")
+		o.tb.Error("the page shows what it must not show")
 	}
 	return body
 }
@@ -263,7 +263,7 @@ func TestList(t *testing.T) {
 	contains(t, body, `<dd><a href="?state=none">1</a></dd>`, `<a href="?order=new.example">`, "too little money", "good.example", "soon.example", "in 9 days", "nobody knows", ">damaged</a>", "cannot be used",
 		"caddy commercial resolve asks.example --order &lt;id&gt;", `<dd><a class="asks" href="?#asking">2</a></dd>`)
 	if strings.Contains(body, "over.example") || strings.Index(body, "asks.example") > strings.Index(body, "good.example") {
-		t.Error("what is over is shown, or not first what asks a person")
+		t.Error("an order that is over is shown, or the flagged one does not come first")
 	}
 	for query, want := range map[string]string{
 		"?state=issued":                       "good soon",
@@ -313,7 +313,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce: one reads, the others wait for it, and share what it has read.
+// TestManyAtOnce: one request reads, and the others wait for it and share what it has read.
 func TestManyAtOnce(t *testing.T) {
 	o := newOffice(t)
 	for i := range 20 {
@@ -345,7 +345,7 @@ func TestStory(t *testing.T) {
 	contains(t, o.get("?order=other.example", http.StatusNotFound), "No such order", "other.example")
 }
 
-// TestHostileWords: vendors may say anything, and so may whoever asks.
+// TestHostileWords: vendors may say anything, and so may visitors.
 func TestHostileWords(t *testing.T) {
 	o := newOffice(t)
 	const evil = `</td></style><script>alert(1)</script><img src=x onerror=alert(2)>"'&{{env "HOME"}}` + "\x00\u202e"
@@ -416,7 +416,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestWithoutAuthentication: what nobody from elsewhere would be shown is told before.
+// TestWithoutAuthentication: a status page without authentication, which visitors from elsewhere are
+// not shown, is reported beforehand.
 func TestWithoutAuthentication(t *testing.T) {
 	routes := func(handlers ...string) caddyhttp.RouteList {
 		var route caddyhttp.Route
@@ -442,6 +443,6 @@ func TestWithoutAuthentication(t *testing.T) {
 	}
 	app.Servers["local"].Routes[0].Handlers = []caddyhttp.MiddlewareHandler{new(Handler)}
 	if got := withoutAuthentication(app); got != nil {
-		t.Errorf("it is told again: %q", got)
+		t.Errorf("it is reported again: %q", got)
 	}
 }
