@@ -76,7 +76,7 @@ func TestValidate(t *testing.T) {
 		request string
 		status  int
 		body    string
-		is      error // nil means none in particular
+		is      error // nil: none in particular
 		text    string
 	}{
 		{product, 404, refusal("not_found|product"), nil, "not_found|product"},
@@ -97,7 +97,7 @@ func TestValidate(t *testing.T) {
 		f, req := open()
 		f.expect(request, "*", 403, answer)
 		if err := f.orders.Validate(t.Context(), req); err != nil || f.logs.FilterMessageSnippet("ordering without").Len() != 1 {
-			t.Errorf("%s without the right to look: %v", request, err)
+			t.Errorf("%s without the right to read it: %v", request, err)
 		}
 	}
 	for _, funds := range []string{
@@ -109,7 +109,7 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: %v", funds, err)
 		}
 	}
-	// Funds that seem to be too low refuse nothing: those of a contract are told nowhere.
+	// Funds that seem too low do not stop an order, because those of a contract are shown nowhere.
 	for _, funds := range []string{"0", "781.99", "-5"} {
 		f, req := open()
 		f.expect("GET /finance/balance", "", 200, `{"total_available_funds":"`+funds+`","currency":"USD"}`)

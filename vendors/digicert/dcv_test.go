@@ -12,7 +12,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// The answers of the documents, one for each method that an order can have.
+// TestAnswersOfCheckDCV: the answers are those of the documentation, one for each method that an
+// order can have.
 func TestAnswersOfCheckDCV(t *testing.T) {
 	const check, change = "PUT /order/certificate/123/check-dcv", "PUT /order/certificate/123/dcv-method"
 	for file, tt := range map[string]struct {
@@ -71,7 +72,7 @@ func TestRecheck(t *testing.T) {
 			t.Errorf("HTTP %d %s: %v", tt.status, tt.body, err)
 		}
 		if !errors.Is(tt.is, vendors.ErrStillIssuing) && errors.Is(err, vendors.ErrStillIssuing) {
-			t.Errorf("HTTP %d %s: taken for not yet", tt.status, tt.body)
+			t.Errorf("HTTP %d %s: mistaken for not yet issued", tt.status, tt.body)
 		}
 	}
 
@@ -87,7 +88,7 @@ func TestRecheck(t *testing.T) {
 	}
 	f.expect("PUT /order/certificate/123/dcv-method", "*", 400, refusal("invalid_wildcard_dcv_method"))
 	if err := f.orders.Recheck(t.Context(), "123", names, vendors.MethodHTTP); vendors.VerdictOf(err) != vendors.Permanent {
-		t.Errorf("method that cannot be: %v", err)
+		t.Errorf("impossible method: %v", err)
 	}
 }
 
@@ -98,7 +99,7 @@ func TestRandomValuesThatCannotBeServed(t *testing.T) {
 		}
 	}
 	if _, ok := proofOf("email", "abc"); ok {
-		t.Error("mail has no proof to serve")
+		t.Error("email has a proof to serve")
 	}
 }
 

@@ -126,8 +126,8 @@ func TestProvision(t *testing.T) {
 	}
 }
 
-// All modules with one key wait for each other, and the share of a key's limits is rounded
-// down.
+// TestLimits: all modules with one key wait for each other, and the share of a key's limits is
+// rounded down.
 func TestLimits(t *testing.T) {
 	for share, want := range map[int][2]int{0: {100, 1000}, 1: {100, 1000}, 3: {33, 333}, maxShare: {1, 10}} {
 		got := limits(share).Rates
@@ -142,7 +142,7 @@ func TestLimits(t *testing.T) {
 			t.Error("two requests at a time")
 		}
 		for range 1000 {
-			runtime.Gosched() // lets another in
+			runtime.Gosched() // lets another one run
 		}
 		io.WriteString(w, `{"id":1,"status":"rejected"}`)
 	}))

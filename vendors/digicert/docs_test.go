@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// docs/digicert.md names every call, status and option.
+// TestDocsAreComplete: the page docs/digicert.md names every call, status and option.
 func TestDocsAreComplete(t *testing.T) {
 	data, err := os.ReadFile("../../docs/digicert.md")
 	if err != nil {
@@ -41,6 +41,6 @@ func TestDocsAreComplete(t *testing.T) {
 		}
 	}
 	if len(want) < 40 {
-		t.Errorf("looked for %d words only", len(want))
+		t.Errorf("checked only %d words", len(want))
 	}
 }

@@ -89,7 +89,7 @@ func sameJSON(a, b string) bool {
 	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && reflect.DeepEqual(x, y)
 }
 
-// refusal is an answer with one error.
+// refusal returns an answer with one error.
 func refusal(code string) string {
 	return `{"errors":[{"code":"` + code + `","message":"text of ` + code + `"}]}`
 }

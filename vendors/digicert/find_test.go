@@ -59,8 +59,8 @@ func TestFindByReference(t *testing.T) {
 	}
 }
 
-// TestSecondWitness is about what is found among the newest orders for the name
-// where the reference finds nothing.
+// TestSecondWitness is about what is found among the newest orders for the name if the reference
+// finds nothing.
 func TestSecondWitness(t *testing.T) {
 	sent := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	type row struct {
@@ -111,7 +111,7 @@ func TestSecondWitness(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 		if err != nil && vendors.VerdictOf(err) != vendors.Retryable {
-			t.Errorf("%s: time may resolve it: %v", name, err)
+			t.Errorf("%s: not retryable, although time may resolve it: %v", name, err)
 		}
 	}
 }
@@ -123,7 +123,7 @@ func trimComma(s string) string {
 	return s[1:]
 }
 
-// A second witness that says nothing usable is no proof of absence.
+// TestSecondWitnessFails: a second witness that says nothing usable does not prove absence.
 func TestSecondWitnessFails(t *testing.T) {
 	for _, tt := range []struct {
 		list   string
@@ -143,8 +143,8 @@ func TestSecondWitnessFails(t *testing.T) {
 	}
 }
 
-// A reissue is looked up by its own order: what else was bought for the name, by
-// whomever, says nothing of it.
+// TestFindReissue: a reissue is looked up in its own order: other purchases for the name, by
+// anybody, say nothing about it.
 func TestFindReissue(t *testing.T) {
 	csr := csrtest.DER(t, "example.com")
 	for name, tt := range map[string]struct {
@@ -174,7 +174,8 @@ func TestFindReissue(t *testing.T) {
 
 var errAny = errors.New("any error")
 
-// An order that tells only the day on which it was placed may be from after the request.
+// TestSecondWitnessByDate: an order of which only the day is known may have been placed after the
+// request.
 func TestSecondWitnessByDate(t *testing.T) {
 	sent := time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
 	for date, undecidable := range map[string]bool{"2026-03-03": true, "2026-03-01": true, "2026-02-28": false} {
@@ -189,7 +190,8 @@ func TestSecondWitnessByDate(t *testing.T) {
 	}
 }
 
-// All pages are read, however many orders the service puts on one, and whatever is placed meanwhile.
+// TestListOrders: all pages are read, however many orders the service puts on one, and whatever is
+// placed meanwhile.
 func TestListOrders(t *testing.T) {
 	row := func(id int) string {
 		return fmt.Sprintf(`{"id":%d,"status":"issued","certificate":{"common_name":"A.example","dns_names":["b.example"]},"date_created":"2026-03-02T20:00:00+00:00"}`, id)
@@ -221,6 +223,6 @@ func TestListOrders(t *testing.T) {
 	f := newFake(t)
 	f.expect("GET /order/certificate?limit=1000&offset=0&sort=-date_created", "", 200, `{"orders":[],"page":{"total":7}}`)
 	if err := f.orders.ListOrders(t.Context(), nil); err == nil {
-		t.Error("a list that shows less than it says was taken for all")
+		t.Error("a list with fewer orders than its total was accepted as complete")
 	}
 }

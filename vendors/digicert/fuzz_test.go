@@ -13,9 +13,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// FuzzVendorAnswer answers every call with arbitrary bytes: nothing panics, no order
-// comes without an ID, and no failed payment is taken for a harmless one unless the
-// vendor clearly refused.
+// FuzzVendorAnswer answers every call with arbitrary bytes: nothing panics, no order comes without
+// an ID, and no failed payment is mistaken for a harmless one unless the vendor clearly refused.
 func FuzzVendorAnswer(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `[]`, `null`, `{"id":1}`, `{"id":[]}`, `{"id":"1","status":"issued","certificate":{"id":2}}`, `{"id":1,"status":"pending","dcv_method":"http-token"}`,

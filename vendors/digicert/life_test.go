@@ -27,7 +27,7 @@ func (s *service) request(names ...string) vendors.OrderRequest {
 	return vendors.OrderRequest{OrderConfig: goodConfig(), Reference: "ref-" + strings.Trim(names[0][:1], "*"), Names: names, CSR: csrtest.DER(s.T, names...)}
 }
 
-// must returns an order that a call gave.
+// must returns the order of a call that must not fail.
 func (s *service) must(order vendors.Order, err error) vendors.Order {
 	s.T.Helper()
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *service) must(order vendors.Order, err error) vendors.Order {
 	return order
 }
 
-// issue publishes what an order asks for and expects its certificate.
+// issue publishes what an order asks for, and expects its certificate.
 func (s *service) issue(v *Orders, order vendors.Order) *x509.Certificate {
 	s.T.Helper()
 	s.Prove(order)
@@ -58,16 +58,16 @@ func (s *service) charged(want int) {
 	}
 }
 
-// TestYear walks through a paid year: certificates of 199 days, reissues that keep the
-// order's ID and its old certificate until they are validated, a last certificate
-// that ends with the order, and the renewal.
+// TestYear goes through a paid year: certificates of 199 days, reissues that keep the order's ID and
+// its old certificate until they are validated, a last certificate that ends with the order, and the
+// renewal.
 func TestYear(t *testing.T) {
 	s, v := life(t, nil)
 	req := s.request("a.example.com")
 	order := s.must(v.Place(t.Context(), req))
 	first := s.issue(v, order)
 	if lives := first.NotAfter.Sub(first.NotBefore); lives < 198*day || lives > 200*day {
-		t.Errorf("first certificate lives %v", lives)
+		t.Errorf("the first certificate lasts %v", lives)
 	}
 	term := s.must(v.Status(t.Context(), order.ID)).TermEnds
 	if left := term.Sub(s.Now()); left < 363*day || left > 366*day {
@@ -321,8 +321,8 @@ func TestReferenceUsedTwiceIsTwoOrders(t *testing.T) {
 	s.charged(2)
 }
 
-// A lost reissue is decided by its own order, though somebody else has just bought a
-// certificate for the name and nothing tells whose order is whose.
+// TestLostReissueBesideAStrangersOrder: a lost reissue is found by its own order, even if somebody
+// else has just bought a certificate for the name and nothing shows whose order is whose.
 func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 	for _, carriedOut := range []bool{true, false} {
 		s, v := life(t, func(cfg *hostile.Config) {
@@ -356,8 +356,8 @@ func TestLostReissueBesideAStrangersOrder(t *testing.T) {
 	}
 }
 
-// An order that does not tell its method still tells what to publish, after a restart
-// too.
+// TestOrderThatDoesNotTellItsMethod: an order that does not report its method still shows what to
+// publish, even after a restart.
 func TestOrderThatDoesNotTellItsMethod(t *testing.T) {
 	for _, record := range []string{recordTXT, recordCNAME} {
 		s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.NoMethod = true })
@@ -380,7 +380,7 @@ func TestOrderThatDoesNotTellItsMethod(t *testing.T) {
 	}
 }
 
-// A reissue whose answer was lost can be told from the order itself.
+// TestLostReissue: a reissue whose answer was lost can be recognized by the order itself.
 func TestLostReissue(t *testing.T) {
 	s, v := life(t, nil)
 	req := s.request("a.example.com")
@@ -415,7 +415,7 @@ func TestCancelledReissueLeavesTheOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again := s.issue(v, order); again.SerialNumber.Cmp(first.SerialNumber) != 0 {
-		t.Error("the order's certificate is another one")
+		t.Error("the order's certificate has changed")
 	}
 	if err := v.Cancel(t.Context(), order.ID, ""); vendors.VerdictOf(err) != vendors.Permanent {
 		t.Errorf("cancelling what is issued: %v", err)

@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors/internal/kit"
 )
 
-// pendingFake answers what a pending order is asked for besides its status.
+// pendingFake answers the requests about a pending order other than that for its status.
 func pendingFake(t *testing.T, info string) *fake {
 	f := newFake(t)
 	f.expect("GET /order/certificate/123", "", 200, info)
@@ -39,7 +39,7 @@ func TestStatusWords(t *testing.T) {
 			t.Errorf("%s: %d certificates", word, len(got.Certificates))
 		}
 		if f.calls["GET /certificate/77/download/format/pem_all"] > 0 && want != vendors.StatusIssued {
-			t.Errorf("%s: downloaded the certificate of before", word)
+			t.Errorf("%s: downloaded the previous certificate", word)
 		}
 		wantsProof := (want == vendors.StatusPending || want == vendors.StatusUnknown) && word != "needs_approval"
 		if (len(got.Challenges) > 0) != wantsProof {
@@ -72,7 +72,7 @@ func TestStatusErrors(t *testing.T) {
 			t.Errorf("HTTP %d %s: %v", tt.status, tt.body, err)
 		}
 		if !errors.Is(tt.is, vendors.ErrNotFound) && errors.Is(err, vendors.ErrNotFound) {
-			t.Errorf("HTTP %d %s: taken for an unknown order", tt.status, tt.body)
+			t.Errorf("HTTP %d %s: mistaken for an unknown order", tt.status, tt.body)
 		}
 	}
 }
@@ -97,7 +97,8 @@ func TestRevokedCertificateOfLivingOrder(t *testing.T) {
 	}
 }
 
-// One that cannot be downloaded any more is revoked all the same.
+// TestRevokedCertificateThatIsGone: a certificate that can no longer be downloaded still counts as
+// revoked.
 func TestRevokedCertificateThatIsGone(t *testing.T) {
 	f := pendingFake(t, `{"id":123,"status":"issued","certificate":{"id":77,"status":"Revoked"}}`)
 	f.expect("GET /certificate/77/download/format/pem_all", "", 404, refusal("not_found|certificate"))
@@ -175,8 +176,8 @@ func TestWhatAPendingOrderWaitsFor(t *testing.T) {
 	}
 }
 
-// A reissue is validated anew, so approved names are those of the certificate before,
-// and nothing may keep the issuer from asking for a check.
+// TestReissueForgetsOldValidations: a reissue is validated anew, so approved names are those of the
+// previous certificate, and nothing may keep the issuer from requesting a check.
 func TestReissueForgetsOldValidations(t *testing.T) {
 	for status, want := range map[string]int{"pending": 1, "reissue_pending": 0} {
 		f := pendingFake(t, `{"id":123,"status":"`+status+`","dcv_method":"http-token"}`)
@@ -187,7 +188,7 @@ func TestReissueForgetsOldValidations(t *testing.T) {
 	}
 }
 
-// The order's status counts, even if nothing else can be found out.
+// TestStatusWithoutItsSideDishes: the order's status counts, even if nothing else can be found out.
 func TestStatusWithoutItsSideDishes(t *testing.T) {
 	for _, status := range []int{400, 403, 404} {
 		f := pendingFake(t, `{"id":123,"status":"pending","dcv_method":"http-token"}`)
@@ -210,7 +211,7 @@ func TestMessagesAreShort(t *testing.T) {
 	}
 }
 
-// The method of a pending order is told in one of two places, or nowhere.
+// TestMethodOfAPendingOrder: the method of a pending order is reported in one of two places, or nowhere.
 func TestMethodOfAPendingOrder(t *testing.T) {
 	file := vendors.Challenge{Method: vendors.MethodHTTP, FileName: "fileauth.txt", FileContent: "abc"}
 	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_dnsauth", RecordType: "TXT", RecordValue: "abc"}

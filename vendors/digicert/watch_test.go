@@ -19,7 +19,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// books are the orders of an account, and what its client asked for.
+// books are the orders of an account, and the calls of its client.
 type books struct {
 	mu     sync.Mutex
 	status map[string]string // by ID
@@ -54,7 +54,7 @@ func (b *books) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-// change gives an order another status, and lists it, as the service would.
+// change gives an order another status, and lists the change, as the service would.
 func (b *books) change(id, status string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,7 +64,7 @@ func (b *books) change(id, status string) {
 	}
 }
 
-// took returns how often a call was made, and forgets it.
+// took returns how often a call was made, and resets that.
 func (b *books) took(call string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,8 +73,8 @@ func (b *books) took(call string) int {
 	return n
 }
 
-// watched opens an account with so many pending orders, all of which were looked at and have
-// been pending for four hours.
+// watched opens an account with the given number of pending orders, all of which were polled and
+// have been pending for four hours.
 func watched(t *testing.T, orders int) (*books, *Orders, []string) {
 	t.Helper()
 	b := &books{pem: testPEM("leaf", "above"), status: make(map[string]string), calls: make(map[string]int), list: func() (int, string) { return 200, `{}` }}
@@ -107,7 +107,8 @@ func round(t *testing.T, o *Orders, ids []string, want vendors.Status) {
 	}
 }
 
-// A thousand pending orders cost one call a round, and a look at each once an hour.
+// TestManyPendingOrdersCostOneCall: a thousand pending orders cost one call per round, and a poll of
+// each order once an hour.
 func TestManyPendingOrdersCostOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, o, ids := watched(t, 1000)
@@ -115,18 +116,18 @@ func TestManyPendingOrdersCostOneCall(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			round(t, o, ids, vendors.StatusPending)
 			if lists, looks := b.took("list"), b.took("info"); lists != 1 || looks != 0 {
-				t.Errorf("after %d minutes: %d lists, %d looks", minute, lists, looks)
+				t.Errorf("after %d minutes: %d lists, %d polls", minute, lists, looks)
 			}
 		}
 		time.Sleep(10 * time.Minute)
 		round(t, o, ids, vendors.StatusPending)
 		if looks := b.took("info"); looks != len(ids) {
-			t.Errorf("%d looks after more than an hour", looks)
+			t.Errorf("%d polls after more than an hour", looks)
 		}
 	})
 }
 
-// Orders that are new are looked at each minute, later ones less often.
+// TestLooksAtPendingOrders: new orders are polled every minute, older ones less often.
 func TestLooksAtPendingOrders(t *testing.T) {
 	for _, tt := range []struct {
 		orders         int
@@ -138,12 +139,12 @@ func TestLooksAtPendingOrders(t *testing.T) {
 		now := time.Now()
 		for last, known := range map[time.Duration]bool{tt.bound - 10*time.Second: true, tt.bound + 10*time.Second: false} {
 			if p := (&pendingOrder{first: now.Add(-tt.pending), at: now.Add(-last), until: now}); p.known(tt.orders) != known {
-				t.Errorf("pending for %s, looked at %s ago: %v", tt.pending, last, !known)
+				t.Errorf("pending for %s, polled %s ago: %v", tt.pending, last, !known)
 			}
 		}
 	}
 	if (*pendingOrder)(nil).known(10) {
-		t.Error("what was never seen is known")
+		t.Error("an order that was never seen is known")
 	}
 	now := time.Now()
 	if p := (&pendingOrder{first: now.Add(-24 * time.Hour), at: now.Add(-2 * maxLook), until: now.Add(-maxLook - time.Minute)}); p.known(10_000) {
@@ -151,7 +152,8 @@ func TestLooksAtPendingOrders(t *testing.T) {
 	}
 }
 
-// What is listed with another status is looked at, and so is what the list cannot vouch for.
+// TestPendingOrdersThatAreLookedAt: an order that is listed with another status is polled, and so is
+// one for which the list proves nothing.
 func TestPendingOrdersThatAreLookedAt(t *testing.T) {
 	full := `{"orders":[` + strings.Repeat(`{"order_id":9,"status":"issued"},`, listMost-1) + `{"order_id":9,"status":"issued"}]}`
 	for name, tt := range map[string]struct {
@@ -185,13 +187,13 @@ func TestPendingOrdersThatAreLookedAt(t *testing.T) {
 			b.took("info " + ids[3])
 			round(t, o, ids[3:4], tt.want)
 			if looks := b.took("info " + ids[3]); looks != 1 {
-				t.Errorf("%s: %d looks", name, looks)
+				t.Errorf("%s: %d polls", name, looks)
 			}
 		})
 	}
 }
 
-// These change nothing: the last look stands.
+// TestPendingOrdersThatStand: these lists change nothing: the result of the last poll still holds.
 func TestPendingOrdersThatStand(t *testing.T) {
 	for name, list := range map[string]string{
 		"none": `{}`, "empty": `{"orders":[]}`, "bare": `[]`, "page": `{"page":{"total":0}}`,
@@ -216,7 +218,8 @@ func TestPendingOrdersThatStand(t *testing.T) {
 	}
 }
 
-// An issued order without a certificate waits for the download, which no list tells of.
+// TestIssuedOrdersAreNotWatched: an issued order without a certificate waits for the download, which
+// no list shows.
 func TestIssuedOrdersAreNotWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, o, ids := watched(t, 10)
@@ -226,14 +229,14 @@ func TestIssuedOrdersAreNotWatched(t *testing.T) {
 			time.Sleep(time.Second)
 			round(t, o, ids[:1], vendors.StatusPending)
 			if looks := b.took("info " + ids[0]); looks != 1 {
-				t.Errorf("%d looks", looks)
+				t.Errorf("%d polls", looks)
 			}
 		}
 	})
 }
 
-// A list that is of no use is not asked for again for a while, and a good one serves all that
-// ask at the same time.
+// TestListsAreFew: after a useless list, no other one is requested for a while, and a good one
+// serves all that ask at the same time.
 func TestListsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, o, ids := watched(t, 10)
@@ -263,29 +266,29 @@ func TestListsAreFew(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		round(t, o, ids, vendors.StatusPending)
 		if looks := b.took("info"); looks != len(ids) {
-			t.Errorf("%d looks after a list that failed", looks)
+			t.Errorf("%d polls after a list that failed", looks)
 		}
 	})
 }
 
-// Few orders are looked at one by one, and one that is not known always is.
+// TestFewPendingOrders: a few orders are polled one by one, and so is an unknown one, always.
 func TestFewPendingOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, o, ids := watched(t, fewOrders)
 		time.Sleep(10 * time.Minute)
 		round(t, o, ids, vendors.StatusPending)
 		if lists, looks := b.took("list"), b.took("info"); lists != 0 || looks != fewOrders {
-			t.Errorf("%d lists, %d looks", lists, looks)
+			t.Errorf("%d lists, %d polls", lists, looks)
 		}
 		b.status["77"] = "pending"
 		round(t, o, []string{"77"}, vendors.StatusPending)
 		if looks := b.took("info"); looks != 1 {
-			t.Errorf("%d looks at a new order", looks)
+			t.Errorf("%d polls of a new order", looks)
 		}
 	})
 }
 
-// Orders that nobody asks for any more are forgotten, and those that ended at once.
+// TestWatchForgets: orders that nobody asks for any more are forgotten, and ended ones at once.
 func TestWatchForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, o, ids := watched(t, 20)
@@ -305,7 +308,7 @@ func TestWatchForgets(t *testing.T) {
 	})
 }
 
-// A wait for somebody else's list ends with the context.
+// TestListOfAnotherIsWaitedFor: a wait for somebody else's list ends with the context.
 func TestListOfAnotherIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, o, ids := watched(t, 10)
@@ -320,7 +323,7 @@ func TestListOfAnotherIsWaitedFor(t *testing.T) {
 	})
 }
 
-// The same against the sandbox, which lists as documented.
+// TestChangesInTheSandbox: the same holds for the sandbox, which lists changes as documented.
 func TestChangesInTheSandbox(t *testing.T) {
 	s, v := life(t, func(cfg *hostile.Config) { cfg.Quirks.DigiCert.NoMethod = true })
 	var orders []vendors.Order
@@ -337,7 +340,7 @@ func TestChangesInTheSandbox(t *testing.T) {
 		}
 	}
 	if n, lists := s.CA.Calls("info"), s.CA.Calls("status-changes"); n != asked || lists != 1 {
-		t.Errorf("%d looks, %d lists", n-asked, lists)
+		t.Errorf("%d polls, %d lists", n-asked, lists)
 	}
 	s.Prove(orders[0])
 	v.watch.until = time.Time{} // ten seconds later
@@ -345,13 +348,13 @@ func TestChangesInTheSandbox(t *testing.T) {
 		t.Errorf("%s", got.Describe())
 	}
 	if !slices.ContainsFunc(orders[1:], func(order vendors.Order) bool { return v.watch.orders[order.ID] != nil }) {
-		t.Error("the others are forgotten")
+		t.Error("the other orders were forgotten")
 	}
 	s.charged(fewOrders + 1)
 }
 
-// Ten thousand pending orders are looked at no more often than the limits of calls allow, and
-// one that changes is seen all the same.
+// TestTenThousandPendingOrders: ten thousand pending orders are polled no more often than the limits
+// of calls allow, and one that changes is noticed nevertheless.
 func TestTenThousandPendingOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, o, ids := watched(t, 10_000)
@@ -363,7 +366,7 @@ func TestTenThousandPendingOrders(t *testing.T) {
 			looks, lists = looks+b.took("info"), lists+b.took("list")
 		}
 		if most := int(span / lookEvery); looks > most || looks < most/2 || lists > int(span/(15*time.Minute)) {
-			t.Errorf("%d looks and %d lists in %s", looks, lists, span)
+			t.Errorf("%d polls and %d lists in %s", looks, lists, span)
 		}
 		b.change(ids[7], "issued")
 		time.Sleep(15 * time.Minute)
@@ -372,8 +375,8 @@ func TestTenThousandPendingOrders(t *testing.T) {
 	})
 }
 
-// A certificate that was revoked shows in the look at its order, and which orders changed in a list,
-// unless that reaches too far back or is too long.
+// TestChanged: a revoked certificate shows in a check of its order, and a list shows which orders
+// have changed, unless it reaches too far back or is too long.
 func TestChanged(t *testing.T) {
 	s, v := life(t, nil)
 	order := s.must(v.Place(t.Context(), s.request("example.com")))
