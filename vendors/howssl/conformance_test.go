@@ -15,15 +15,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	testToken   = vendortest.Credential
 	testProduct = "comodo-positivessl-dv"
-	domainField = "domain_list" // of our own choice: the documents do not show it
+	domainField = "domain_list" // our own choice: the documentation does not show it
 )
 
 func TestConformance(t *testing.T) {
 	vendortest.Run(t, func(t *testing.T) *vendortest.Harness { return newService(t, nil).harness() })
 }
 
-// Where the documents leave a choice, the suite above has the harsher one. The others
-// must be survived as well.
+// TestConformanceAssumingOtherAnswers: where the documentation leaves a choice, the suite above uses
+// the harsher one. The others must be handled, too.
 func TestConformanceAssumingOtherAnswers(t *testing.T) {
 	for name, quirks := range map[string]hostile.HowSSLQuirks{
 		"kinder": {

@@ -40,8 +40,8 @@ func (s *service) issue(o *Orders, order vendors.Order) *x509.Certificate {
 	return leaf
 }
 
-// An order that was created at HowSSL is paid for once, issued for HowSSL's key, and
-// reissued for ours, without createOrder and without a name for its fields.
+// TestOrderCreatedAtHowSSL: an order that was created at HowSSL is paid for once, issued for
+// HowSSL's key, and reissued for ours, without createOrder and without names for its fields.
 func TestOrderCreatedAtHowSSL(t *testing.T) {
 	s := newService(t, nil)
 	s.fields = nil
@@ -84,7 +84,7 @@ func TestOrderCreatedAtHowSSL(t *testing.T) {
 		t.Errorf("created %d orders", n)
 	}
 
-	// Once paid for, it is no way to another order.
+	// Once it is paid for, it cannot lead to another order.
 	_, err = o.Prepare(t.Context(), req)
 	if vendors.VerdictOf(err) != vendors.Permanent || err == nil || !strings.Contains(err.Error(), "use it with: order "+order.ID+" a.example.com b.example.com") {
 		t.Errorf("preparing again: %v", err)
@@ -111,7 +111,7 @@ func TestUnusableCheckIDs(t *testing.T) {
 	}
 }
 
-// A commit that waits in a queue is neither repeated nor taken for absent.
+// TestCommitInAQueue: a commit that waits in a queue is neither repeated nor considered absent.
 func TestCommitInAQueue(t *testing.T) {
 	s := newService(t, &hostile.HowSSLQuirks{CommitQueue: time.Hour})
 	o := s.open(s.URL, testToken)
@@ -132,7 +132,7 @@ func TestCommitInAQueue(t *testing.T) {
 	}
 	s.Pass(time.Minute)
 	if ids, err := o.Find(t.Context(), lookup); len(ids) != 1 || err != nil {
-		t.Errorf("behind the queue: %v, %v", ids, err)
+		t.Errorf("after the queue: %v, %v", ids, err)
 	}
 	if n := s.Charges(); n != 1 {
 		t.Errorf("charged %d times", n)
@@ -163,14 +163,14 @@ func TestCheckIDsInTheConfig(t *testing.T) {
 	}
 }
 
-// draft makes the fake create an order and tell this of it.
+// draft makes the fake create an order and report this about it.
 func (f *fake) draft(info string) {
 	f.expect("Order/createOrder", nil, data(`{"check_id":"chk-1"}`))
 	f.expect(lookUpPath, map[string]string{"check_id": "chk-1"}, data(`{"order_id":"t1"}`))
 	f.expect("Order/getOrderInfo", map[string]string{"order_id": "t1"}, info)
 }
 
-// validity is the data of getOrderInfo for a draft that tells these texts.
+// validity returns the data of getOrderInfo for a draft with these texts.
 func validity(texts ...string) string {
 	var list []string
 	for _, text := range texts {
@@ -179,7 +179,8 @@ func validity(texts ...string) string {
 	return data(`{"order_status":0,"validity_status":` + strconv.Quote("["+strings.Join(list, ",")+"]") + `}`)
 }
 
-// What is about to be paid for is compared with what is wanted, as far as HowSSL tells.
+// TestDraftIsComparedBeforeItIsPaidFor: what is about to be paid for is compared with what is
+// wanted, as far as HowSSL reports it.
 func TestDraftIsComparedBeforeItIsPaidFor(t *testing.T) {
 	chinese := func(name string) string { return "域名:" + name + "<br>验证方式: 文件验证<br>" }
 	for name, tt := range map[string]struct {
@@ -234,7 +235,7 @@ func TestDraftIsComparedBeforeItIsPaidFor(t *testing.T) {
 	}
 }
 
-// What HowSSL tells is repeated within bounds.
+// TestErrorsAboutDraftsAreBounded: the length of what errors repeat from HowSSL is limited.
 func TestErrorsAboutDraftsAreBounded(t *testing.T) {
 	f := newFake(t)
 	f.draft(validity("域名:" + strings.Repeat("a.", 2000) + "example<br>"))
@@ -244,8 +245,8 @@ func TestErrorsAboutDraftsAreBounded(t *testing.T) {
 	}
 }
 
-// A draft that was just created here may be one of which nothing can be told, but a look-up
-// that failed is made again first.
+// TestDraftThatCannotBeLookedUp: a draft that was just created here may be one that cannot be looked
+// up, but a look-up that failed is repeated first.
 func TestDraftThatCannotBeLookedUp(t *testing.T) {
 	for body, pays := range map[string]bool{refusal: true, data(`{}`): true, badToken: false, `<html>`: false} {
 		f := newFake(t)
@@ -258,7 +259,8 @@ func TestDraftThatCannotBeLookedUp(t *testing.T) {
 	}
 }
 
-// Orders that were created at HowSSL are compared, too. Their product is their own.
+// TestForeignDraftIsCompared: orders that were created at HowSSL are compared, too. They have a
+// product of their own.
 func TestForeignDraftIsCompared(t *testing.T) {
 	names := []string{"a.example", "*.b.example"}
 	for want, info := range map[string]string{
@@ -286,7 +288,8 @@ func TestForeignDraftIsCompared(t *testing.T) {
 	}
 }
 
-// Should createOrder buy after all, it does so once, and what it bought is used.
+// TestCreateOrderThatBuysIsNotCalledAgain: if createOrder buys after all, it does so only once, and
+// what it bought is used.
 func TestCreateOrderThatBuysIsNotCalledAgain(t *testing.T) {
 	for status, good := range map[string]bool{"11": true, "3": true, "13": false} {
 		f := newFake(t)
@@ -296,7 +299,7 @@ func TestCreateOrderThatBuysIsNotCalledAgain(t *testing.T) {
 			draft, err := f.orders.Prepare(t.Context(), req)
 			if i == 0 && good {
 				req.PreparedID = draft.ID
-				// There is no answer to commitOrder, so that calling it fails the test.
+				// There is no answer to commitOrder, so calling it fails the test.
 				if order, placing := f.orders.Place(t.Context(), req); err != nil || placing != nil || order.ID != "t1" {
 					t.Errorf("%s: %v, %+v, %v", status, err, order, placing)
 				}
@@ -315,8 +318,9 @@ func TestCreateOrderThatBuysIsNotCalledAgain(t *testing.T) {
 	}
 }
 
-// A service without the look-up, which only one of the books has, still takes orders: there is
-// nothing to compare a draft with that was just created. One from the config is not paid for.
+// TestDraftWhereNothingLooksItUp: a service without the look-up, which only one version of the
+// documentation has, still takes orders: a draft that was just created is not compared with
+// anything. One from the config is not paid for.
 func TestDraftWhereNothingLooksItUp(t *testing.T) {
 	req, _ := request(t, "shop.example.com")
 	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed} {

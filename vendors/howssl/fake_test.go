@@ -31,7 +31,7 @@ type fake struct {
 	hooks   map[string]func()
 }
 
-// answer is what a call must be like, and what it gets. A nil form is not compared.
+// answer is what a call must look like, and what it gets. A nil form is not compared.
 type answer struct {
 	form   map[string]string
 	status int // zero means 200
@@ -62,7 +62,7 @@ func (f *fake) expect(path string, form map[string]string, body string) {
 	f.answers[path] = answer{form: form, body: body}
 }
 
-// after sets what happens once a call was answered.
+// after sets what happens once a call has been answered.
 func (f *fake) after(path string, do func()) { f.hooks[path] = do }
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -85,7 +85,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	got := make(map[string]string)
 	for name, values := range r.MultipartForm.Value {
 		if len(values) != 1 {
-			f.t.Errorf("%s is there %d times", name, len(values))
+			f.t.Errorf("%s occurs %d times", name, len(values))
 		}
 		got[name] = values[0]
 	}

@@ -22,7 +22,7 @@ func TestStatusCodes(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.expect("Order/getOrderInfo", map[string]string{"order_id": "id"}, infoOf(status))
-		f.expect("Order/refreshOrder", nil, refusal) // a matter of freshness only
+		f.expect("Order/refreshOrder", nil, refusal) // affects only how recent the status is
 		f.expect("Order/getValidity_info", nil, data(`{"valid_info":`+workedInfo+`}`))
 		f.expect("Reissue/orderReissue", nil, noReissues)
 		f.expect("Order/getCertificate", nil, data(`{"ca_order_id":480111210,"certificate":{"cert":`+quotedPEM("leaf")+`,"ca_cert":`+quotedPEM("ca")+`}}`))
@@ -75,7 +75,7 @@ func TestCompletedWithoutUsableCertificate(t *testing.T) {
 	}
 }
 
-// A key that HowSSL made is left where it is.
+// TestPrivateKeyIsNotTaken: a key that HowSSL has made stays where it is.
 func TestPrivateKeyIsNotTaken(t *testing.T) {
 	const secret = "MIIEvQIBADANBgkq"
 	f := newFake(t)
@@ -193,7 +193,7 @@ func TestReissueOfOrdersThatAreNotCompleted(t *testing.T) {
 	}
 }
 
-// Whether an order that is revoked can be reissued, the service decides.
+// TestReissueOfRevokedOrders: the service decides whether a revoked order can be reissued.
 func TestReissueOfRevokedOrders(t *testing.T) {
 	for _, status := range []string{"7", "8"} {
 		for answer, want := range map[string]error{ok: nil, refusal: errRefused} {

@@ -12,9 +12,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// FuzzVendorAnswer answers every call with arbitrary bytes: nothing panics, no
-// order comes without an ID, a failed payment is never taken for a harmless one unless
-// the credential was refused or the order's state says so, and absence is never found.
+// FuzzVendorAnswer answers every call with arbitrary bytes: nothing panics, no order comes without
+// an ID, a failed payment is never mistaken for a harmless one unless the credential was refused or
+// the order's state says so, and absence is never concluded.
 func FuzzVendorAnswer(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `[]`, `null`, `<html>`, ok, refusal, badToken, noReissues, infoOf("0"), infoOf(`"11"`), infoOf("3"), infoOf("2"),

@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// quotings are an answer as it is, and with each of its objects and lists in turn as JSON
-// inside a text.
+// quotings returns an answer as it is, and with each of its objects and lists in turn as JSON inside
+// a string.
 func quotings(t *testing.T, answer string) []string {
 	t.Helper()
 	list := []string{answer}
@@ -49,8 +49,8 @@ func quotings(t *testing.T, answer string) []string {
 	return list
 }
 
-// Documented of two fields, and assumed of all: objects and lists may come as JSON inside a
-// text.
+// TestJSONInsideTextIsReadEverywhere: objects and lists may come as JSON inside a string. That is
+// documented for two fields, and assumed for all.
 func TestJSONInsideTextIsReadEverywhere(t *testing.T) {
 	const records = `{"reissue_id":"r1","status_code":0,"csr_content":"","validity_record":[` +
 		`{"domain":"a.example","name":"_l","value":"v","type":"txt"}]}`

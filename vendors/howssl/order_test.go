@@ -46,7 +46,7 @@ func TestPlacedOrder(t *testing.T) {
 				{Method: vendors.MethodHTTP, FileName: "fileauth.txt", FileContent: "tok"},
 				{Method: vendors.MethodDNS, RecordName: "_dnsauth", RecordType: "TXT", RecordValue: "tok"}}}},
 		"unknown record type": {`{"order_id":"o1","valid_info":{"DCVdnsHost":"_x","DCVdnsValue":"y","DCVdnsType":"SRV"}}`, vendors.Order{ID: "o1"}},
-		// Whether a name is safe to serve is for those to judge who serve it.
+		// Whether a name is safe to serve is decided where it is served.
 		"hostile name passes untouched": {`{"order_id":"o1","valid_info":{"DCVfileName":"../../etc/x","DCVfileContent":" x\r\n"}}`,
 			vendors.Order{ID: "o1", Challenges: []vendors.Challenge{
 				{Method: vendors.MethodHTTP, FileName: "../../etc/x", FileContent: " x\r\n"}}}},
@@ -63,8 +63,8 @@ func TestPlacedOrder(t *testing.T) {
 	}
 }
 
-// The example of the documents, as it is printed and with the doubled backslash that one
-// page has in it.
+// TestDocumentedAnswerOfCommitOrder: the example of the documentation, as printed, and with the
+// doubled backslash that one of its pages has.
 func TestDocumentedAnswerOfCommitOrder(t *testing.T) {
 	const hash = "d7fa0361c38eeec20d51779f86fd5ae213bc2cc32e6a58eb47331cf78c6c977e"
 	want := vendors.Order{ID: "wcvt0va3wq", Status: vendors.StatusPending, Challenges: []vendors.Challenge{
@@ -96,7 +96,7 @@ func TestCommittedWithoutOrderID(t *testing.T) {
 	}
 }
 
-// A refusal proves nothing by itself: the order's own state must say the same.
+// TestRefusedCommit: a refusal alone proves nothing: the order's own state must confirm it.
 func TestRefusedCommit(t *testing.T) {
 	const found = `{"status":true,"data":{"order_id":"o1"}}`
 	for name, tt := range map[string]struct {
@@ -214,7 +214,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// The ID that is told before the commit is not the final one.
+// TestFindAsksForTheFinalID: the ID that is reported before the commit is not the final one.
 func TestFindAsksForTheFinalID(t *testing.T) {
 	s := newService(t, nil)
 	o := s.open(s.URL, testToken)
@@ -239,7 +239,7 @@ func TestFindAsksForTheFinalID(t *testing.T) {
 	}
 }
 
-// The ID may become the final one while it is being asked for.
+// TestFindSeesTheIDChange: the ID may become final while it is being looked up.
 func TestFindSeesTheIDChange(t *testing.T) {
 	f := newFake(t)
 	f.expect(lookUpPath, nil, data(`{"order_id":"t1"}`))
@@ -289,7 +289,7 @@ func TestPrepareRefusals(t *testing.T) {
 		if prepared.ID != "" || err == nil || vendors.VerdictOf(err) != want {
 			t.Errorf("%s: %q, %v", a.body, prepared.ID, err)
 		}
-		// Each one may have left a draft behind.
+		// Each call may have left a draft behind.
 		if n := f.calls["Order/createOrder"]; n != 1 {
 			t.Errorf("%s: called %d times", a.body, n)
 		}
@@ -329,21 +329,21 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// HowSSL cannot revoke, and must not look as if it could.
+// TestNoRevocation: HowSSL cannot revoke, and must not appear to be able to.
 func TestNoRevocation(t *testing.T) {
 	if _, ok := any(newFake(t).orders).(vendors.Revoker); ok {
-		t.Error("there is a Revoke")
+		t.Error("there is a method Revoke")
 	}
 }
 
-// What terminals obey is left out.
+// TestProducts: control characters are left out.
 func TestProducts(t *testing.T) {
 	f := newFake(t)
 	list := data(`[
 		{"product_name":"Positive\u001b\r\nSSL","product_code":"comodo-positivessl-dv","audit_type":"DV","domain_type":"1",
 		 "prices_info":"[{\"label\":\"12\",\"currency\":\"USD\",\"real_price\":\"49\",\"price\":\"6.95\\u001b\"},{\"label\":24,\"price\":12.5},{\"label\":\"x\"}]"},
 		{"product_code":"multi","audit_type":"OV","domain_type":4,"prices_info":"broken"}]`)
-	// The service has smaller pages than are asked for, and the last one over and over.
+	// The service has smaller pages than requested, and repeats the last one.
 	last := data(`[{"product_code":"multi"},{"product_code":"last","domain_type":"3"}]`)
 	f.answers["Product_info/lists"] = answer{status: 404, body: "<html>"}
 	f.expect("ProductInfo/lists", map[string]string{"page": "1", "size": "100"}, list)

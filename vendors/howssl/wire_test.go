@@ -22,8 +22,8 @@ type wireCall struct {
 	paid bool
 }
 
-// calls lists all calls by their paths. Those that need others first make their
-// request straight from the client.
+// calls lists all calls by their paths. For those that depend on other calls, the request is made
+// directly by the client.
 func calls() map[string]wireCall {
 	id := map[string]string{"order_id": "id"}
 	raw := func(call kit.Call, fields ...kit.Field) func(context.Context, *Orders) error {
@@ -109,7 +109,7 @@ func TestUnusableAnswersOfEveryCall(t *testing.T) {
 				f := newFake(t)
 				a.form = c.form
 				f.answers[path] = a
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // leaves no room for a second attempt
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // leaves no time for a second attempt
 				defer cancel()
 				err := c.call(ctx, f.orders)
 				if err == nil {
@@ -138,12 +138,12 @@ func TestBadTokenOfEveryCall(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 		if err != nil && !strings.Contains(err.Error(), "code 501: The operation needs the correct Token.") {
-			t.Errorf("%s: the vendor's words are lost: %v", path, err)
+			t.Errorf("%s: the vendor's message was lost: %v", path, err)
 		}
 	}
 }
 
-// The table of fields for people is that of the source.
+// TestEveryFieldOfCreateOrderIsInTheDocs: the docs have the same table of fields as the source.
 func TestEveryFieldOfCreateOrderIsInTheDocs(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/howssl.md")
 	if err != nil {
