@@ -16,7 +16,7 @@ const testToken = vendortest.Credential
 
 func TestConformance(t *testing.T) { vendortest.Run(t, openHarness) }
 
-// Nobody tells the proofs, so those that were predicted have to do.
+// TestConformanceWithoutValues: the service reports no proofs, so the predicted ones must be enough.
 func TestConformanceWithoutValues(t *testing.T) {
 	vendortest.Run(t, func(t *testing.T) *vendortest.Harness {
 		s := newService(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// leaves lists the values of JSON by their paths.
+// leaves lists the values in JSON by their paths.
 func leaves(path string, v any, into map[string]string) map[string]string {
 	switch v := v.(type) {
 	case map[string]any:
@@ -32,8 +32,8 @@ func leaves(path string, v any, into map[string]string) map[string]string {
 	return into
 }
 
-// documentedOrder is the order of the vendor's example of validate, testdata/validate.json,
-// which goes with the product and two years.
+// documentedOrder is the order of the vendor's example for validate, testdata/validate.json, with
+// its product and two years.
 func documentedOrder() vendors.OrderRequest {
 	req := workedRequest()
 	req.Names = []string{"tt.cn"}
@@ -55,8 +55,8 @@ func documentedOrder() vendors.OrderRequest {
 	return req
 }
 
-// TestDocumentedExample orders what the vendor's example of a request orders. All fields
-// and values are the same, but for those that are listed here with the reason.
+// TestDocumentedExample places the order of the vendor's example request. All fields and values are
+// the same, except for those that are listed here with the reason.
 func TestDocumentedExample(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", "validate.json"))
 	if err != nil {
@@ -90,7 +90,7 @@ func TestDocumentedExample(t *testing.T) {
 		"uniqueValue":           {"", "cn20250101a", "documented as optional; without it the same CSR cannot be ordered twice"},
 	} {
 		if want[path] != why.documented || got[path] != why.sent {
-			t.Errorf("%s: %q is documented and %q sent, unlike %+v", path, want[path], got[path], why)
+			t.Errorf("%s: %q is documented and %q was sent, unlike %+v", path, want[path], got[path], why)
 		}
 		delete(want, path)
 		delete(got, path)
@@ -99,11 +99,12 @@ func TestDocumentedExample(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	if lines := strings.Split(csrtest.Worked, "\n"); lines[0] != "-----BEGIN CERTIFICATE REQUEST-----" || !strings.HasSuffix(csrtest.Worked, "\n-----END CERTIFICATE REQUEST-----\n") {
-		t.Errorf("the CSR is framed otherwise: %s", csrtest.Worked)
+		t.Errorf("the CSR has different PEM lines: %s", csrtest.Worked)
 	}
 }
 
-// The place of an order says the same as its dry run, and has a reference.
+// TestPlaceSendsWhatWasValidated: the call that places an order sends the same as its dry run, and a
+// reference.
 func TestPlaceSendsWhatWasValidated(t *testing.T) {
 	f := newFakeWith(t, Options{Server: "nginx", VerificationDocument: writeFile(t, "licence.PDF", "%PDF-")})
 	req := documentedOrder()
@@ -126,8 +127,8 @@ func TestPlaceSendsWhatWasValidated(t *testing.T) {
 	}
 }
 
-// The private key's parameter, and the spelling of organization that the service ignores,
-// are never sent.
+// TestNeverSent: the private key's parameter, and the spelling of organization that the service
+// ignores, are never sent.
 func TestNeverSent(t *testing.T) {
 	req := documentedOrder()
 	req.Contact.IDType, req.Contact.IDNumber = "SFZ", "110101"

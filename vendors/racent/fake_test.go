@@ -89,7 +89,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	got := make(map[string]string)
 	for name, values := range r.MultipartForm.Value {
 		if len(values) != 1 {
-			f.t.Errorf("%s is there %d times", name, len(values))
+			f.t.Errorf("%s occurs %d times", name, len(values))
 		}
 		got[name] = values[0]
 	}
@@ -117,7 +117,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.respond(w, r)
 }
 
-// canonical is JSON whose objects have their members in order.
+// canonical returns JSON whose objects have their members in order.
 func canonical(text string) string {
 	var v any
 	if json.Unmarshal([]byte(text), &v) != nil {

@@ -30,7 +30,7 @@ func TestFindByReference(t *testing.T) {
 		{`{"code":1,"data":[]}`, nil, false},
 		{`{"code":1,"data":null}`, nil, false},
 		{`{"code":1}`, nil, false},
-		{`{"code":1,"data":{"orderId":"a"}}`, nil, true}, // says something that is not understood
+		{`{"code":1,"data":{"orderId":"a"}}`, nil, true}, // an answer that is not understood
 		{`{"code":1,"data":"a"}`, nil, true},
 		{`{"code":-2}`, nil, true},
 		{`{"code":0}`, nil, true},
@@ -55,8 +55,8 @@ func TestFindByReference(t *testing.T) {
 	}
 }
 
-// TestSecondWitness is about what the list of orders says where the look-up by reference
-// is answered with a code that proves nothing.
+// TestSecondWitness is about what the list of orders shows if the look-up by reference is answered
+// with a code that proves nothing.
 func TestSecondWitness(t *testing.T) {
 	sent := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	csr, foreign := csrtest.DER(t, "shop.example.com"), csrtest.DER(t, "shop.example.com")
@@ -130,7 +130,8 @@ func TestSecondWitness(t *testing.T) {
 	}
 }
 
-// An order that was to be replaced is not its own successor, though the names are the same.
+// TestReplacedOrderIsNoCandidate: an order that was to be replaced is not its own successor,
+// although the names are the same.
 func TestReplacedOrderIsNoCandidate(t *testing.T) {
 	f := newFake(t)
 	f.expect("certIdByrefId", nil, 200, `{"code":-1}`)
@@ -144,7 +145,7 @@ func TestReplacedOrderIsNoCandidate(t *testing.T) {
 	}
 }
 
-// A list that is refused, or not there, is no second witness.
+// TestNoSecondWitness: a list that is refused or does not exist is not a second witness.
 func TestNoSecondWitness(t *testing.T) {
 	for _, tt := range []struct {
 		list    string
@@ -167,7 +168,7 @@ func TestNoSecondWitness(t *testing.T) {
 			t.Errorf("%s: %v, %v", tt.list, got, err)
 		}
 		if !errors.Is(tt.is, vendors.ErrUndecidable) && errors.Is(err, vendors.ErrUndecidable) {
-			t.Errorf("%s: taken for a contradiction: %v", tt.list, err)
+			t.Errorf("%s: mistaken for a contradiction: %v", tt.list, err)
 		}
 	}
 }
@@ -180,8 +181,8 @@ func (s *service) behave(quirks hostile.Quirks) {
 	}
 }
 
-// lostOrder is an order whose answer is lost, at a service whose look-up by reference
-// answers everything with the same code.
+// lostOrder places an order whose answer is lost, at a service whose look-up by reference always
+// answers with the same code.
 func lostOrder(t *testing.T, code int, carriedOut bool, quirks hostile.Quirks) (*vendortest.Harness, vendors.Lookup) {
 	t.Helper()
 	h := openHarness(t)
@@ -201,8 +202,8 @@ func lostOrder(t *testing.T, code int, carriedOut bool, quirks hostile.Quirks) (
 	return h, vendors.Lookup{Reference: req.Reference, Names: req.Names, CSR: req.CSR, Sent: s.Now()}
 }
 
-// An order that was paid for is never reported absent because the look-up is refused with
-// a code that nobody documents.
+// TestLostOrderBehindARefusedLookUp: a paid order is never reported absent because the look-up is
+// refused with an undocumented code.
 func TestLostOrderBehindARefusedLookUp(t *testing.T) {
 	for _, code := range []int{-1, -5, -7} {
 		for _, carriedOut := range []bool{true, false} {
@@ -219,7 +220,7 @@ func TestLostOrderBehindARefusedLookUp(t *testing.T) {
 	}
 }
 
-// A lost replacement is decided by the order that was to be replaced.
+// TestLostReplacement: a lost replacement is found through the order that was to be replaced.
 func TestLostReplacement(t *testing.T) {
 	for _, quirks := range []hostile.Quirks{{HideRefs: true}, {HideRefs: true, NoList: true}} {
 		for _, carriedOut := range []bool{true, false} {
@@ -261,8 +262,8 @@ func TestLostReplacement(t *testing.T) {
 	}
 }
 
-// An account without money gets a bare code for unexpected errors. That is said, and the
-// order is looked up before it is placed again.
+// TestBareAnswerForWantOfMoney: an account without money gets only a code for unexpected errors. The
+// error suggests topping it up, and the order is looked up before it is placed again.
 func TestBareAnswerForWantOfMoney(t *testing.T) {
 	h := openHarness(t)
 	h.Service.(*service).behave(hostile.Quirks{BareNoMoney: true})
@@ -307,7 +308,7 @@ func TestListOrders(t *testing.T) {
 	}
 	for data, orders := range map[string]int{
 		`[` + row + `,{"certId":"","domains":[]}]`:              1,
-		`[` + strings.Repeat(row+",", 2*pageSize-1) + row + `]`: -2 * pageSize, // may be cut
+		`[` + strings.Repeat(row+",", 2*pageSize-1) + row + `]`: -2 * pageSize, // may be truncated
 		`[]`: 0,
 		`{}`: -1, `"[]"`: -1, `null`: -1,
 	} {

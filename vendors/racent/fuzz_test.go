@@ -11,9 +11,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// FuzzVendorAnswer answers every call with arbitrary bytes: nothing panics, no
-// order comes without an ID, and no failed payment is taken for a harmless one
-// unless the vendor clearly refused.
+// FuzzVendorAnswer answers every call with arbitrary bytes: nothing panics, no order comes without
+// an ID, and no failed payment is mistaken for a harmless one unless the vendor clearly refused.
 func FuzzVendorAnswer(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `[]`, `null`, `{"code":1}`, `{"code":1,"data":{"certId":"x"}}`, `{"code":1,"data":{"certId":{}}}`,

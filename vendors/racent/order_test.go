@@ -131,7 +131,7 @@ func TestUnusableAnswersOfEveryCall(t *testing.T) {
 			t.Run(endpoint+"/"+name, func(t *testing.T) {
 				f := newFake(t)
 				f.expect(endpoint, c.form, answer.status, answer.body)
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // leaves no room for a second attempt
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // leaves no time for a second attempt
 				defer cancel()
 				err := c.call(ctx, f.orders)
 				if err == nil {
@@ -175,7 +175,7 @@ func TestCodesOfPaidCalls(t *testing.T) {
 		{"2", vendors.Uncertain, nil},
 	} {
 		f := newFake(t)
-		id := "x" // an ID beside a failure must not turn it into an order
+		id := "x" // an ID in a failure must not turn it into an order
 		if tt.code == "1" || tt.code == "2" {
 			id = ""
 		}
@@ -189,13 +189,13 @@ func TestCodesOfPaidCalls(t *testing.T) {
 			t.Errorf("code %s: %v does not match %v", tt.code, err, tt.is)
 		}
 		if poor := tt.code == "-2"; poor != strings.Contains(err.Error(), "check the account's balance") {
-			t.Errorf("code %s: what to do is not said: %v", tt.code, err)
+			t.Errorf("code %s: the error does not say what to do: %v", tt.code, err)
 		}
 		if errors.Is(err, vendors.ErrNotFound) {
 			t.Errorf("code %s: an order that is not made cannot be unknown: %v", tt.code, err)
 		}
 		if !strings.Contains(err.Error(), "years: years is required") {
-			t.Errorf("code %s: message is lost: %v", tt.code, err)
+			t.Errorf("code %s: the message was lost: %v", tt.code, err)
 		}
 	}
 	f := newFake(t)
@@ -325,7 +325,7 @@ func TestValidateIsAdvice(t *testing.T) {
 	}
 }
 
-// What terminals obey is left out.
+// TestProducts: control characters are left out.
 func TestProducts(t *testing.T) {
 	f := newFake(t)
 	f.expect("productList", nil, 200, `{"code":1,"data":[{"code":"comodo-positivessl","productName":"Positive\u001b\r\nSSL",
@@ -353,8 +353,8 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// Whatever the service repeats of an order, the number of somebody's passport is in no error
-// and no log.
+// TestNumbersOfPersonsAreHidden: whatever the service repeats from an order, nobody's passport
+// number is in an error or a log.
 func TestNumbersOfPersonsAreHidden(t *testing.T) {
 	numbers := []string{"110101190001011237", "110101190001012351", "E12345678"}
 	req := documentedOrder()

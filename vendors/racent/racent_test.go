@@ -194,7 +194,7 @@ func organizationOf(idType, number string) *vendors.Organization {
 	}
 }
 
-// Evidence is for the organization, so there must be one.
+// TestDocumentNeedsAnOrganization: the document is for the organization, so there must be one.
 func TestDocumentNeedsAnOrganization(t *testing.T) {
 	o := newFakeWith(t, Options{VerificationDocument: writeFile(t, "a.pdf", "x")}).orders
 	cfg := goodConfig()
@@ -207,7 +207,8 @@ func TestDocumentNeedsAnOrganization(t *testing.T) {
 	}
 }
 
-// Numbers of papers and the register go out for CFCA, and blanks do not.
+// TestOptionalFieldsOfPeopleAndOrganizations: numbers of documents and registers are sent for CFCA,
+// and blank fields are not.
 func TestOptionalFieldsOfPeopleAndOrganizations(t *testing.T) {
 	full := vendors.Organization{
 		Name: "n", Phone: "p", Address: "a", City: "c", State: " ", PostalCode: "1", Country: "de", RegistrationNumber: "HRB 1", IDType: "TYDMZ",

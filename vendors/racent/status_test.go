@@ -58,7 +58,7 @@ func TestStatusWords(t *testing.T) {
 			t.Errorf("code %s, %q: %+v, %v", tt.code, tt.word, got, err)
 		}
 		if tt.want != vendors.StatusIssued && len(got.Certificates) > 0 {
-			t.Errorf("code %s, %q: certificates without being issued", tt.code, tt.word)
+			t.Errorf("code %s, %q: certificates, although it is not issued", tt.code, tt.word)
 		}
 	}
 	got, err := status(t, `{"code":1,"certStatus":"CANCELLED"}`)
@@ -83,7 +83,7 @@ func TestStatusErrors(t *testing.T) {
 			t.Errorf("code %s: %v", code, err)
 		}
 		if !errors.Is(want.is, vendors.ErrNotFound) && errors.Is(err, vendors.ErrNotFound) {
-			t.Errorf("code %s is taken for an unknown order", code)
+			t.Errorf("code %s: mistaken for an unknown order", code)
 		}
 	}
 }
@@ -149,7 +149,8 @@ func TestParseDate(t *testing.T) {
 	}
 }
 
-// Where names are proven in different ways, each has the proof of its own.
+// TestMethodsOfNames: if names are proven in different ways, each name gets the proof for its own
+// method.
 func TestMethodsOfNames(t *testing.T) {
 	values := `{"DCVfileName":"f","DCVfileContent":"c","DCVdnsHost":"_h","DCVdnsValue":"v","DCVdnsType":"CNAME"}`
 	got, err := status(t, `{"code":1,"status":"PENDING","data":{"dcvInfo":{"a.example":`+values+`,"B.example":`+values+`},
@@ -163,8 +164,8 @@ func TestMethodsOfNames(t *testing.T) {
 	}
 }
 
-// A certificate that was revoked while its order lives on, shown or not, is told apart from an
-// order that ended.
+// TestStatusOfRevokedCertificates: a certificate that was revoked while its order stays active,
+// whether it is delivered or not, is distinguished from an order that has ended.
 func TestStatusOfRevokedCertificates(t *testing.T) {
 	issued := fmt.Sprintf(`{"certificate":%q}`, testPEM("leaf"))
 	for _, data := range []string{issued, "{}"} {

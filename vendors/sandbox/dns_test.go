@@ -12,8 +12,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// TestRecordsWithoutAccount proves a name by a record, and then cannot any more because
-// of CAA.
+// TestRecordsWithoutAccount: a name can be proven by a record, until CAA forbids the CA.
 func TestRecordsWithoutAccount(t *testing.T) {
 	zone := zonetest.Start(t, "records.vendor.example.")
 	s, unload := mustLoad(t, map[string]any{"data_dir": t.TempDir(), "resolver": zone.Addr})
@@ -62,7 +61,7 @@ func add(t *testing.T, zone *zonetest.Zone, record libdns.RR) {
 	}
 }
 
-// The settings that were loaded last apply, those about DNS as well.
+// TestResolverCanBeTakenAway: the latest settings apply, including those for DNS.
 func TestResolverCanBeTakenAway(t *testing.T) {
 	dir := t.TempDir()
 	first, unload := mustLoad(t, map[string]any{"data_dir": dir, "resolver": "127.0.0.1:1"})
@@ -70,7 +69,7 @@ func TestResolverCanBeTakenAway(t *testing.T) {
 	second, unloadSecond := mustLoad(t, map[string]any{"data_dir": dir})
 	defer unloadSecond()
 	if first.Describe().Supports(vendors.MethodDNS) == second.Describe().Supports(vendors.MethodDNS) {
-		t.Error("both offer records, or neither")
+		t.Error("both support records, or neither")
 	}
 	if _, unload, err := load(t, map[string]any{"data_dir": dir, "resolver": "dns.example"}); err == nil {
 		t.Error("accepted the name of a resolver")

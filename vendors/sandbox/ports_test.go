@@ -12,7 +12,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// Without ports of its own, the sandbox fetches files where the HTTP app listens.
+// TestPortsOfTheHTTPApp: without ports in its config, the sandbox fetches files where the HTTP app
+// listens.
 func TestPortsOfTheHTTPApp(t *testing.T) {
 	w := newWeb(t)
 	var cfg caddy.Config

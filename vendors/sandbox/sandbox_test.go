@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// certmagic's file storage notices up to 5 seconds late that a lock is gone.
+	// certmagic's file storage may take five seconds to notice that a lock is gone.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"))
 }
 
@@ -173,7 +173,7 @@ func TestSurvivesReloadAndRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Reload: the new config is there before the old one goes.
+	// Reload: the new config is loaded before the old one ends.
 	second, unloadSecond := mustLoad(t, map[string]any{"data_dir": dir + "/.", "delay": "1h"})
 	unloadFirst()
 	if second.front.url() != address || second.service.ca != inPool(t, dir).ca {
@@ -183,7 +183,7 @@ func TestSurvivesReloadAndRestart(t *testing.T) {
 		t.Errorf("after reload: %v", err)
 	}
 
-	// Reload with another address: both are served while both configs live.
+	// Reload with another address: both are served while both configs exist.
 	third, unloadThird := mustLoad(t, map[string]any{"data_dir": dir, "listen": "[::1]:0"})
 	if third.front.url() == address {
 		t.Error("the address did not change")
