@@ -10,7 +10,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// paidOnce is the scenario that all the others are for.
+// paidOnce is the most important scenario: an order is sent and paid for once, whatever becomes of
+// its answer.
 func paidOnce(s suite) {
 	eachFault(s, RolePlace, func(req vendors.OrderRequest) error {
 		_, err := s.Vendor.Place(s.ctx(), req)
@@ -47,7 +48,7 @@ func eachFault(s suite, role Role, pay func(vendors.OrderRequest) error) {
 				continue
 			}
 			if s.failed(err, vendors.Uncertain); vendors.VerdictOf(err) != vendors.Uncertain {
-				s.t.Logf("that was: %s, carried out %v", kind, after)
+				s.t.Logf("in this case: %s, carried out %v", kind, after)
 			}
 			if n := s.Service.Sent(role) - sent; n != 1 {
 				s.t.Errorf("%s, carried out %v: sent %d times", kind, after, n)
@@ -141,8 +142,8 @@ func unreachable(s suite) {
 	}
 }
 
-// brief returns a context that ends before the pause between a vendor's attempts
-// of a read does, so that there is only one attempt.
+// brief returns a context that ends before the pause between a vendor's attempts of a read does, so
+// there is only one attempt.
 func (s suite) brief() context.Context {
 	ctx, cancel := context.WithTimeout(s.ctx(), time.Second)
 	s.t.Cleanup(cancel)
@@ -162,8 +163,7 @@ func cancelledEarly(s suite) {
 	}
 }
 
-// readsFail: a fault must not look like "no such order", which would be taken
-// for leave to buy again.
+// readsFail: a fault must not look like "no such order", which would permit another purchase.
 func readsFail(s suite) {
 	req := s.prepared(s.request())
 	order := s.place(req)
@@ -173,7 +173,7 @@ func readsFail(s suite) {
 		_, err := s.Vendor.Status(s.brief(), order.ID)
 		remove()
 		if s.failed(err, vendors.Retryable); errors.Is(err, vendors.ErrNotFound) {
-			s.t.Errorf("%s: taken for an unknown order", kind)
+			s.t.Errorf("%s: mistaken for an unknown order", kind)
 		}
 		if finder == nil {
 			continue

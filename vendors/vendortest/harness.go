@@ -1,5 +1,5 @@
-// Package vendortest is the conformance suite of vendors: what the issuer relies
-// on, whatever the seller's dialect. Every vendor runs it against its sandbox.
+// Package vendortest is the conformance suite for vendors: what the issuer relies on, whatever the
+// seller's dialect. Every vendor runs it against its sandbox.
 package vendortest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Role is what a call is for.
+// Role is the purpose of a call.
 type Role int
 
 // The roles that faults can hit.
@@ -39,7 +39,7 @@ func (r Role) String() string {
 // Kind is what goes wrong with a call.
 type Kind string
 
-// The kinds of faults. Every service must be able to do all of them.
+// The kinds of faults. Every service must be able to cause all of them.
 const (
 	HTML200   Kind = "HTML with HTTP 200"
 	HTML502   Kind = "HTML with HTTP 502"
@@ -54,7 +54,7 @@ const (
 	Hang      Kind = "no answer"
 	EchoToken Kind = "error page that repeats the credential"
 
-	// ExtraFields is a good answer with fields that nobody has heard of.
+	// ExtraFields is a good answer with unknown fields.
 	ExtraFields Kind = "unknown fields"
 )
 
@@ -66,28 +66,28 @@ type Fault struct {
 	Role Role
 	Kind Kind
 
-	// AfterEffect spoils the answer of a call that was carried out. Otherwise
-	// the call is not carried out.
+	// AfterEffect spoils the answer to a call that was carried out. Otherwise, the call is not
+	// carried out.
 	AfterEffect bool
 }
 
 // Service is the seller's sandbox behind a vendor.
 type Service interface {
-	// Charges is how many times money was taken.
+	// Charges returns how many times money was taken.
 	Charges() int
 
 	// Inject makes calls fail.
 	Inject(f Fault) (remove func())
 
-	// Sent is how many requests of a role have arrived.
+	// Sent returns how many requests of a role have arrived.
 	Sent(role Role) int
 
 	// Arrived returns a channel that is closed when the next request of a role
 	// has arrived or, with afterEffect, when it was carried out.
 	Arrived(role Role, afterEffect bool) <-chan struct{}
 
-	// Prove publishes an order's challenges and lets time pass, so that the next
-	// status is that of an issued order.
+	// Prove publishes an order's challenges and lets time pass, so that the order is issued at the
+	// next status call.
 	Prove(order vendors.Order)
 
 	// Age lets time pass until the order can be renewed.
@@ -109,7 +109,7 @@ type Harness struct {
 	// Order is the configured part of a good order for one name.
 	Order vendors.OrderConfig
 
-	// Secrets must appear in no error and no log line; Logs has them all.
+	// Secrets must not appear in any error or log line. Logs has all log lines.
 	Secrets []string
 	Logs    *observer.ObservedLogs
 }
@@ -140,8 +140,8 @@ func (s suite) request() vendors.OrderRequest {
 	return req
 }
 
-// prepared completes a request for a vendor that splits orders in two. Other
-// vendors' requests are complete.
+// prepared completes a request for a vendor that places orders in two steps. Other vendors' requests
+// are complete.
 func (s suite) prepared(req vendors.OrderRequest) vendors.OrderRequest {
 	s.t.Helper()
 	p, ok := s.Vendor.(vendors.Preparer)
@@ -169,7 +169,7 @@ func (s suite) buy(v vendors.Vendor, req vendors.OrderRequest) error {
 	return err
 }
 
-// lookup asks for a request that was sent just now, as the issuer does.
+// lookup returns the look-up of a request that was sent just now, as the issuer makes it.
 func lookup(req vendors.OrderRequest) vendors.Lookup {
 	return vendors.Lookup{
 		Reference: req.Reference, PreparedID: req.PreparedID, Names: req.Names, CSR: req.CSR, Sent: time.Now(),
@@ -189,8 +189,8 @@ func (s suite) place(req vendors.OrderRequest) vendors.Order {
 	return order
 }
 
-// issue drives the order of a request until it has its certificate, which must fit the CSR.
-// As the issuer does, it presents what the vendor tells, or else what it has predicted.
+// issue drives the order of a request until it has its certificate, which must fit the CSR. As the
+// issuer does, it presents what the vendor reports, or else what it has predicted.
 func (s suite) issue(order vendors.Order, req vendors.OrderRequest) vendors.Order {
 	s.t.Helper()
 	if len(order.Challenges) == 0 {
@@ -226,7 +226,7 @@ func (s suite) issue(order vendors.Order, req vendors.OrderRequest) vendors.Orde
 	return got
 }
 
-// predicted is what the vendor can tell of the challenges before the order, if anything.
+// predicted returns what the vendor knows about the challenges before the order, if anything.
 func (s suite) predicted(req vendors.OrderRequest) []vendors.Challenge {
 	s.t.Helper()
 	p, ok := s.Vendor.(vendors.Predictor)
@@ -240,7 +240,7 @@ func (s suite) predicted(req vendors.OrderRequest) []vendors.Challenge {
 	return challenges
 }
 
-// charged asserts on money.
+// charged checks the number of charges.
 func (s suite) charged(want int) {
 	s.t.Helper()
 	if got := s.Service.Charges(); got != want {
@@ -248,7 +248,7 @@ func (s suite) charged(want int) {
 	}
 }
 
-// failed asserts that err is a vendors.Error with this verdict and no secret.
+// failed checks that err is a vendors.Error with this verdict and no secret.
 func (s suite) failed(err error, want vendors.Verdict) {
 	s.t.Helper()
 	s.anyFailure(err)
@@ -275,7 +275,7 @@ func (s suite) clean(what, text string) {
 		if strings.Contains(text, url.QueryEscape(secret)) {
 			s.t.Errorf("%s leaks an escaped secret: %s", what, text)
 		}
-		// Quoting repeats: an answer is quoted into an error, and that into a log.
+		// Quoting is repeated: an answer is quoted in an error, and that in a log.
 		for range 3 {
 			if strings.Contains(text, secret) {
 				s.t.Errorf("%s leaks a secret: %s", what, text)

@@ -21,7 +21,7 @@ import (
 type Sandbox struct {
 	CA *hostile.CA
 
-	// URL is where it listens; at Closed nobody does. What the vendors log goes to Logger.
+	// URL is where it listens; nothing listens at Closed. The vendors log to Logger.
 	URL, Closed string
 	Logger      *zap.Logger
 	Logs        *observer.ObservedLogs
@@ -36,7 +36,7 @@ type Sandbox struct {
 	files map[string]string // by host and path
 }
 
-// Credential is hard to quote, and made of what a header can hold.
+// Credential is hard to quote, and contains only what a header can hold.
 const Credential = `t0k"en/+ &=\x` //nolint:gosec // of the sandbox
 
 // NewSandbox starts a sandbox with one account, whose credential is Credential. Calls has
@@ -71,21 +71,21 @@ func (s *Sandbox) Harness(order vendors.OrderConfig, open func(url, credential s
 	}
 }
 
-// Now is the sandbox's time.
+// Now returns the sandbox's time.
 func (s *Sandbox) Now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Now().Add(s.ahead)
 }
 
-// Pass puts its clock forward.
+// Pass advances the sandbox's clock.
 func (s *Sandbox) Pass(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ahead += d
 }
 
-// RoundTrip implements http.RoundTripper: it is the web.
+// RoundTrip implements http.RoundTripper: the sandbox is the web.
 func (s *Sandbox) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,15 +100,15 @@ func (s *Sandbox) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(content))}, nil
 }
 
-// Put publishes a content at a host and path, or at a path of all hosts. A test may also
-// put other things, such as DNS records by their names, for itself to find with Get.
+// Put publishes content at a host and path, or at a path of all hosts. A test may also put other
+// things, such as DNS records under their names, and find them with Get.
 func (s *Sandbox) Put(place, content string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files[place] = content
 }
 
-// Get returns what was put at a place, empty if nothing.
+// Get returns what was put at a place, or an empty string.
 func (s *Sandbox) Get(place string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *Sandbox) Inject(f Fault) (remove func()) {
 	return s.CA.Inject(fault)
 }
 
-// faults are the sandbox's faults for the kinds of the suite.
+// faults are the sandbox's faults for the kinds in the suite.
 var faults = map[Kind]hostile.Fault{
 	HTML200:     {Kind: hostile.HTML, Status: http.StatusOK},
 	HTML502:     {Kind: hostile.HTML},

@@ -12,9 +12,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Run runs the suite. Open makes a fresh harness for each scenario, and closes
-// what it has opened with t.Cleanup. Scenarios for optional interfaces that the
-// vendor does not have are left out.
+// Run runs the suite. Open makes a fresh harness for each scenario, and closes what it has opened
+// with t.Cleanup. Scenarios for optional interfaces are left out if the vendor does not have them.
 func Run(t *testing.T, open func(t *testing.T) *Harness) {
 	for name, scenario := range map[string]func(suite){
 		"describes itself":                   describes,
@@ -54,10 +53,10 @@ func describes(s suite) {
 	}
 	s.clean("description", about.Account+about.Portal)
 	if _, cancels := s.Vendor.(vendors.Canceler); cancels != (about.Cancelling != "") {
-		s.t.Errorf("cancelling: %v, and told %q", cancels, about.Cancelling)
+		s.t.Errorf("cancelling: %v, but described as %q", cancels, about.Cancelling)
 	}
 	if _, revokes := s.Vendor.(vendors.Revoker); revokes != (about.Revoking != "") {
-		s.t.Errorf("revoking: %v, and told %q", revokes, about.Revoking)
+		s.t.Errorf("revoking: %v, but described as %q", revokes, about.Revoking)
 	}
 	if again := s.Vendor.Describe(); !reflect.DeepEqual(about, again) {
 		s.t.Errorf("description changed from %+v to %+v", about, again)
@@ -78,7 +77,7 @@ func lives(s suite) {
 		s.t.Fatalf("status before validation: %q, %v", pending.Status, err)
 	}
 	if len(order.Challenges)+len(pending.Challenges)+len(s.predicted(req)) == 0 {
-		s.t.Error("nobody told the challenge")
+		s.t.Error("the challenge is not known from anywhere")
 	}
 	issued := s.issue(order, req)
 	if !issued.TermEnds.IsZero() && time.Until(issued.TermEnds) < 24*time.Hour {
@@ -161,9 +160,9 @@ func reissues(s suite) {
 	}
 	second := s.issue(next, change)
 	if reflect.DeepEqual(first.Certificates[0], second.Certificates[0]) {
-		s.t.Error("the reissue gave the old certificate")
+		s.t.Error("the reissue returned the old certificate")
 	}
-	// A vendor that knows requests by what was prepared cannot tell reissues by it.
+	// A vendor that identifies requests by what was prepared cannot find reissues by it.
 	_, prepares := s.Vendor.(vendors.Preparer)
 	if finder, ok := s.Vendor.(vendors.Finder); ok && !prepares {
 		asked := lookup(change)
@@ -365,7 +364,7 @@ func concurrent(s suite) {
 	s.charged(orders)
 }
 
-// looks compares Watcher.Look, the cheaper one, with Status.
+// looks compares Watcher.Look, which is cheaper, with Status.
 func looks(s suite) {
 	w, ok := s.Vendor.(vendors.Watcher)
 	if !ok {
@@ -386,10 +385,10 @@ func looks(s suite) {
 	}
 	got, err := w.Look(s.ctx(), order.ID)
 	if err != nil || got.ID != order.ID || got.Status != vendors.StatusIssued || got.CertificateRevoked || !got.TermEnds.Equal(issued.TermEnds) || serial(got) != serial(issued) {
-		s.t.Errorf("looked at: %+v, %v", got, err)
+		s.t.Errorf("look: %+v, %v", got, err)
 	}
 	if _, err := w.Look(s.ctx(), "999999unknown"); !errors.Is(err, vendors.ErrNotFound) {
-		s.t.Errorf("looked at an unknown order: %v", err)
+		s.t.Errorf("look at an unknown order: %v", err)
 	}
 	if r, ok := s.Vendor.(vendors.Revoker); ok {
 		if err := r.Revoke(s.ctx(), order.ID, "key compromise"); err != nil {

@@ -36,13 +36,13 @@ func TestCleanupReleasesTheLimiter(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(a.ends) != 2 {
-		t.Errorf("%d things end, not the limiter and the client", len(a.ends))
+		t.Errorf("%d things to clean up, want the limiter and the client", len(a.ends))
 	}
 	if err := a.Cleanup(); err != nil {
 		t.Error(err)
 	}
 	limiters.Range(func(any, any) bool { t.Error("not released"); return false })
 	if err := new(Account).Cleanup(); err != nil {
-		t.Errorf("of a module that was never provisioned: %v", err)
+		t.Errorf("for a module that was never provisioned: %v", err)
 	}
 }

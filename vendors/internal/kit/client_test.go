@@ -24,11 +24,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// secret holds every character that some notation escapes.
+// secret has every character that some notation escapes.
 const secret = `s3cr"et/<&>+\ tok=en`
 
-// newTestClient returns a client of the handler, and how many requests the
-// handler saw.
+// newTestClient returns a client of the handler, the number of requests that the handler has
+// received, and the logs.
 func newTestClient(t *testing.T, handler http.HandlerFunc) (*Client, *atomic.Int32, *observer.ObservedLogs) {
 	t.Helper()
 	var calls atomic.Int32
@@ -146,7 +146,7 @@ func TestRequestArrivesAsGiven(t *testing.T) {
 var faults = map[string]struct {
 	handler  http.HandlerFunc
 	want     string
-	noEffect bool // for an Effect
+	noEffect bool // for an Effect: whether it certainly had none
 	attempts int32
 }{
 	"html 502": {func(w http.ResponseWriter, _ *http.Request) {
@@ -200,7 +200,7 @@ func TestEffectIsSentOnceUnderEveryFault(t *testing.T) {
 			c, calls, logs := newTestClient(t, f.handler)
 			e := mustFail(t, c, t.Context(), effect())
 			if (e.Verdict == vendors.Retryable) != f.noEffect {
-				t.Errorf("NoEffect = %v", (e.Verdict == vendors.Retryable))
+				t.Errorf("retryable = %v", (e.Verdict == vendors.Retryable))
 			}
 			if !strings.Contains(e.Error(), f.want) {
 				t.Errorf("got  %v\nwant %s", e, f.want)
@@ -217,8 +217,8 @@ func TestEffectIsSentOnceUnderEveryFault(t *testing.T) {
 	}
 }
 
-// A request of the class Once is sent once, and may be followed by another whatever became
-// of it. It is no paid call, so that nobody is asked before it is sent.
+// TestOnceIsSentOnceAndNeverUncertain: a request of the class Once is sent once, and may be followed
+// by another one, whatever its outcome. It is not a paid call, so nobody is asked before it is sent.
 func TestOnceIsSentOnceAndNeverUncertain(t *testing.T) {
 	for name, f := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -239,11 +239,11 @@ func TestOnceIsSentOnceAndNeverUncertain(t *testing.T) {
 	}
 }
 
-// The cause of an error may repeat what a vendor has told, such as an ID.
+// TestCausesHoldNoSecret: the cause of an error may repeat what a vendor has said, such as an ID.
 func TestCausesHoldNoSecret(t *testing.T) {
 	c, _, _ := newTestClient(t, answer(200, "{}"))
 	if _, ok := errors.AsType[*net.AddrError](c.Fail(Call{Name: "status"}, "", "", &net.AddrError{Err: "order 7"})); !ok {
-		t.Error("a cause without a secret is not kept as it is")
+		t.Error("a cause without a secret was changed")
 	}
 	for _, e := range []*vendors.Error{
 		c.Fail(Call{Name: "status"}, "", "", fmt.Errorf("%w: order %s", vendors.ErrWrongState, secret)),
@@ -280,7 +280,7 @@ func TestReadRepeatsOnlyWhatMayPass(t *testing.T) {
 				})
 				e := mustFail(t, c, t.Context(), read())
 				if e.Verdict != vendors.Retryable || calls != f.attempts {
-					t.Errorf("NoEffect = %v, %d attempts, want %d", (e.Verdict == vendors.Retryable), calls, f.attempts)
+					t.Errorf("retryable = %v, %d attempts, want %d", (e.Verdict == vendors.Retryable), calls, f.attempts)
 				}
 			})
 		})
@@ -325,7 +325,7 @@ func TestRetryAfterIsHonouredAndBounded(t *testing.T) {
 		{"99999999999999999999", firstDelay},
 		{"-5", firstDelay},
 		{"soon", firstDelay},
-		{"Sat, 01 Jan 2000 00:00:20 GMT", 20 * time.Second}, // the bubble starts at midnight of that day
+		{"Sat, 01 Jan 2000 00:00:20 GMT", 20 * time.Second}, // the bubble starts at midnight on that day
 		{"Sat, 01 Jan 2050 00:00:00 GMT", MaxRetryAfter},
 	} {
 		t.Run(tt.header, func(t *testing.T) {
@@ -422,7 +422,7 @@ func TestNothingSentIsNoEffect(t *testing.T) {
 			}
 			defer c.Close()
 			if e := mustFail(t, c, t.Context(), effect()); e.Verdict != vendors.Retryable || e.HTTPStatus != 0 {
-				t.Errorf("NoEffect = %v: %v", (e.Verdict == vendors.Retryable), e)
+				t.Errorf("retryable = %v: %v", (e.Verdict == vendors.Retryable), e)
 			}
 		})
 	}
@@ -439,7 +439,7 @@ func TestCancelBeforeAndDuring(t *testing.T) {
 	cancel()
 	e := mustFail(t, c, ctx, effect())
 	if e.Verdict != vendors.Retryable || !errors.Is(e, context.Canceled) || calls.Load() != 0 {
-		t.Errorf("before: NoEffect = %v, %d calls, %v", (e.Verdict == vendors.Retryable), calls.Load(), e)
+		t.Errorf("before: retryable = %v, %d calls, %v", (e.Verdict == vendors.Retryable), calls.Load(), e)
 	}
 
 	ctx, cancelCause := context.WithCancelCause(t.Context())
@@ -448,7 +448,7 @@ func TestCancelBeforeAndDuring(t *testing.T) {
 	e = mustFail(t, c, ctx, effect())
 	wg.Wait()
 	if (e.Verdict == vendors.Retryable) || !errors.Is(e, context.Canceled) || !strings.Contains(e.Error(), "shutting down") {
-		t.Errorf("during: NoEffect = %v, %v", (e.Verdict == vendors.Retryable), e)
+		t.Errorf("during: retryable = %v, %v", (e.Verdict == vendors.Retryable), e)
 	}
 }
 
@@ -460,7 +460,7 @@ func TestTimeoutIsOursAndNotRepeated(t *testing.T) {
 	c.timeout = 20 * time.Millisecond
 	e := mustFail(t, c, t.Context(), effect())
 	if (e.Verdict == vendors.Retryable) || errors.Is(e, context.DeadlineExceeded) || !strings.Contains(e.Error(), "time limit") {
-		t.Errorf("NoEffect = %v, %v", (e.Verdict == vendors.Retryable), e)
+		t.Errorf("retryable = %v, %v", (e.Verdict == vendors.Retryable), e)
 	}
 	_ = mustFail(t, c, t.Context(), read())
 	if n := calls.Load(); n != 2 {
@@ -478,12 +478,12 @@ func TestSlowBodyRunsIntoTheTimeout(t *testing.T) {
 	c.timeout = 50 * time.Millisecond
 	e := mustFail(t, c, t.Context(), effect())
 	if (e.Verdict == vendors.Retryable) || !strings.Contains(e.Error(), "time limit") {
-		t.Errorf("NoEffect = %v, %v", (e.Verdict == vendors.Retryable), e)
+		t.Errorf("retryable = %v, %v", (e.Verdict == vendors.Retryable), e)
 	}
 }
 
-// A server that closes kept connections makes net/http repeat requests that it
-// can replay. An Effect must not depend on luck there.
+// TestEffectsDoNotReuseConnections: when a server closes kept connections, net/http repeats requests
+// that it can replay. An Effect must not be repeated by chance.
 func TestEffectsDoNotReuseConnections(t *testing.T) {
 	var mu sync.Mutex
 	conns := map[string]int{}
@@ -532,7 +532,7 @@ type errReader struct{ err error }
 
 func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 
-// Without a body, only the connection tells that something was sent.
+// TestRequestWithoutBodyCountsAsSent: without a body, only the connection shows that something was sent.
 func TestRequestWithoutBodyCountsAsSent(t *testing.T) {
 	c, _, _ := newTestClient(t, faults["reset"].handler)
 	if e := mustFail(t, c, t.Context(), Request{Call: Call{Name: "place", Method: http.MethodPut, Path: "/orders"}}); e.Verdict == vendors.Retryable {
@@ -540,7 +540,8 @@ func TestRequestWithoutBodyCountsAsSent(t *testing.T) {
 	}
 }
 
-// A transport that does not report connections still makes a read body count.
+// TestForeignTransportCountsAsSent: with a transport that does not report connections, a body that
+// was read counts as sent.
 func TestForeignTransportCountsAsSent(t *testing.T) {
 	for _, sends := range []bool{true, false} {
 		c := bubbleClient(t, nil)
@@ -554,7 +555,7 @@ func TestForeignTransportCountsAsSent(t *testing.T) {
 			return nil, errors.New("broken")
 		})
 		if e := mustFail(t, c, t.Context(), effect()); (e.Verdict == vendors.Retryable) == sends {
-			t.Errorf("sent %v: NoEffect = %v", sends, (e.Verdict == vendors.Retryable))
+			t.Errorf("sent %v: retryable = %v", sends, (e.Verdict == vendors.Retryable))
 		}
 	}
 }
@@ -585,7 +586,7 @@ func TestIsMissing(t *testing.T) {
 		}
 	}
 	if IsMissing(nil) || IsMissing(errors.New("404")) {
-		t.Error("not of a vendor")
+		t.Error("it is not a vendor's error")
 	}
 }
 
@@ -602,7 +603,8 @@ func TestScrub(t *testing.T) {
 	}
 }
 
-// What a vendor says is for people, maybe at a terminal, which it must not command.
+// TestTextHasNoControls: what a vendor says is shown to people, possibly on a terminal, which it
+// must not control.
 func TestTextHasNoControls(t *testing.T) {
 	c, _, _ := newTestClient(t, answer(200, "{}"))
 	if got := c.Text("a\x1b[2J\tb\x00\u009b3m\r\nc\x7f"); got != "a [2J b 3m c" {

@@ -98,7 +98,7 @@ func TestUnmarshalOfAnotherKind(t *testing.T) {
 	}
 }
 
-// FuzzUnmarshal: whatever encoding/json can decode is decoded alike, and nothing panics.
+// FuzzUnmarshal: whatever encoding/json can decode is decoded in the same way, and nothing panics.
 func FuzzUnmarshal(f *testing.F) {
 	for _, seed := range []string{
 		`{"value":"x","List":["a"]}`, `{"value":1,"list":[1]}`, `{"VALUE":"x","Value":"y"}`, `{"value":"\u0000\ud800"}`, `[]`, `null`, ` {} `, `{"list":"[\"a\"]"}`, `{"value":`,

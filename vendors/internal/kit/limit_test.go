@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// transportFunc is a vendor in the process.
+// transportFunc is a vendor within the process.
 type transportFunc func(*http.Request) (*http.Response, error)
 
 func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -44,8 +44,8 @@ func limitedClient(t *testing.T, l *Limiter, vendor transportFunc) *Client {
 	return c
 }
 
-// countingVendor counts requests as vendors do, at some moment between their beginning and
-// their end, and complains of those that are over a limit.
+// countingVendor counts requests as vendors do, at some moment between their beginning and their
+// end, and complains about those beyond a limit.
 type countingVendor struct {
 	mu     sync.Mutex
 	limits []Limit
@@ -82,8 +82,8 @@ func (v *countingVendor) answer(*http.Request) (*http.Response, error) {
 	return answered(200), nil
 }
 
-// The vendor counts for itself, and sees all requests of two clients in the end, none too
-// many of them within any span, and as soon as that allows.
+// TestLimitsAreKept: the vendor counts for itself. In the end it sees all requests of two clients,
+// never too many within any span, and each as soon as the limits allow.
 func TestLimitsAreKept(t *testing.T) {
 	limits := []Limit{{10, time.Second}, {40, 30 * time.Second}}
 	for _, atOnce := range []int{1, 4, 20} {
@@ -141,8 +141,8 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// What cannot be sent before the deadline is not sent at all, and says so: at once where
-// that is known, else when the deadline comes.
+// TestLimitsAndDeadlines: what cannot be sent before the deadline is not sent at all, and the error
+// says so: at once if that is known, or when the deadline comes.
 func TestLimitsAndDeadlines(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before int // requests
@@ -186,7 +186,8 @@ func TestLimitsAndDeadlines(t *testing.T) {
 	}
 }
 
-// An effect does not wait for those that only read, neither for their turns nor for room.
+// TestEffectsPassReads: an effect does not wait for reads, neither for its turn nor for room in the
+// limits.
 func TestEffectsPassReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := limitedClient(t, NewLimiter(Limits{1, []Limit{{20, time.Hour}}}), func(*http.Request) (*http.Response, error) {
@@ -204,7 +205,7 @@ func TestEffectsPassReads(t *testing.T) {
 			if _, err := c.Do(t.Context(), effect()); err != nil || time.Since(begin) > want {
 				t.Errorf("%v after %s", err, time.Since(begin))
 			}
-			time.Sleep(30 * time.Second) // the reads take what there is for them
+			time.Sleep(30 * time.Second) // the reads take the room that is left for them
 		}
 		short, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
@@ -216,7 +217,8 @@ func TestEffectsPassReads(t *testing.T) {
 	})
 }
 
-// A paid request that stood in the queue for too long is not sent when its turn comes.
+// TestQueueDoesNotOutlastTheLastCheck: a paid request that waited in the queue for too long is not
+// sent when its turn comes.
 func TestQueueDoesNotOutlastTheLastCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		paid := 0
@@ -253,7 +255,8 @@ func TestQueueDoesNotOutlastTheLastCheck(t *testing.T) {
 	})
 }
 
-// HTTP 429 pauses all clients of the credential, for longer each time in a row.
+// TestTooManyRequestsPausesAll: HTTP 429 pauses all clients of the credential, longer each time in a
+// row.
 func TestTooManyRequestsPausesAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var status atomic.Int32
@@ -302,7 +305,7 @@ func TestSharedLimiter(t *testing.T) {
 	}
 	release()
 	if l, release := SharedLimiter(one, Limits{AtOnce: 1}); l != again {
-		t.Error("it is forgotten while it is in use")
+		t.Error("the limiter was dropped while in use")
 	} else {
 		release()
 	}
@@ -311,7 +314,8 @@ func TestSharedLimiter(t *testing.T) {
 	limiters.Range(func(any, any) bool { t.Error("not all released"); return false })
 }
 
-// A panic in a request leaves its turn to the next one: the rounds of the issuer survive it.
+// TestPanicsHoldNobodyUp: a panic in a request passes its turn to the next one, because the rounds
+// of the issuer survive panics.
 func TestPanicsHoldNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := true

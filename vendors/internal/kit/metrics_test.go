@@ -36,7 +36,7 @@ func TestRequestsAreMeasured(t *testing.T) {
 			answer = want.answer
 			series := fmt.Sprintf(`{endpoint="measured",outcome=%q,vendor="tester"}`, want.outcome)
 			before := took("vendor_request_seconds_sum" + series)
-			_, _ = c.Do(t.Context(), call) // what it returns is not the matter here
+			_, _ = c.Do(t.Context(), call) // what it returns does not matter here
 			if got := took("vendor_request_seconds_sum"+series) - before; got != 2 {
 				t.Errorf("%s: took %v seconds", want.outcome, got)
 			}

@@ -35,6 +35,6 @@ func TestSectigoCAA(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	if got := SectigoCAA("certum-dv"); got != nil {
-		t.Errorf("of another CA: %v", got)
+		t.Errorf("for another CA: %v", got)
 	}
 }
