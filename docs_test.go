@@ -17,7 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// pages are all pages that people read, with slashes.
+// pages returns all pages that people read, with slashes.
 func pages(t *testing.T) []string {
 	t.Helper()
 	list := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cmd/order-sandbox/README.md"}
@@ -33,7 +33,7 @@ func prose(t *testing.T, page string) string {
 	return regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(read(t, page), "")
 }
 
-// anchors returns those that GitHub makes of a page's headings.
+// anchors returns the anchors that GitHub generates for a page's headings.
 func anchors(t *testing.T, page string) map[string]bool {
 	t.Helper()
 	found := make(map[string]bool)
@@ -79,16 +79,16 @@ func TestLinks(t *testing.T) {
 				continue
 			}
 			if hasAnchor && !anchors(t, to)[anchor] {
-				t.Errorf("%s links to %s, and %s has no such heading", page, link[1], to)
+				t.Errorf("%s links to %s, but %s has no such heading", page, link[1], to)
 			}
 		}
 	}
 	if followed < 100 {
-		t.Errorf("%d links were found; has their form changed?", followed)
+		t.Errorf("only %d links were found; has their format changed?", followed)
 	}
 }
 
-// TestMentionedPagesExist looks for the pages that comments and messages name.
+// TestMentionedPagesExist checks the pages that comments and messages mention.
 func TestMentionedPagesExist(t *testing.T) {
 	mentions := regexp.MustCompile(`\bdocs/[a-z-]+\.md\b`)
 	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
@@ -107,7 +107,7 @@ func TestMentionedPagesExist(t *testing.T) {
 	}
 }
 
-// TestIndexOfDocs looks for each page in the index, once.
+// TestIndexOfDocs checks that each page is in the index, once.
 func TestIndexOfDocs(t *testing.T) {
 	index := read(t, filepath.Join("docs", "README.md"))
 	for _, file := range glob(t, filepath.Join("docs", "*.md")) {
@@ -120,12 +120,12 @@ func TestIndexOfDocs(t *testing.T) {
 
 func TestReadmeIsShort(t *testing.T) {
 	if n := strings.Count(read(t, "README.md"), "\n"); n > 250 {
-		t.Errorf("the README has %d lines; what is more than 250 belongs to docs", n)
+		t.Errorf("the README has %d lines; anything beyond 250 belongs in docs", n)
 	}
 }
 
-// TestReadmeErrors looks for the messages that the README explains among the headings of
-// docs/troubleshooting.md, where they must lead to.
+// TestReadmeErrors checks that the messages which the README explains are headings of
+// docs/troubleshooting.md, and that the links lead there.
 func TestReadmeErrors(t *testing.T) {
 	headings := read(t, filepath.Join("docs", "troubleshooting.md"))
 	rows := regexp.MustCompile("(?m)^\\| \\[`(.+?)`\\]\\(docs/troubleshooting\\.md#(\\S+)\\) \\|").FindAllStringSubmatch(read(t, "README.md"), -1)
@@ -139,12 +139,11 @@ func TestReadmeErrors(t *testing.T) {
 	}
 }
 
-// TestCaddyfilesAreFormatted compares all Caddyfiles that people are shown with what `caddy fmt`
-// makes of them.
+// TestCaddyfilesAreFormatted compares all Caddyfiles that people see with the output of `caddy fmt`.
 func TestCaddyfilesAreFormatted(t *testing.T) {
 	for _, text := range append(fences(t, "caddyfile"), read(t, "example.Caddyfile")) {
 		if formatted := caddyfile.Format([]byte(text)); !bytes.Equal(formatted, []byte(text)) {
-			t.Errorf("caddy fmt makes\n%s\nof\n%s", formatted, text)
+			t.Errorf("caddy fmt returns\n%s\nfor\n%s", formatted, text)
 		}
 	}
 }

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// mayImport says which layers of the project each layer may import. What is not
-// listed, the module root, commands, end-to-end tests and benchmarks, puts the layers together and
-// may import all of them.
+// mayImport says which layers of the project each layer may import. What is not listed (the module
+// root, commands, end-to-end tests and benchmarks) combines the layers and may import all of them.
 var mayImport = map[string][]string{
 	"caddyfile":  {"issuer", "statuspage", "dcv", "vendors", "internal"},
 	"issuer":     {"issuer", "app", "check", "operator", "ledger", "dcv", "vendors", "internal", "bundle"},
@@ -60,8 +59,8 @@ func TestDependenciesPointOneWay(t *testing.T) {
 	}
 }
 
-// The sandbox CA is in layers: a core that knows no seller, the sellers' dialects on
-// it, what goes wrong on purpose, and all of it together.
+// The sandbox CA has layers: a core that knows no seller, the sellers' dialects on top of it, what
+// goes wrong on purpose, and everything together.
 const sandboxPath = modulePath + "/internal/sandboxca"
 
 // sandboxLayers says which packages of the sandbox each of them may import.
@@ -94,8 +93,8 @@ func TestSandboxIsInLayers(t *testing.T) {
 	}
 }
 
-// TestPluginLinksACalmSandbox looks at everything that a Caddy with this plugin links:
-// nothing in it can make a sandbox fail on purpose.
+// TestPluginLinksACalmSandbox checks everything that a Caddy with this plugin links: nothing in it
+// can make a sandbox fail on purpose.
 func TestPluginLinksACalmSandbox(t *testing.T) {
 	var linked []string
 	for pkg := range strings.Lines(goList(t, "-deps", ".")) {
@@ -105,7 +104,7 @@ func TestPluginLinksACalmSandbox(t *testing.T) {
 	}
 	slices.Sort(linked)
 	if want := []string{"", "/racent", "/reseller", "/resolver"}; !slices.Equal(linked, want) {
-		t.Errorf("the plugin links %q of the sandbox, want %q", linked, want)
+		t.Errorf("the plugin links packages %q of the sandbox, want %q", linked, want)
 	}
 }
 

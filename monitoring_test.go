@@ -25,16 +25,16 @@ func TestMetricsAreDocumented(t *testing.T) {
 			labels = append(labels, "`"+label+"`")
 		}
 		if want := strings.TrimSpace(m.Type + " " + strings.Join(labels, ", ")); documented[m.Name] != want {
-			t.Errorf("%s is documented as %q, and is %q", m.Name, documented[m.Name], want)
+			t.Errorf("%s is documented as %q, but is %q", m.Name, documented[m.Name], want)
 		}
 		delete(documented, m.Name)
 	}
 	for name := range documented {
-		t.Errorf("%s is documented, and there is no such metric", name)
+		t.Errorf("%s is documented, but there is no such metric", name)
 	}
 }
 
-// TestAlertsAndDashboard looks for what they name among the metrics.
+// TestAlertsAndDashboard checks that alerts and dashboard use existing metrics.
 func TestAlertsAndDashboard(t *testing.T) {
 	known := make(map[string]string)
 	for _, m := range metricstest.All(t) {
@@ -44,12 +44,12 @@ func TestAlertsAndDashboard(t *testing.T) {
 	for _, file := range []string{"alerts.yml", "alerts_test.yml", "grafana.json"} {
 		names := regexp.MustCompile(`caddy_commercial_\w+`).FindAllString(read(t, filepath.Join("docs", file)), -1)
 		if len(names) < 8 {
-			t.Errorf("%s names %d metrics", file, len(names))
+			t.Errorf("%s uses only %d metrics", file, len(names))
 		}
 		for _, name := range names {
 			of := parts.ReplaceAllString(name, "")
 			if histogram := known[of] == "histogram"; known[of] == "" || histogram != (of != name) {
-				t.Errorf("%s has %s, and there is no such series", file, name)
+				t.Errorf("%s has %s, but there is no such series", file, name)
 			}
 		}
 	}
@@ -63,7 +63,7 @@ func TestAlertsAndDashboard(t *testing.T) {
 	alerts := named("alerts.yml", `alert: (\w+)`)
 	for file, pattern := range map[string]string{"monitoring.md": "(?m)^\\| `(Commercial\\w+)`", "alerts_test.yml": `(?m)alertname: (\w+)\n\s+exp_alerts`} {
 		if got := named(file, pattern); !slices.Equal(got, alerts) {
-			t.Errorf("%s has %q, and the alerts are %q", file, got, alerts)
+			t.Errorf("%s has %q, but the alerts are %q", file, got, alerts)
 		}
 	}
 }
@@ -93,11 +93,11 @@ func TestDashboardIsImportable(t *testing.T) {
 	}
 }
 
-// TestAlerts has the rules checked and tested by Prometheus itself.
+// TestAlerts lets Prometheus itself check and test the rules.
 func TestAlerts(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("promtool is not there; install it, on Debian by: apt-get install prometheus")
+		t.Skip("promtool is not installed; on Debian: apt-get install prometheus")
 	}
 	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		cmd := exec.Command(promtool, args...)

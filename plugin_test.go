@@ -25,14 +25,14 @@ import (
 
 const modulePath = "github.com/caddy-commercial/caddy-commercial"
 
-// cloudflare stands for the DNS provider of that name, which docs have for an
-// example and which is a plugin of its own.
+// cloudflare stands for the DNS provider of that name, which the docs use as an example and which is
+// a plugin of its own.
 type cloudflare struct {
 	Token string `json:"api_token,omitempty"`
 }
 
-// execHandler stands for the event handler of that name, which docs/events.md has for an example
-// and which is a plugin of its own.
+// execHandler stands for the event handler of that name, which docs/events.md uses as an example and
+// which is a plugin of its own.
 type execHandler struct {
 	Command    string   `json:"command,omitempty"`
 	Args       []string `json:"args,omitempty"`
@@ -87,7 +87,7 @@ func (*cloudflare) DeleteRecords(context.Context, string, []libdns.Record) ([]li
 	return nil, errors.ErrUnsupported
 }
 
-// ourModules are the modules of this plugin that importing it registered.
+// ourModules returns the modules of this plugin that importing it has registered.
 func ourModules() []caddy.ModuleInfo {
 	var ours []caddy.ModuleInfo
 	for _, id := range caddy.Modules() {
@@ -127,8 +127,8 @@ func TestModulesRegister(t *testing.T) {
 	}
 }
 
-// TestVendorsAreEverywhere looks for each vendor in the places that nothing else would miss
-// it in.
+// TestVendorsAreEverywhere checks that each vendor is in the places where nothing else would notice
+// that it is missing.
 func TestVendorsAreEverywhere(t *testing.T) {
 	places := []struct{ file, text string }{
 		{"README.md", "(docs/%s.md) (`tls.vendors.%s`) |"}, // the table
@@ -151,7 +151,7 @@ func TestVendorsAreEverywhere(t *testing.T) {
 			}
 		}
 		if _, err := os.Stat(filepath.Join("docs", name+".md")); err != nil {
-			t.Errorf("nothing tells what is known of the API: %v", err)
+			t.Errorf("no page describes what is known about the API: %v", err)
 		}
 	}
 }
@@ -176,15 +176,15 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-// optionTable is a literal of an options table in the source: where it is, the block
-// of a Caddyfile that it is for, and the names of its options.
+// optionTable is a literal of an options table in the source: where it is, for which block of a
+// Caddyfile, and the names of its options.
 type optionTable struct {
 	file, block string
-	syntax      string // the comment of the function or of UnmarshalCaddyfile beside it
+	syntax      string // the comment of the function, or that of UnmarshalCaddyfile beside it
 	names       []string
 }
 
-// optionTables reads all tables of the modules from the source.
+// optionTables reads all option tables of the modules from the source.
 func optionTables(t *testing.T) []optionTable {
 	t.Helper()
 	var tables []optionTable
@@ -227,12 +227,12 @@ func optionTables(t *testing.T) []optionTable {
 		}
 	}
 	if len(tables) < 5 {
-		t.Fatalf("found %d options tables; has their form changed?", len(tables))
+		t.Fatalf("found only %d options tables; has their format changed?", len(tables))
 	}
 	return withAccounts(tables)
 }
 
-// isRefused reports whether an option exists only to say why there is none.
+// isRefused reports whether an option exists only to say why it does not exist.
 func isRefused(option ast.Expr) bool {
 	call, ok := option.(*ast.CallExpr)
 	if !ok {
@@ -242,8 +242,7 @@ func isRefused(option ast.Expr) bool {
 	return ok && sel.Sel.Name == "Refused"
 }
 
-// withAccounts adds the options that all vendors share to the table of each vendor that
-// has them.
+// withAccounts adds the options that all vendors share to the table of each vendor that accepts them.
 func withAccounts(tables []optionTable) []optionTable {
 	shared := func(table optionTable) bool { return strings.HasPrefix(table.file, "vendors/internal/kit/") }
 	i := slices.IndexFunc(tables, shared)
@@ -260,8 +259,8 @@ func withAccounts(tables []optionTable) []optionTable {
 	return tables
 }
 
-// blockOf names the block that a table in this function of this file is for: that of
-// a function such as contactOption, the vendor of a vendor's folder, the status page, or the issuer.
+// blockOf names the block that a table in this function of this file is for: that of a function such
+// as contactOption, the vendor of a vendor's folder, the status page, or the issuer.
 func blockOf(file, function string) string {
 	if block, ok := strings.CutSuffix(function, "Option"); ok {
 		return block
@@ -300,9 +299,8 @@ func parse(t *testing.T, file string) *ast.File {
 	return parsed
 }
 
-// TestEveryOptionIsDocumented looks for each option in the syntax comment beside its
-// table, in the right block of a Caddyfile in docs/options.md, and among the golden files
-// of what goes wrong.
+// TestEveryOptionIsDocumented checks that each option is in the syntax comment beside its table, in
+// the right block of a Caddyfile in docs/options.md, and among the golden files of errors.
 func TestEveryOptionIsDocumented(t *testing.T) {
 	documented := make(map[string]bool)
 	for _, text := range fencesOf(t, filepath.Join("docs", "options.md"), "caddyfile") {
@@ -355,7 +353,7 @@ func optionsIn(caddyfile string) []string {
 	return found
 }
 
-// fences returns the fenced blocks of a language in the README and in docs.
+// fences returns the fenced blocks in a language from the README and the docs.
 func fences(t *testing.T, language string) []string {
 	t.Helper()
 	var list []string
@@ -363,12 +361,12 @@ func fences(t *testing.T, language string) []string {
 		list = append(list, fencesOf(t, file, language)...)
 	}
 	if len(list) == 0 {
-		t.Fatalf("there is no %s in the README and in docs", language)
+		t.Fatalf("there is no %s in the README and the docs", language)
 	}
 	return list
 }
 
-// fencesOf returns those of one page.
+// fencesOf returns those from one page.
 func fencesOf(t *testing.T, file, language string) (list []string) {
 	t.Helper()
 	for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, file), -1) {
@@ -377,8 +375,8 @@ func fencesOf(t *testing.T, file, language string) (list []string) {
 	return list
 }
 
-// TestReadmeConfigsLoad runs all configs of the README and of docs through everything that
-// Caddy does before it starts one.
+// TestReadmeConfigsLoad passes all configs of the README and the docs through everything that Caddy
+// does before it starts one.
 func TestReadmeConfigsLoad(t *testing.T) {
 	configs := fences(t, "json")
 	for _, text := range fences(t, "caddyfile") {
@@ -398,7 +396,7 @@ func TestReadmeConfigsLoad(t *testing.T) {
 		for _, match := range regexp.MustCompile(`{env\.(\w+)}`).FindAllStringSubmatch(text, -1) {
 			t.Setenv(match[1], "token")
 		}
-		// Another program may have the port.
+		// Another program may be using the port.
 		text = strings.ReplaceAll(text, "127.0.0.1:9443", "127.0.0.1:0")
 		cfg := new(caddy.Config)
 		if err := caddy.StrictUnmarshalJSON([]byte(text), cfg); err != nil {
@@ -413,9 +411,9 @@ func TestReadmeConfigsLoad(t *testing.T) {
 	}
 }
 
-// TestReadmeQuotesRealMessages looks for the messages that head the advice of docs/troubleshooting.md,
-// for those that docs/import.md explains, and for those of the README's recording, in the source. Dots
-// in a heading stand for what varies.
+// TestReadmeQuotesRealMessages checks that the source has the messages that are headings of
+// docs/troubleshooting.md, those that docs/import.md explains, and those in the README's recording.
+// Dots in a heading stand for what varies.
 func TestReadmeQuotesRealMessages(t *testing.T) {
 	var texts []string
 	for _, file := range sources(t, "issuer", "app", "check", "ledger", "vendors", "dcv", "internal") {
@@ -450,8 +448,8 @@ func TestReadmeQuotesRealMessages(t *testing.T) {
 	}
 }
 
-// quotes reports whether a part of a heading is in a message of the source, which may begin
-// with the name of an option that is filled in.
+// quotes reports whether a part of a heading is in a message of the source, which may begin with the
+// name of an option that is inserted.
 func quotes(part, message string) bool {
 	if rest, ok := strings.CutPrefix(message, "%s: "); ok {
 		if option, said, _ := strings.Cut(part, ": "); said != "" && !strings.Contains(option, " ") && strings.HasPrefix(rest, said) {
@@ -461,8 +459,7 @@ func quotes(part, message string) bool {
 	return strings.Contains(message, part)
 }
 
-// TestReadmeCommands holds the README and the check of the project to the same
-// commands.
+// TestReadmeCommands checks that the README and the project's check use the same commands.
 func TestReadmeCommands(t *testing.T) {
 	for _, command := range []string{"go run ./cmd/caddy run --config example.Caddyfile", "go test -race ./..."} {
 		for _, file := range []string{"README.md", filepath.Join(".ci", "run")} {
@@ -473,7 +470,8 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// TestDependenciesAreExplained looks in CONTRIBUTING.md for each module that go.mod requires directly.
+// TestDependenciesAreExplained checks that CONTRIBUTING.md explains each module that go.mod requires
+// directly.
 func TestDependenciesAreExplained(t *testing.T) {
 	direct := regexp.MustCompile(`(?m)^(?:require )?\t?([a-z.]+\.[a-z]+/\S+) v\S+$`).FindAllStringSubmatch(read(t, "go.mod"), -1)
 	if len(direct) < 5 {
@@ -486,8 +484,7 @@ func TestDependenciesAreExplained(t *testing.T) {
 	}
 }
 
-// TestFieldsHaveDocs: Caddy's website makes the documentation of JSON from these
-// comments.
+// TestFieldsHaveDocs: Caddy's website generates the JSON documentation from these comments.
 func TestFieldsHaveDocs(t *testing.T) {
 	seen := make(map[reflect.Type]bool)
 	var check func(reflect.Type)

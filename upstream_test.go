@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestUpstreamPatchesApply tries the patches of docs/upstream.md on the Caddy of go.mod, one
-// after the other, in both orders.
+// TestUpstreamPatchesApply applies the patches of docs/upstream.md to the Caddy version in go.mod,
+// one after the other, in both orders.
 func TestUpstreamPatchesApply(t *testing.T) {
 	git, err := exec.LookPath("git")
 	if err != nil {
@@ -50,7 +50,7 @@ func TestUpstreamPatchesApply(t *testing.T) {
 	}
 }
 
-// copyOnce copies a file unless it is there.
+// copyOnce copies a file unless it exists already.
 func copyOnce(t *testing.T, from, to string) {
 	t.Helper()
 	if _, err := os.Stat(to); err == nil {

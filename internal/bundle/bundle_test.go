@@ -16,7 +16,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// The layouts that openssl makes are tried where they are imported, in the issuer.
+// The layouts that openssl makes are tested in the issuer, which imports them.
 
 // pair makes a certificate and its key.
 func pair(t testing.TB) (*x509.Certificate, *ecdsa.PrivateKey) {
@@ -41,7 +41,7 @@ func block(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// TestEachOnce: what is in several files is there once, and under the first one's name.
+// TestEachOnce: what is in several files appears once, under the name of the first one.
 func TestEachOnce(t *testing.T) {
 	cert, key := pair(t)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -60,7 +60,7 @@ func TestEachOnce(t *testing.T) {
 	}
 }
 
-// TestPasswordIsAskedForOnce, and never told.
+// TestPasswordIsAskedForOnce: the password is asked for once, and never shown.
 func TestPasswordIsAskedForOnce(t *testing.T) {
 	cert, key := pair(t)
 	pfx, err := pkcs12.Modern.Encode(key, cert, nil, "secret word")
@@ -82,7 +82,8 @@ func TestPasswordIsAskedForOnce(t *testing.T) {
 	}
 }
 
-// TestUnreadableCertificateIsNoted: one among others stops nobody, one alone does.
+// TestUnreadableCertificateIsNoted: an unreadable certificate among others is only noted; alone, it
+// is an error.
 func TestUnreadableCertificateIsNoted(t *testing.T) {
 	cert, _ := pair(t)
 	bad := block("CERTIFICATE", cert.Raw[:100])
@@ -95,7 +96,7 @@ func TestUnreadableCertificateIsNoted(t *testing.T) {
 	}
 }
 
-// TestPKCS12Key has a vector that other implementations are tested with, too.
+// TestPKCS12Key uses a test vector that other implementations use, too.
 func TestPKCS12Key(t *testing.T) {
 	if got := hex.EncodeToString(pkcs12Key("smeg", []byte{0x0a, 0x58, 0xCF, 0x64, 0x53, 0x0d, 0x82, 0x3f}, 1, 1, 24)); got != "8aaae6297b6cb04642ab5b077851284eb7128f1a2a7fbca3" {
 		t.Error(got)
@@ -126,7 +127,7 @@ func FuzzAdd(f *testing.F) {
 		c := new(Contents)
 		err := c.Add("file", data, func(string) (string, error) { return "password", nil })
 		if err == nil && len(c.Certificates)+len(c.Keys) == 0 {
-			t.Error("nothing was found, and that is no error")
+			t.Error("nothing was found, and there is no error")
 		}
 		if err != nil && !strings.Contains(err.Error(), "file") {
 			t.Errorf("the error does not name the file: %v", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/metrics/metricstest"
 )
 
-// Dashboards and alerts of other people rest on these names, types and labels.
+// TestNames: dashboards and alerts of other people depend on these names, types and labels.
 func TestNames(t *testing.T) {
 	const want = `
 caddy_commercial_certificate_expiry_seconds gauge vendor name

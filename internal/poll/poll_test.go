@@ -27,7 +27,7 @@ func TestSchedule(t *testing.T) {
 		seen[d] = true
 	}
 	if len(seen) < 10 {
-		t.Errorf("%d different waits of 100", len(seen))
+		t.Errorf("only %d different waits of 100", len(seen))
 	}
 }
 
