@@ -184,7 +184,7 @@ func TestEndByHand(t *testing.T) {
 				time.Sleep(2 * time.Hour)
 				p, desk := servers[0], servers[0].desk(running)
 				w.act(desk, c.what, operator.Action{About: w.entry("example.com").OrderID, Note: "bought by mistake", By: "ada"})
-				w.until(3*time.Hour, "a person is asked", func() bool { e := w.entry("example.com"); return e.Flag != nil && e.Flag.Ended })
+				w.until(3*time.Hour, "the entry is flagged", func() bool { e := w.entry("example.com"); return e.Flag != nil && e.Flag.Ended })
 				e := w.entry("example.com")
 				if !strings.Contains(e.Flag.Reason, "by hand") || !w.decided("example.com", c.what+", by ada: bought by mistake") {
 					t.Errorf("%+v, %+v", e.Flag, e.Story)
@@ -427,7 +427,7 @@ func TestActBesideAServer(t *testing.T) {
 						t.Errorf("charges = %d, want %d", n, before)
 					}
 					if bought := w.charges() == 2; what == "adopt" && err == nil && (!w.decided("example.com", "adopt") || bought != strings.Contains(out.Result, "meanwhile")) {
-						t.Errorf("%d orders, and it said: %s", w.charges(), out.Result)
+						t.Errorf("%d orders, with the result: %s", w.charges(), out.Result)
 					}
 					e := w.entry("example.com")
 					if ended := e.Flag != nil && e.Flag.Ended; !ended && !p.good("example.com") {

@@ -117,7 +117,7 @@ func TestEndedOrderIsGoodAsAPersonSays(t *testing.T) {
 		inBubble(t, v.name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.ended(i, 1, hostile.StatusCancelled, noFuse, replacing)
-			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.until(3*time.Hour, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 			time.Sleep(44 * time.Minute)
 			w.resolve(operator.Action{About: "example.com", Order: w.entry("example.com").OrderID})
 			time.Sleep(replaceAfter)
@@ -207,7 +207,7 @@ func TestEndedOrderThatLivesAfterAll(t *testing.T) {
 		p.untilServed(day, "example.com")
 		time.Sleep(2 * day)
 		until.set(time.Now().Add(day))
-		w.until(5*time.Hour, "it is given up and used on", func() bool { return !until.lasts() && w.state("example.com") == ledger.Issued })
+		w.until(5*time.Hour, "it is given up and then used again", func() bool { return !until.lasts() && w.state("example.com") == ledger.Issued })
 		time.Sleep(2 * day)
 		if e := w.entry("example.com"); e.GivenUp || e.Flag != nil || e.LostCertificate() || !p.good("example.com") || len(w.entries("example.com")) != 1 {
 			t.Errorf("%s, %+v", e.State, e)

@@ -267,7 +267,7 @@ func TestEventsOfAnOrderThatEnds(t *testing.T) {
 			if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
 				t.Fatal(err)
 			}
-			w.until(day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.until(day, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 			failed, flagged := w.events.last(eventValidationFailed), w.events.last(eventFlagged)
 			if e := w.entry("example.com"); failed["reason"] != e.Problem || failed["kind"] != "order" || flagged["reason"] != e.Flag.Reason || flagged["portal"] != "https://portal.example" {
 				t.Errorf("%v, %v", failed, flagged)
@@ -310,7 +310,7 @@ func TestEventsOfAnOrderThatEndsLate(t *testing.T) {
 			if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
 				t.Fatal(err)
 			}
-			w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.until(3*time.Hour, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 			w.wantEvents("revoked", "flagged")
 		})
 	}

@@ -331,7 +331,8 @@ func TestGivenOrderTakenAway(t *testing.T) {
 	})
 }
 
-// TestMarginIsCapped: a margin as long as the term leads to one purchase per half of a term.
+// TestMarginIsCapped: with a margin as long as the term or longer, nothing is bought before half of
+// the term is over.
 func TestMarginIsCapped(t *testing.T) {
 	for _, margin := range []time.Duration{366 * day, 10_000 * day} {
 		inBubble(t, margin.String(), func(t *testing.T) {

@@ -161,8 +161,8 @@ func (s *situation) found(t *testing.T, w *world) {
 	}
 }
 
-// TestResolveNoneWasWrong: a person who is wrong makes nothing worse: an order that was given up,
-// and whose answer comes late, is known again.
+// TestResolveNoneWasWrong: an order whose request may still arrive cannot be given up, so its late
+// answer is not lost.
 func TestResolveNoneWasWrong(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

@@ -59,7 +59,7 @@ func TestRevokedReissueAsksAPerson(t *testing.T) {
 		p = w.revokeUnseen(p, 0)
 		w.until(6*time.Hour, "it is reissued", func() bool { return w.ca.Calls("reissue") == 1 })
 		w.revokeUnseen(p, 1)
-		w.until(6*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+		w.until(6*time.Hour, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 		time.Sleep(7 * 24 * time.Hour)
 		if e := w.entry("example.com"); w.ca.Calls("reissue") != 1 || e.Flag == nil || e.Flag.Ended {
 			t.Errorf("%d reissues, %+v", w.ca.Calls("reissue"), e)
@@ -217,7 +217,8 @@ func TestReissuedElsewhere(t *testing.T) {
 }
 
 // TestReissueLeftOpen: a reissue that somebody requested elsewhere and never proved, or that was
-// lost track of, does not block those after it forever.
+// lost track of, does not silently block those after it: the certificate is renewed, or the entry is
+// flagged.
 func TestReissueLeftOpen(t *testing.T) {
 	for _, v := range vendorKinds {
 		inBubble(t, v.name, func(t *testing.T) {
@@ -268,10 +269,10 @@ func TestReissueThatIsAlwaysLost(t *testing.T) {
 			p.untilServed(day, "example.com")
 			first := p.site.serving("example.com").leaf()
 			mend := w.ca.Inject(hostile.Fault{Endpoint: "replace", Phase: phase, Kind: hostile.HTTPStatus, Status: 503})
-			w.until(190*day, "the reissue is asked for", func() bool { return w.ca.Calls("replace") > 0 })
+			w.until(190*day, "the reissue is requested", func() bool { return w.ca.Calls("replace") > 0 })
 			time.Sleep(20 * day)
 			if n := w.ca.Calls("replace"); n > 120 || phase == hostile.AfterEffect && n > 2 {
-				t.Errorf("%d reissues were asked for in 20 days", n)
+				t.Errorf("%d reissues were requested in 20 days", n)
 			}
 			mend()
 			time.Sleep(day)
@@ -294,7 +295,7 @@ func TestRevokedReissueIsResolved(t *testing.T) {
 		p = w.revokeUnseen(p, 0)
 		w.until(6*time.Hour, "it is reissued", func() bool { return w.ca.Calls("reissue") == 1 })
 		p = w.revokeUnseen(p, 1)
-		w.until(6*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+		w.until(6*time.Hour, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 		w.resolve(operator.Action{About: "example.com", Order: w.entry("example.com").OrderID})
 		p.untilServed(2*24*time.Hour, "example.com")
 		if got := w.ca.Calls("reissue"); got != 2 || w.ca.Revoked(p.site.Served("example.com")[0].SerialNumber) {

@@ -410,7 +410,7 @@ func TestPaidCallIsBounded(t *testing.T) {
 		p.configure("example.com")
 		w.until(day, "the call was given up", func() bool { return given.Load() != nil })
 		if held, allowed := given.Load().Sub(*sent.Load()), p.about.AbsenceAge-sendBefore; held > allowed {
-			t.Errorf("given up after %s, absence is proven after %s", held, p.about.AbsenceAge)
+			t.Errorf("given up after %s; absence counts as proven after %s", held, p.about.AbsenceAge)
 		}
 	})
 }

@@ -137,7 +137,8 @@ func TestStorageThatShowsNothing(t *testing.T) {
 	})
 }
 
-// TestStorageOfTestServiceIsNotTried: nothing is at stake at a test service, whose settle is zero.
+// TestStorageOfTestServiceIsNotTried: the storage of a test service, whose settle is zero, is not
+// tested, because nothing is at stake.
 func TestStorageOfTestServiceIsNotTried(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)

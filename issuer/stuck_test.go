@@ -316,7 +316,7 @@ func TestResolvedOrderWithOtherKey(t *testing.T) {
 			f.vendor = noSearch{f.vendor}
 		})
 		p.configure("example.com")
-		w.until(10*day, "a person is asked", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
+		w.until(10*day, "the entry is flagged", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
 		time.Sleep(p.about.AbsenceAge) // a younger request may still be on its way
 		w.resolve(operator.Action{About: "example.com", Order: id})
 		p.untilServed(25*time.Hour, "example.com")
@@ -346,7 +346,7 @@ func TestRevokedOrder(t *testing.T) {
 			if err := w.ca.SetStatus(w.ca.Orders()[0].ID, status); err != nil {
 				t.Fatal(err)
 			}
-			w.until(200*day, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+			w.until(200*day, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 			w.wantCharges(1)
 			w.resolve(operator.Action{About: "example.com", None: true})
 			w.until(2*day, "another one is bought", func() bool { return w.charges() == 2 })

@@ -159,7 +159,7 @@ func TestEndedOrderAsksAPerson(t *testing.T) {
 				if _, err := w.ca.EndAll(status); err != nil {
 					t.Fatal(err)
 				}
-				w.until(3*time.Hour, "a person is asked", func() bool { return w.entry("example.com").Flag != nil })
+				w.until(3*time.Hour, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
 				e := w.entry("example.com")
 				if !e.Flag.Ended || !e.Certificate.Lost || e.State != ledger.Open {
 					t.Errorf("%+v", e)
@@ -744,7 +744,7 @@ func TestClientAuthEnds(t *testing.T) {
 			if n := told(); n != 0 {
 				t.Errorf("logged %d times before", n)
 			}
-			w.until(200*day, "it is told", func() bool { return told() > 0 })
+			w.until(200*day, "it is logged", func() bool { return told() > 0 })
 			time.Sleep(100 * day)
 			if n := told(); n != 1 {
 				t.Errorf("logged %d times", n)
@@ -1031,7 +1031,7 @@ func TestReissueThatIsTakenBack(t *testing.T) {
 			p.reload(func(f *flow) { f.rules.settle = 10 * time.Minute })
 			time.Sleep(day)
 			w.revoke("example.com")
-			w.until(3*time.Hour, "it is asked for", func() bool { return w.state("example.com") == ledger.Asked })
+			w.until(3*time.Hour, "it is requested", func() bool { return w.state("example.com") == ledger.Asked })
 			other := *p.ledger
 			other.Memory = new(ledger.Memory)
 			if _, err := other.Write(t.Context(), w.entry("example.com"), func(e *ledger.Entry) { e.State = ledger.Issued }); err != nil {

@@ -211,8 +211,8 @@ func TestCAAIsNotAskedOfNobody(t *testing.T) {
 	}
 }
 
-// TestWaitLooksNamesUp: names that are not in DNS are not ordered, unless the probe is set to warn
-// only. Names of test services need not be there.
+// TestWaitLooksNamesUp: names that are not in DNS are not ordered; in the modes warn and off, they
+// only cause a warning. Names of test services need not be there.
 func TestWaitLooksNamesUp(t *testing.T) {
 	zone := zonetest.Start(t, "here.example.", "www A 127.0.0.1", `_x.www TXT "y"`)
 	for _, c := range []struct {
