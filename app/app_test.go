@@ -228,8 +228,9 @@ func TestFieldsOfTheTLSApp(t *testing.T) {
 	}
 }
 
-// TestAttachWithoutSecondSetConfig: if automatic HTTPS is off, or has nothing to do, SetConfig is
-// called only once.
+// TestAttachWithoutSecondSetConfig: files are served even if SetConfig is called only once, as when
+// automatic HTTPS is off or has nothing to do, unless the order of the apps prevents it. Then that
+// is reported.
 func TestAttachWithoutSecondSetConfig(t *testing.T) {
 	publish(t)
 	s := newSite(t)

@@ -17,7 +17,7 @@ func TestPrivateFieldsOfCertmagic(t *testing.T) {
 	magic := newMagic(t, certmagic.Config{}, certmagic.CacheOptions{})
 	ca := newCA(t, "ca")
 	if cacheOf(magic) == nil {
-		t.Fatal("the cache is not where it was")
+		t.Fatal("the cache is no longer where it was")
 	}
 	key := newKey(t)
 	keyPEM, err := certmagic.PEMEncodePrivateKey(key)

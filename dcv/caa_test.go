@@ -97,7 +97,7 @@ func TestCAA(t *testing.T) {
 		}
 	}
 	if err := checker.Check(t.Context(), CAAQuestion{Name: "www.example.com"}); err != nil {
-		t.Errorf("an unknown CA is judged: %v", err)
+		t.Errorf("a decision about an unknown CA: %v", err)
 	}
 	err := checker.Check(t.Context(), CAAQuestion{Name: "www.broken.example", Identities: []string{"sectigo.com"}})
 	if _, forbidden := errors.AsType[*CAAError](err); err == nil || forbidden {
@@ -161,7 +161,7 @@ func TestCAAParameters(t *testing.T) {
 	}
 	q := CAAQuestion{Name: "example.com", Identities: []string{"sectigo.com"}}
 	if err := q.judge("example.com", []*dns.CAA{{Tag: "issue", Value: "sectigo.com; validationmethods=dns-01"}}); err != nil {
-		t.Errorf("an unknown method is judged: %v", err)
+		t.Errorf("a decision about an unknown method: %v", err)
 	}
 }
 

@@ -227,7 +227,8 @@ func TestCleanUpAfterCancellation(t *testing.T) {
 	}
 }
 
-// TestStorageRefuses: one name of many whose key the storage refuses does not affect the others.
+// TestStorageRefuses: a storage that refuses is tried for each name, the error names all of them,
+// and this process serves the file nevertheless.
 func TestStorageRefuses(t *testing.T) {
 	broken := errors.New("no connection to storage")
 	storage := newMemoryStorage("shared")

@@ -186,12 +186,12 @@ func TestOwnServersAreAsked(t *testing.T) {
 		case kind == dns.TypeCNAME && name == "_a.www.example.com." && strings.HasPrefix(server, "ns"):
 			return []string{"CNAME " + target + "."}, nil
 		}
-		t.Errorf("%s is asked for %s %d", server, name, kind)
+		t.Errorf("%s was asked for %s %d", server, name, kind)
 		return nil, nil
 	}}
 	d := &DNS{exchange: l.exchange, findZone: func(_ context.Context, name string) (string, error) {
 		if name != "_a.www.example.com" {
-			t.Errorf("the zone of %s is looked for", name)
+			t.Errorf("looked for the zone of %s", name)
 		}
 		return "example.com.", nil
 	}}

@@ -49,7 +49,7 @@ func TestListingThatBreaksOff(t *testing.T) {
 		storage.times = tc.times
 		keys, err = listKeys(t.Context(), storage, "there")
 		if (err == nil) != tc.ok || tc.ok && len(keys) != 4 || errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%d listings broke off: %v, %v", tc.times, keys, err)
+			t.Errorf("%d failed listings: %v, %v", tc.times, keys, err)
 		}
 	}
 }

@@ -429,7 +429,7 @@ func TestKeysAndDrafts(t *testing.T) {
 	}
 	storage.data[l.draftFile("d2")] = "{"
 	if left, err := l.LeftBehind(ctx); err != nil || len(left) != 0 {
-		t.Errorf("a young draft was taken for left behind: %v, %v", left, err)
+		t.Errorf("a young draft counts as left behind: %v, %v", left, err)
 	}
 	now = now.Add(2 * time.Hour)
 	if left, err := l.LeftBehind(ctx); err != nil || len(left) != 1 || left[0].Reference != "d1" {
