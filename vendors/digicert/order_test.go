@@ -291,7 +291,7 @@ func TestReissueKeepsAllNames(t *testing.T) {
 	}
 	f.expect("GET /order/certificate/123", "", 200, `{"id":123,"status":"issued","certificate":{"id":77}}`)
 	if _, err := f.orders.Reissue(t.Context(), "123", workedReissue()); vendors.VerdictOf(err) != vendors.Permanent {
-		t.Errorf("an order that does not tell its names: %v", err)
+		t.Errorf("an order that does not report its names: %v", err)
 	}
 	if n := f.calls["POST /order/certificate/123/reissue"]; n != 1 {
 		t.Errorf("reissued %d times", n)

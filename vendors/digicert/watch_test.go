@@ -148,7 +148,7 @@ func TestLooksAtPendingOrders(t *testing.T) {
 	}
 	now := time.Now()
 	if p := (&pendingOrder{first: now.Add(-24 * time.Hour), at: now.Add(-2 * maxLook), until: now.Add(-maxLook - time.Minute)}); p.known(10_000) {
-		t.Error("no list reaches back to the last one")
+		t.Error("an order is known, although no list reaches back to the last one")
 	}
 }
 

@@ -245,8 +245,8 @@ func TestErrorsAboutDraftsAreBounded(t *testing.T) {
 	}
 }
 
-// TestDraftThatCannotBeLookedUp: a draft that was just created here may be one that cannot be looked
-// up, but a look-up that failed is repeated first.
+// TestDraftThatCannotBeLookedUp: a draft that was just created here may be paid for even if the
+// service knows nothing about it. A look-up that failed is repeated first.
 func TestDraftThatCannotBeLookedUp(t *testing.T) {
 	for body, pays := range map[string]bool{refusal: true, data(`{}`): true, badToken: false, `<html>`: false} {
 		f := newFake(t)
@@ -333,7 +333,7 @@ func TestDraftWhereNothingLooksItUp(t *testing.T) {
 		f = newFake(t, CheckID{ID: "chk-2", Names: req.Names})
 		f.answers[lookUpPath] = answer{status: status, body: "<html>"}
 		if draft, err := f.orders.Prepare(t.Context(), req); draft.ID != "" || err == nil {
-			t.Errorf("%+v of the config", draft)
+			t.Errorf("a draft of the config was prepared: %+v", draft)
 		}
 	}
 }

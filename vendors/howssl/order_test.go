@@ -204,7 +204,7 @@ func TestFind(t *testing.T) {
 				t.Errorf("%v, %v", got, err)
 			}
 			if err != nil && vendors.VerdictOf(err) == vendors.Uncertain {
-				t.Errorf("a look-up is never uncertain: %v", err)
+				t.Errorf("a look-up must never be uncertain: %v", err)
 			}
 		})
 	}

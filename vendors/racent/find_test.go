@@ -50,7 +50,7 @@ func TestFindByReference(t *testing.T) {
 			t.Errorf("%s: %v, %v", tt.body, got, err)
 		}
 		if err != nil && vendors.VerdictOf(err) == vendors.Uncertain {
-			t.Errorf("%s: a look-up is never uncertain: %v", tt.body, err)
+			t.Errorf("%s: a look-up must never be uncertain: %v", tt.body, err)
 		}
 	}
 }

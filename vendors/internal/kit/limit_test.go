@@ -290,7 +290,7 @@ func TestTooManyRequestsPausesAll(t *testing.T) {
 		wish = "42"
 		took(first)
 		if got := took(second); got != 42*time.Second {
-			t.Errorf("waited %s where 42 s were asked for", got)
+			t.Errorf("waited %s, want 42s", got)
 		}
 	})
 }
