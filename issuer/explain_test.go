@@ -105,7 +105,7 @@ func cutWorlds() []cutWorld {
 		{title: "two servers of a cluster", records: a4(ourFour) + a4(otherFour), hosts: map[string]string{otherFour: "shared"}},
 
 		// A firewall, or something else in front of Caddy, that keeps out only strangers.
-		{title: "a firewall drops all", at: gets(everybody, "silence"), want: check.CauseNoVisit, words: "nobody has come"},
+		{title: "a firewall drops all", at: gets(everybody, "silence"), want: check.CauseNoVisit, words: "nobody has requested"},
 		{title: "a firewall refuses all", at: gets(everybody, "closed"), want: check.CauseNoVisit, words: "firewall"},
 		{title: "a firewall drops half", at: gets(half, "silence"), want: check.CauseKeptOut, words: "fetched from 3 addresses"},
 		{title: "a firewall refuses half", at: gets(half, "closed"), want: check.CauseKeptOut, words: "only some of"},

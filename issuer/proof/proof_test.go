@@ -30,7 +30,7 @@ func TestProofsByMethod(t *testing.T) {
 		t.Errorf("waiting gives %v", err)
 	}
 	m.CleanUp(t.Context(), p)
-	if logs.FilterMessageSnippet("DNS records of an order stay behind").Len() != 1 {
+	if logs.FilterMessageSnippet("DNS records of an order are left behind").Len() != 1 {
 		t.Error("the records that stay are not reported")
 	}
 	p.Method = vendors.MethodHTTP
