@@ -276,7 +276,7 @@ func (a *audit) differences(h held, o vendors.ListedOrder) (list []Finding) {
 	here, there := string(h.state), cmp.Or(o.RawStatus, string(o.Status), "no status")
 	other := func(words string) {
 		if h.flagged {
-			here += ", needs a decision"
+			here += ", flagged"
 		}
 		list = append(list, Finding{Kind: FoundState, Here: here, There: Word(there), Words: words})
 	}

@@ -130,7 +130,7 @@ var rowList = listKind{csvHeader, "NAME\tVENDOR\tORDER\tSTATE\tCERTIFICATE ENDS\
 func (r Row) line() string {
 	state, problem := Word(r.State), r.Problem
 	if r.Flag != "" {
-		state, problem = state+", needs a decision", r.Flag
+		state, problem = state+", flagged", r.Flag
 	}
 	return strings.Join([]string{
 		nameAndMore(r.Name, len(r.Names)), Word(r.Vendor), Word(r.OrderID), state,

@@ -126,7 +126,7 @@ func (p *page) show(ctx context.Context, desk *operator.Desk, about string) (err
 func (p *page) States() []choice {
 	return p.choices(p.Filter.State, []choice{
 		{"", "all current"},
-		{operator.StateFlagged, "needs a decision"},
+		{operator.StateFlagged, "flagged"},
 		{"asked", "asked"},
 		{"open", "open"},
 		{"issued", "issued"},
@@ -167,7 +167,7 @@ func (p *page) Badge(row operator.Row) choice {
 	case row.State == "":
 		return choice{"asks", "unreadable"}
 	case row.Flag != "":
-		return choice{"asks", row.State + ", needs a decision"}
+		return choice{"asks", row.State + ", flagged"}
 	case slices.Contains([]string{"asked", "open", operator.StateNone}, row.State):
 		return choice{"pending", row.State}
 	case row.State == "issued":
