@@ -225,7 +225,7 @@ func WriteStory(w io.Writer, s Story) error {
 	line("problem", s.Problem)
 	what := "paid"
 	if s.Adopted {
-		what = "taken up" // it was bought elsewhere
+		what = "adopted" // it was bought elsewhere
 	}
 	line(what, timeOf(s.Paid))
 	line("term", s.Term)
@@ -252,7 +252,7 @@ func WriteStory(w io.Writer, s Story) error {
 		if d.Waits != s.Problem {
 			line("waits", d.Waits)
 		}
-		line("looks again", timeOf(d.Next))
+		line("next poll", timeOf(d.Next))
 	}
 	line("next", s.Next)
 	line("portal", s.Portal)

@@ -32,7 +32,7 @@ var troubles = []trouble{
 	{
 		title:   "no money is left",
 		happens: func(w *world) { w.must(w.ca.SetBalance(apiToken, 1)) },
-		state:   operator.StateNone, shown: []string{"balance", "looks again"},
+		state:   operator.StateNone, shown: []string{"balance", "next poll"},
 		mend:    func(w *world) { w.must(w.ca.SetBalance(apiToken, 1_000_000)) },
 		charges: 1,
 	},
@@ -46,7 +46,7 @@ var troubles = []trouble{
 	{
 		title:   "the vendor is down",
 		happens: func(w *world) { w.breaks(hostile.Fault{Kind: hostile.HTML}) },
-		state:   operator.StateNone, shown: []string{"problem  ", "looks again"},
+		state:   operator.StateNone, shown: []string{"problem  ", "next poll"},
 		mend:    (*world).mendFaults,
 		charges: 1,
 	},
@@ -69,7 +69,7 @@ var troubles = []trouble{
 	},
 	{
 		title: "the CA takes days", happens: func(w *world) { w.update(neverIssue) },
-		state: string(ledger.Open), shown: []string{"the vendor and its CA validate and issue", "looks again"},
+		state: string(ledger.Open), shown: []string{"the vendor and its CA validate and issue", "next poll"},
 		mend:    (*world).issueNow,
 		charges: 1,
 	},

@@ -153,7 +153,7 @@ func TestNameWithoutOrder(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 	out, err := w.commercial(s, "show", waits.Name)
-	if err != nil || !strings.Contains(out, "limit") || !strings.Contains(out, "looks again") {
+	if err != nil || !strings.Contains(out, "limit") || !strings.Contains(out, "next poll") {
 		t.Error(err, out)
 	}
 	s.stop()
