@@ -44,7 +44,7 @@ func launch(t *testing.T, dir string) *process {
 	return p
 }
 
-// kill ends the process as nothing else does.
+// kill kills the process, giving it no chance to clean up.
 func (p *process) kill(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
@@ -53,7 +53,7 @@ func (p *process) kill(t *testing.T) {
 	_ = p.cmd.Wait() // it was killed
 }
 
-// howssl makes a call of HowSSL's and reads a text of the answer's data.
+// howssl makes a HowSSL call and returns a string from the answer's data.
 func (p *process) howssl(call, field string, form url.Values) (string, error) {
 	form.Set("token", "sandbox")
 	resp, err := http.PostForm(p.api+"/Home/Order/"+call, form)
@@ -88,8 +88,9 @@ func (p *process) buy(name string) (id string, err error) {
 	return p.howssl("commitOrder", "order_id", url.Values{"check_id": {checkID}})
 }
 
-// TestKilled kills the program while four customers buy, three times. What was answered
-// is there afterwards, and no order is without its charge or a charge without its order.
+// TestKilled kills the program while four customers buy, three times. Afterwards, every
+// order that was answered is there, and there is no order without its charge and no
+// charge without its order.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	var mu sync.Mutex

@@ -1,8 +1,8 @@
-// Command order-sandbox is a commercial certificate authority for testing clients, in
-// any language: what Pebble is for ACME, for the order APIs of Racent, DigiCert and
-// HowSSL. It charges accounts, really fetches validation files, and really signs, with
-// a root that nobody trusts. By default it behaves like the real ones on an ordinary
-// day, which is to say not always well. README.md beside this file is its manual.
+// Command order-sandbox is a commercial certificate authority for testing clients, in any
+// language: what Pebble is for ACME, for the order APIs of Racent, DigiCert and HowSSL.
+// It charges accounts, really fetches validation files, and really signs, with a root
+// that nobody trusts. By default it behaves like the real ones on an ordinary day, which
+// is to say not always well. The README.md next to this file is its manual.
 package main
 
 import (

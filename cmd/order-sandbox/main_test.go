@@ -20,7 +20,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// asProgram makes this test's binary the program, with these arguments.
+// asProgram is the environment variable that makes the test binary run as the program,
+// with its value as arguments.
 const asProgram = "ORDER_SANDBOX_ARGS"
 
 func TestMain(m *testing.M) {
@@ -138,7 +139,7 @@ func shell(text string) string {
 func TestWalks(t *testing.T) {
 	for _, tool := range []string{"bash", "curl", "openssl", "awk", "sed"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("the walks of README.md need %s, which is not there: %v", tool, err)
+			t.Skipf("the walks of README.md need %s, which is not installed: %v", tool, err)
 		}
 	}
 	setup, _, _ := strings.Cut(section(t, "## Walks"), "\n### ")
@@ -170,7 +171,7 @@ func TestWalks(t *testing.T) {
 	}
 }
 
-// TestManual holds the manual to the flags, the calls and the faults that there are.
+// TestManual checks the manual against the flags, calls and faults of the program.
 func TestManual(t *testing.T) {
 	var usage bytes.Buffer
 	if _, err := parse([]string{"--help"}, &usage); !errors.Is(err, flag.ErrHelp) {
@@ -196,7 +197,7 @@ func TestManual(t *testing.T) {
 	if got := r.call(t, "POST", "/faults", `{"kind":"x"}`); !strings.HasPrefix(got, "400") {
 		t.Error(got)
 	} else {
-		for _, kind := range regexp.MustCompile(`[a-z-]+`).FindAllString(got[strings.Index(got, "none of")+len("none of"):], -1) {
+		for _, kind := range regexp.MustCompile(`[a-z-]+`).FindAllString(got[strings.Index(got, "not one of")+len("not one of"):], -1) {
 			if !strings.Contains(section(t, "## The control API"), "`"+kind+"`") {
 				t.Errorf("the fault %s is not in the manual", kind)
 			}
@@ -226,7 +227,7 @@ func TestWhatIsPrinted(t *testing.T) {
 	}
 	stop()
 	if _, err := os.Stat(root); !os.IsNotExist(err) {
-		t.Errorf("the directory of one run is left: %v", err)
+		t.Errorf("the directory of one run was left behind: %v", err)
 	}
 }
 

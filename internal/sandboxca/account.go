@@ -18,8 +18,8 @@ type Account struct {
 	// Token is the API credential.
 	Token string
 
-	// Balance is the opening balance in cents. A balance kept in Config.Dir
-	// wins over it.
+	// Balance is the opening balance in cents. A balance stored in Config.Dir takes
+	// precedence.
 	Balance int64
 
 	// Organizations are the IDs of the validated organizations that orders may
@@ -50,7 +50,7 @@ func (c *CA) Balance(token string) int64 {
 	return c.st.balances[Account{Token: token}.Key()]
 }
 
-// SetBalance changes the money left in an account. It is no charge.
+// SetBalance changes the money left in an account. It does not count as a charge.
 func (c *CA) SetBalance(token string, cents int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,7 +81,7 @@ func (c *CA) openAccounts(accounts []Account) error {
 	return nil
 }
 
-// Key names the account in orders and on disk, where the token must not be.
+// Key names the account in orders and on disk, where the token must not appear.
 func (a Account) Key() string {
 	sum := sha256.Sum256([]byte(a.Token))
 	return hex.EncodeToString(sum[:8])
@@ -109,7 +109,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.ParsePrefix(s)
 }
 
-// Authenticate finds the account of a token, nil if the caller may not use it.
+// Authenticate returns the account of a token, or nil if the caller may not use it.
 func (c *CA) Authenticate(r *http.Request, token string) *Account {
 	c.mu.Lock()
 	accounts := c.cfg.Accounts

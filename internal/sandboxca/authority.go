@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// organization is on every certificate the sandbox makes.
+// organization is in every certificate the sandbox makes, if only as its issuer.
 const organization = "caddy-commercial SANDBOX — do not trust"
 
 // authorityLifetime outlasts every test that moves its clock.
@@ -46,8 +46,8 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	// The intermediate's key is written last: where it is missing, an earlier
-	// attempt was interrupted before anything could be signed.
+	// The intermediate's key is written last: if it is missing, an earlier attempt was
+	// interrupted before anything could be signed.
 	_, err := os.Stat(filepath.Join(dir, intermediateKeyFile))
 	if err == nil {
 		return loadAuthority(dir)
@@ -170,12 +170,11 @@ func (a *authority) sign(leaf *Leaf) (*x509.Certificate, error) {
 	return x509.ParseCertificate(der)
 }
 
-// crlLifetime is how long a revocation list may be used. Subscriber certificates' lists
-// may be for up to ten days (Baseline Requirements 4.9.7); this one is made when it is
-// asked for.
+// crlLifetime is how long a CRL is valid. Those for subscriber certificates may be valid
+// for up to ten days (Baseline Requirements 4.9.7); this one is made on request.
 const crlLifetime = 24 * time.Hour
 
-// revocations makes a revocation list in DER.
+// revocations makes a CRL, in DER.
 func (a *authority) revocations(entries []x509.RevocationListEntry, now time.Time) ([]byte, error) {
 	return x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number:                    big.NewInt(now.UnixNano()),
@@ -190,8 +189,8 @@ func newSerial() (*big.Int, error) {
 	if _, err := rand.Read(b[:]); err != nil {
 		return nil, err
 	}
-	// A set top-but-one bit fixes the length; a clear top bit keeps the ASN.1
-	// integer positive.
+	// Setting the second-highest bit fixes the length; clearing the highest keeps the
+	// ASN.1 integer positive.
 	b[0] = b[0]&0x7f | 0x40
 	return new(big.Int).SetBytes(b[:]), nil
 }
@@ -211,7 +210,7 @@ func loadAuthority(dir string) (*authority, error) {
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("%s holds no PEM block", intermediateKeyFile)
+		return nil, fmt.Errorf("%s contains no PEM block", intermediateKeyFile)
 	}
 	key, err := x509.ParseECPrivateKey(block.Bytes)
 	if err != nil {
@@ -221,7 +220,7 @@ func loadAuthority(dir string) (*authority, error) {
 		return nil, fmt.Errorf("%s is not signed by %s: %w", intermediateCertFile, rootCertFile, err)
 	}
 	if !key.PublicKey.Equal(intermediate.PublicKey) {
-		return nil, fmt.Errorf("%s does not fit %s", intermediateKeyFile, intermediateCertFile)
+		return nil, fmt.Errorf("%s does not match %s", intermediateKeyFile, intermediateCertFile)
 	}
 	return &authority{root: root, intermediate: intermediate, key: key}, nil
 }
@@ -233,7 +232,7 @@ func readCert(path string) (*x509.Certificate, error) {
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("%s holds no PEM block", filepath.Base(path))
+		return nil, fmt.Errorf("%s contains no PEM block", filepath.Base(path))
 	}
 	return x509.ParseCertificate(block.Bytes)
 }

@@ -39,7 +39,7 @@ func (c *CA) Orders() []OrderInfo {
 	return infos
 }
 
-// Order is the order with this ID, and whether there is one.
+// Order returns the order with this ID, and whether there is one.
 func (c *CA) Order(id string) (OrderInfo, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,8 +59,8 @@ func (c *CA) Fetches() []Fetch {
 	return append([]Fetch{}, c.fetches...)
 }
 
-// Revoked tells whether the certificate with this serial number was revoked,
-// by revoke, by cancel, or by SetStatus.
+// Revoked reports whether the certificate with this serial number was revoked, in
+// whatever way.
 func (c *CA) Revoked(serial *big.Int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,7 +77,7 @@ func (c *CA) CRL() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var entries []x509.RevocationListEntry
-	listed := make(map[string]bool) // one certificate may be of two orders, by a quirk
+	listed := make(map[string]bool) // by a quirk, two orders may share a certificate
 	for _, o := range c.st.orders {
 		serial, ok := new(big.Int).SetString(o.Serial, 16)
 		if !ok || !o.Revoked || listed[o.Serial] {
@@ -89,9 +89,8 @@ func (c *CA) CRL() ([]byte, error) {
 	return c.authority.revocations(entries, c.cfg.Now())
 }
 
-// SetStatus changes an order behind the client's back, as a person at the
-// seller may. The word is stored as it is; CANCELLED and REVOKED also revoke the
-// certificate.
+// SetStatus changes an order behind the client's back, as the seller's staff may. The
+// status is stored as given; CANCELLED and REVOKED also revoke the certificate.
 func (c *CA) SetStatus(orderID, status string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,8 +106,8 @@ func (c *CA) SetStatus(orderID, status string) error {
 	return c.store(o)
 }
 
-// RevokeCertificate revokes the certificate of an order behind the client's back, as a
-// CA does that finds it wrong. The order lives on and may be reissued.
+// RevokeCertificate revokes the certificate of an order behind the client's back, as a CA
+// does when it finds that it was misissued. The order stays active and may be reissued.
 func (c *CA) RevokeCertificate(orderID string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,8 +122,8 @@ func (c *CA) RevokeCertificate(orderID string) error {
 	return c.store(o)
 }
 
-// RevokeAll revokes all certificates at once, as after a fault of the CA, and returns
-// how many there were. The orders live on.
+// RevokeAll revokes all certificates at once, as after an incident at the CA, and returns
+// how many there were. The orders stay active.
 func (c *CA) RevokeAll() (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,8 +138,8 @@ func (c *CA) RevokeAll() (int, error) {
 	return len(revoked), c.saved(change{Progress: progressOf(revoked)}).Err()
 }
 
-// EndOrder ends a paid order and its reissues behind the client's back, as a person at the
-// seller does: StatusRevoked revokes its certificates, StatusCancelled refunds it besides.
+// EndOrder ends a paid order and its reissues behind the client's back, as the seller's
+// staff may: StatusRevoked revokes its certificates, StatusCancelled refunds it, too.
 func (c *CA) EndOrder(orderID, status string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +150,7 @@ func (c *CA) EndOrder(orderID, status string) error {
 	return c.end([]*Order{c.st.byID[o.Paid]}, status)
 }
 
-// EndAll does the same to all orders that live, at once, and returns how many there were.
+// EndAll does the same to all active orders at once, and returns how many there were.
 func (c *CA) EndAll(status string) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,7 +208,7 @@ func (c *CA) Approve(orderID, name string) error {
 	return c.store(o)
 }
 
-// store stores what has changed on an order. The lock is held.
+// store stores the changes to an order. The lock is held.
 func (c *CA) store(o *Order) error {
 	return c.saved(change{Progress: progressOf([]*Order{o})}).Err()
 }

@@ -8,13 +8,12 @@ import (
 	"go.uber.org/zap"
 )
 
-// Books are what the CA has written down, open to one reader and writer at a time.
-// Dialects get them with CA.Open and give them back with Close. What they hand out
-// may be changed while they are open, is stored by Save, and must not be used after
-// Close; and while they are open, no method of the CA itself may be called.
+// Books are the CA's records. Only one goroutine at a time has them open, from CA.Open to
+// Close. What they return may be changed while they are open, is stored by Save, and must
+// not be used after Close. While they are open, no method of the CA itself may be called.
 type Books struct{ c *CA }
 
-// Record is something that a dialect keeps beside the orders, such as requests that
+// Record is something that a dialect keeps alongside the orders, such as requests that
 // were never paid for. Only the dialect knows what it means.
 type Record struct {
 	Dialect string          `json:"dialect"`
@@ -22,13 +21,13 @@ type Record struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// Open waits for the books.
+// Open opens the books, waiting until nobody else has them open.
 func (c *CA) Open() Books {
 	c.mu.Lock()
 	return Books{c}
 }
 
-// Close gives the books back.
+// Close lets others open the books.
 func (b Books) Close() { b.c.mu.Unlock() }
 
 // Now is the time by the CA's clock.
@@ -71,7 +70,7 @@ func (b Books) ByReference(dialect, account, ref string) *Order {
 	return b.c.st.byRef[refKey{dialect, account, ref}]
 }
 
-// ByCertificate finds an order by the CA's number of its certificate.
+// ByCertificate finds an order by the number that the CA gave its certificate.
 func (b Books) ByCertificate(dialect, account, number string) *Order {
 	o := b.c.st.byCert[number]
 	if o == nil {
@@ -101,24 +100,25 @@ func (b Books) Orders(dialect, account string) []*Order {
 	return list
 }
 
-// Advance issues the certificate of an order if it is time to.
+// Advance issues the certificate of an order if it is due.
 func (b Books) Advance(o *Order) { b.c.advance(o) }
 
-// Submitted reports whether the CA has the order, so that there are validation values.
+// Submitted reports whether the CA has received the order. Before, there are no
+// validation values.
 func (b Books) Submitted(o *Order) bool { return o.submitted(&b.c.cfg, b.Now()) }
 
-// OrganizationChecked reports whether the organisation of an order needs no check any
-// more.
+// OrganizationChecked reports whether the organization of an order no longer needs
+// checking.
 func (b Books) OrganizationChecked(o *Order) bool {
 	return o.Cert != nil || !b.Now().Before(o.organisationDone(&b.c.cfg))
 }
 
-// Save stores what has changed on orders.
+// Save stores the changes to orders.
 func (b Books) Save(orders ...*Order) *Refusal {
 	return b.c.saved(change{Progress: progressOf(orders)})
 }
 
-// Charge debits the account of an order once more.
+// Charge debits the account of an order again.
 func (b Books) Charge(o *Order, orderID string) *Refusal {
 	left := b.Balance(o.Account) - o.Cents
 	if left < 0 {
@@ -135,7 +135,7 @@ func (b Books) Charge(o *Order, orderID string) *Refusal {
 	return ref
 }
 
-// Put stores a record, in place of one with the same key.
+// Put stores a record, replacing any with the same key.
 func (b Books) Put(r Record) *Refusal {
 	ref := b.c.saved(change{Records: []Record{r}})
 	if ref == nil {
@@ -167,8 +167,7 @@ func (c *CA) saved(ch change) *Refusal {
 	return nil
 }
 
-// keep stores what has changed on orders where nobody waits for an answer; a failure
-// is logged.
+// keep stores the changes to orders when nobody waits for an answer. A failure is logged.
 func (c *CA) keep(orders ...*Order) { _ = c.saved(change{Progress: progressOf(orders)}) }
 
 func progressOf(orders []*Order) map[string]*Progress {

@@ -13,9 +13,9 @@ type CAA struct {
 	Tag, Value string
 }
 
-// methodLabels are the labels of each method in the parameter validationmethods
-// (RFC 8657). Those with a number are of the sections below 3.2.2.4 of the Baseline
-// Requirements; those of ACME are taken for the same kind of proof, which is assumed.
+// methodLabels are the labels of each method in the parameter validationmethods (RFC
+// 8657). The numbers are those of the subsections of Baseline Requirements 3.2.2.4. That
+// ACME's labels stand for the same kinds of proof is assumed.
 var methodLabels = map[Method][]string{
 	MethodHTTP:  {"ca-tbr-18", "http-01"},
 	MethodHTTPS: {"ca-tbr-18", "http-01"},
@@ -24,12 +24,12 @@ var methodLabels = map[Method][]string{
 	MethodEmail: {"ca-tbr-4"},
 }
 
-// AccountURI is what the CA calls an account, by its key, in the parameter accounturi
-// (RFC 8657).
+// AccountURI is the value of the parameter accounturi (RFC 8657) for the account with
+// this key.
 func AccountURI(account string) string { return "https://sandbox.invalid/accounts/" + account }
 
 // KnowAs sets the names by which the CA recognizes itself in CAA records when it takes
-// orders of a dialect. Without any, it looks at no CAA records for them.
+// orders of a dialect. Without any, it does not check CAA records for them.
 func (c *CA) KnowAs(dialect string, identities ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,13 +40,13 @@ func (c *CA) KnowAs(dialect string, identities ...string) {
 type caaQuestion struct {
 	name       string // may be a wildcard
 	identities []string
-	account    string // as an URI
+	account    string // as a URI
 	method     Method
-	bare       bool // whether parameters do not count
+	bare       bool // whether to ignore parameters
 }
 
-// checkCAA climbs from the name towards the root until there are CAA records, which
-// decide. A look-up that fails forbids (Baseline Requirements 3.2.2.8).
+// checkCAA climbs from the name towards the root until it finds CAA records, which
+// decide. A failed lookup forbids issuance (Baseline Requirements 3.2.2.8).
 func checkCAA(ctx context.Context, cfg *Config, q caaQuestion) error {
 	if cfg.LookupCAA == nil || len(q.identities) == 0 || IsIP(q.name) {
 		return nil
@@ -75,7 +75,7 @@ func (q caaQuestion) judge(zone string, records []CAA) error {
 		case known == tag:
 			restricted = true
 		case r.Critical && !slices.Contains([]string{"issue", "issuewild", "iodef", "contactemail", "contactphone"}, known):
-			return fmt.Errorf("the CAA records of %s have the critical property %q, which is not known", zone, r.Tag)
+			return fmt.Errorf("the CAA records of %s have the unknown critical property %q", zone, r.Tag)
 		}
 	}
 	if !restricted {
@@ -91,7 +91,7 @@ func (q caaQuestion) judge(zone string, records []CAA) error {
 }
 
 // allows reads the value of one issue property: the name of a CA and parameters. A
-// parameter that is there twice cannot be met.
+// repeated parameter cannot be met.
 func (q caaQuestion) allows(value string) bool {
 	issuer, rest, more := strings.Cut(value, ";")
 	if !slices.Contains(q.identities, strings.ToLower(strings.TrimSpace(issuer))) {
@@ -114,8 +114,8 @@ func (q caaQuestion) allows(value string) bool {
 	return true
 }
 
-// meets judges one parameter. Those that RFC 8657 does not define are the CA's own, and
-// this one has none.
+// meets reports whether one parameter is met. Those that RFC 8657 does not define are up
+// to the CA; this one ignores them.
 func (q caaQuestion) meets(name, arg string) bool {
 	switch name {
 	case "accounturi":

@@ -2,21 +2,22 @@ package sandboxca
 
 import "time"
 
-// era is what CAs keep to from one day on, and vendors issue.
+// era is the rules that CAs follow from one day on, and what they issue then.
 type era struct {
 	from time.Time
 
 	lifetime     time.Duration // of certificates: a day less than the longest allowed
-	reuse        time.Duration // for how long the validation of a name counts
-	perspectives int           // looks at each proof
+	reuse        time.Duration // how long the validation of a name may be reused
+	perspectives int           // checks of each proof
 	misses       int           // of them that may fail
 	parameters   bool          // whether the parameters of CAA records count (RFC 8657)
-	clientAuth   bool          // whether certificates are for clients, too
+	clientAuth   bool          // whether certificates have clientAuth, too
 }
 
-// eras are the first days of what the CA/Browser Forum and the root programs decided: ballot SC-081v3 about
-// lifetimes and reuse, SC-067 about perspectives, SC-098v2 about RFC 8657. That certificates are not for
-// clients any more is DigiCert's day; those of others are within the months before and after.
+// eras are the rules of the CA/Browser Forum and the root programs by their effective
+// dates: ballots SC-081v3 on lifetimes and reuse, SC-067 on perspectives, SC-098v2 on RFC
+// 8657. The end of clientAuth is DigiCert's date; other CAs' are within the months before
+// and after.
 var eras = []era{
 	{midnight(2000, 1, 1), 397 * day, 398 * day, 3, 1, false, true},
 	{midnight(2026, 3, 15), 199 * day, 200 * day, 4, 1, false, true},
@@ -32,7 +33,8 @@ func midnight(year, month, dayOfMonth int) time.Time {
 	return time.Date(year, time.Month(month), dayOfMonth, 0, 0, 0, 0, time.UTC)
 }
 
-// keepCalendar puts the rules of a moment in the place of those that are configured.
+// keepCalendar replaces the configured rules with those in force at a moment, if the
+// calendar is on.
 func (cfg *Config) keepCalendar(now time.Time) {
 	if !cfg.Calendar {
 		return
@@ -48,7 +50,8 @@ func (cfg *Config) keepCalendar(now time.Time) {
 	cfg.ClientAuth, cfg.IgnoreCAAParameters = rules.clientAuth, !rules.parameters
 }
 
-// Reuse marks the names of a new order that were validated lately by the same method, for the same account.
+// Reuse marks the names of a new order as validated if their earlier validation, by the
+// same method and for the same account, may still be reused.
 func (b Books) Reuse(o *Order) {
 	c, now := b.c, b.Now()
 	c.cfg.keepCalendar(now)

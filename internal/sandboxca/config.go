@@ -11,8 +11,8 @@ import (
 // Config describes a sandbox. The zero value is usable but has no accounts, so
 // every call is refused.
 type Config struct {
-	// Dir is where keys, certificates, orders and charges are kept, so that a
-	// restart finds them again. One CA per directory. Empty means memory only.
+	// Dir is where keys, certificates, orders and charges are kept across restarts. One
+	// CA per directory. Empty means memory only.
 	Dir string
 
 	// Accounts are the customers.
@@ -21,26 +21,26 @@ type Config struct {
 	// Products is the catalogue. Nothing else is sold.
 	Products []Product
 
-	// Lifetime is the validity of one issued certificate, counted from the
-	// moment of issue. Default 199 days: what a 200-day cap leaves.
+	// Lifetime is the validity of one issued certificate, counted from the moment of
+	// issue. Default 199 days, one less than the limit of 200 days.
 	Lifetime time.Duration
 
-	// Year is how long one paid year lasts, default 365 days. Everything that
-	// the seller states in days of a term (renewal and refund windows) scales
-	// with it, so that a test can compress time.
+	// Year is how long one paid year lasts, default 365 days. Everything that the seller
+	// states in days of a term (renewal and refund windows) scales with it, so a test can
+	// compress time.
 	Year time.Duration
 
-	// SubmitDelay is the time between placing an order and the CA having it.
-	// Before that there are no validation values and no validation.
+	// SubmitDelay is the time until the CA receives an order that was placed. Before that
+	// there are no validation values and no validation.
 	SubmitDelay time.Duration
 
-	// CheckInterval is the rhythm in which pending orders are looked at without
-	// being asked. Zero means that validation is looked at only while an API
-	// call is served: place, updateDCV, and collect (at most every 250 ms).
+	// CheckInterval is how often pending orders are checked in the background. Zero means
+	// that they are checked only while an API call is served, such as place, updateDCV,
+	// and collect (at most every 250 ms).
 	CheckInterval time.Duration
 
-	// OVDelay is how long the check of the organisation takes for products that
-	// are not domain-validated, counted from the submission.
+	// OVDelay is how long the check of the organization takes, for products that are not
+	// domain-validated, counted from when the CA receives the order.
 	OVDelay time.Duration
 
 	// IssueDelay is the time between the end of all checks and the certificate.
@@ -50,39 +50,38 @@ type Config struct {
 	// and 443. The Host header never shows them.
 	HTTPPort, HTTPSPort int
 
-	// Perspectives is how many independent fetches are made of each name's file
-	// in one look, default 3; Quorum is how many of them must succeed, default
-	// all.
+	// Perspectives is how many independent checks of each name's proof are made at a
+	// time, default 3; Quorum is how many of them must succeed, default all.
 	Perspectives, Quorum int
 
-	// Calendar puts the rules of the CA/Browser Forum in the place of Lifetime, Perspectives, Quorum, Reuse,
-	// IgnoreCAAParameters and ClientAuth, as they change from day to day.
+	// Calendar replaces Lifetime, Perspectives, Quorum, Reuse, IgnoreCAAParameters and
+	// ClientAuth with the industry's rules in force at the time.
 	Calendar bool
 
-	// Reuse is for how long DigiCert takes a name for validated. Zero means that it looks each time.
+	// Reuse is how long DigiCert reuses the validation of a name. Zero means that it does
+	// not.
 	Reuse time.Duration
 
-	// IgnoreCAAParameters takes notice of nothing behind the name of a CA in CAA records, as CAs may until
-	// 2027-03-15 (ballot SC-098v2).
+	// IgnoreCAAParameters ignores everything after the CA's name in CAA records, as CAs
+	// may until 2027-03-15 (ballot SC-098v2).
 	IgnoreCAAParameters bool
 
-	// Lenient compares validation files word by word and without regard to
-	// case, instead of byte for byte.
+	// Lenient compares validation files word by word, ignoring case, instead of byte by
+	// byte.
 	Lenient bool
 
 	// Resolve names the address to dial for a host. Default 127.0.0.1 for all.
 	// An answer that is not loopback fails the fetch.
 	Resolve func(host string) (ip string, err error)
 
-	// LookupCNAME answers DNS validation. Nil means that nothing resolves.
+	// LookupCNAME looks up records for DNS validation. Nil means that there are none.
 	LookupCNAME func(ctx context.Context, host string) (target string, err error)
 
-	// LookupTXT answers DNS validation by TXT records. Nil means that nothing
-	// resolves.
+	// LookupTXT looks up TXT records for DNS validation. Nil means that there are none.
 	LookupTXT func(ctx context.Context, host string) (values []string, err error)
 
-	// LookupCAA answers for the CAA properties of one name, without climbing. Nil means
-	// that nobody looks at them.
+	// LookupCAA returns the CAA properties of one name, without climbing. Nil means that
+	// they are not checked.
 	LookupCAA func(ctx context.Context, host string) ([]CAA, error)
 
 	// Transport replaces the network for validation fetches.
@@ -94,11 +93,11 @@ type Config struct {
 	// Logger may be nil.
 	Logger *zap.Logger
 
-	// ClientAuth puts clientAuth beside serverAuth into certificates.
+	// ClientAuth issues certificates with clientAuth besides serverAuth.
 	ClientAuth bool
 
-	// CRLURL, if not empty, is put into certificates as the place of the revocation
-	// list. Handler serves it at CRLPath.
+	// CRLURL, if not empty, is put into certificates as the URL of the CRL. Handler
+	// serves it at CRLPath.
 	CRLURL string
 
 	// Hooks are deviations from what the CA would do.
@@ -150,5 +149,5 @@ func (cfg *Config) setDefaults() {
 
 // days scales a number of days to the length of a paid year.
 func (cfg *Config) days(n int) time.Duration {
-	return cfg.Year / 365 * time.Duration(n) // in this order, because years times days overflow
+	return cfg.Year / 365 * time.Duration(n) // dividing first, since years times days overflows
 }

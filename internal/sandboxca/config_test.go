@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Days scale with the year, and many of them are as many as few.
+// TestDays checks that days scale with the year, and that many of them do not overflow.
 func TestDays(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {

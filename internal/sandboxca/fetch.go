@@ -69,7 +69,7 @@ func sameContent(got []byte, want string, lenient bool) bool {
 	})
 }
 
-// HostHeader is a host as a Host header and a URL have it.
+// HostHeader is a host as it appears in a Host header and in a URL.
 func HostHeader(host string) string {
 	if strings.Contains(host, ":") {
 		return "[" + host + "]"
@@ -81,7 +81,7 @@ func HostHeader(host string) string {
 // first one found decides.
 func lookupCNAME(ctx context.Context, cfg *Config, proof Proof, f *Fetch) error {
 	if cfg.LookupCNAME == nil {
-		return errors.New("no DNS to ask")
+		return errors.New("no resolver is configured")
 	}
 	name := strings.TrimPrefix(f.Host, "*.")
 	for {
@@ -104,11 +104,11 @@ func lookupCNAME(ctx context.Context, cfg *Config, proof Proof, f *Fetch) error 
 	}
 }
 
-// lookupTXT looks for a record with the value below the label and at the name, and
-// at each of its parents.
+// lookupTXT looks for a record with the value at the label below the name and at the name
+// itself, then likewise for each of its parents.
 func lookupTXT(ctx context.Context, cfg *Config, proof Proof, f *Fetch) error {
 	if cfg.LookupTXT == nil {
-		return errors.New("no DNS to ask")
+		return errors.New("no resolver is configured")
 	}
 	name := strings.TrimPrefix(f.Host, "*.")
 	for {
@@ -127,7 +127,8 @@ func lookupTXT(ctx context.Context, cfg *Config, proof Proof, f *Fetch) error {
 	}
 }
 
-// newLoopbackTransport dials what resolve says, if it is this machine.
+// newLoopbackTransport dials the address that resolve returns, if it is a loopback
+// address.
 func newLoopbackTransport(resolve func(string) (string, error)) http.RoundTripper {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -148,7 +149,7 @@ func newLoopbackTransport(resolve func(string) (string, error)) http.RoundTrippe
 			}
 			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(ip.String(), port))
 		},
-		// A CA cannot ask for a valid certificate before it has issued one.
+		// A CA cannot demand a valid certificate before it has issued one.
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
 		DisableKeepAlives: true,
 		// The file is judged as it was sent.

@@ -19,22 +19,22 @@ const MaxRequestBytes = 4 << 20
 // CRLPath is where Handler serves the list of revoked certificates.
 const CRLPath = "/revoked.crl"
 
-// Banner is what a person sees who opens the sandbox in a browser.
+// Banner is what people see when they open the sandbox in a browser.
 const Banner = "caddy-commercial SANDBOX certificate authority.\n" +
 	"Nothing here is real: no money is charged, and its certificates are trusted by nobody.\n"
 
-// Dialect is one seller's API on top of the core. It reads and writes the CA's
-// [Books], has orders taken by [CA.Create] under its own [Rules] and validated by
-// [CA.Look], and keeps what only it knows in Order.Extra and in a [Record].
+// Dialect is one seller's API on top of the core. It reads and writes the CA's [Books],
+// creates orders with [CA.Create] under its own [Rules], validates them with [CA.Look],
+// and keeps what only it knows in Order.Extra and in a [Record].
 type Dialect interface {
-	// Name tells the dialect's orders and records from those of others.
+	// Name distinguishes the dialect's orders and records from those of others.
 	Name() string
 
 	// Prefix is the path below which the dialect is served, with both slashes.
 	Prefix() string
 
-	// Serve answers a call. The path is what follows the prefix. The request's body
-	// is complete and in memory.
+	// Serve answers a call. The path is what follows the prefix. The request's body has
+	// been read into memory.
 	Serve(path string, r *http.Request) Answer
 }
 
@@ -90,15 +90,15 @@ func (c *CA) serveCall(w http.ResponseWriter, r *http.Request, d Dialect, path s
 	ans.send(w)
 }
 
-// BufferBody reads a request's body into memory, up to a bound. Only then can the
-// server notice that a client has gone.
+// BufferBody reads a request's body into memory, up to a bound. Only then can the server
+// notice that the client has gone away.
 func BufferBody(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequestBytes))
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return err
 }
 
-// page answers what is not an API call.
+// page answers requests that are not API calls.
 func (c *CA) page(r *http.Request) Answer {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return Text(http.StatusMethodNotAllowed, "only GET\n")
@@ -126,5 +126,5 @@ func (a Answer) send(w http.ResponseWriter) {
 	if a.Status != 0 {
 		w.WriteHeader(a.Status)
 	}
-	_, _ = w.Write(a.Body) // a client that has gone is no matter
+	_, _ = w.Write(a.Body) // it does not matter if the client has gone away
 }

@@ -22,10 +22,10 @@ type Leaf struct {
 	Instead []byte
 }
 
-// Hooks change what the CA does of its own accord. All of them may be nil, and are
-// where nothing is to go wrong. They are called with the books open.
+// Hooks change what the CA does by itself. Each of them may be nil; all are in a CA that
+// behaves. They are called with the books open.
 type Hooks struct {
-	// Repeat may change what becomes of an old reference at a seller.
+	// Repeat may change what a seller does with a reference that was used before.
 	Repeat func(Repeat) Repeat
 
 	// Refuse may refuse an order that would be taken.
@@ -34,18 +34,18 @@ type Hooks struct {
 	// Order may change an order that is about to be taken.
 	Order func(*Order)
 
-	// Leaf may change a certificate that is about to be signed. The parent is nil
-	// for a first one.
+	// Leaf may change a certificate that is about to be signed. The parent is nil for an
+	// order's first one.
 	Leaf func(o, parent *Order, leaf *Leaf) error
 
 	// Chain may change certificates that are about to be delivered together.
 	Chain func(chain [][]byte, intermediate, root []byte) [][]byte
 
-	// Fetch may keep a perspective, counted from 1, from seeing anything of a host.
+	// Fetch may make a perspective, counted from 1, find nothing at a host.
 	Fetch func(perspective int, host string) error
 
-	// Recheck has the CA look at proven names again until the certificate is issued,
-	// and take the proof back when it is gone.
+	// Recheck makes the CA check proven names again until the certificate is issued, and
+	// mark them unproven when the proof is gone.
 	Recheck bool
 }
 
@@ -90,11 +90,10 @@ func (cfg *Config) usages() []x509.ExtKeyUsage {
 	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 }
 
-// Above are the certificates above a leaf as they are delivered, in DER: the
-// intermediate.
+// Above is the chain above a leaf as it is delivered, in DER: the intermediate.
 func (b Books) Above() [][]byte { return b.chain([][]byte{b.c.authority.intermediate.Raw}) }
 
-// FullChain are leaf, intermediate and root of an order as they are delivered, in DER.
+// FullChain is the leaf, intermediate and root of an order as they are delivered, in DER.
 func (b Books) FullChain(o *Order) [][]byte {
 	return b.chain([][]byte{o.Cert, b.c.authority.intermediate.Raw, b.c.authority.root.Raw})
 }

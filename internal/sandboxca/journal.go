@@ -21,16 +21,16 @@ const (
 	// oldStateFile held everything as one JSON value in version 1.
 	oldStateFile = "state.json"
 
-	// compactBelow is how many superseded entries a journal may have whatever its
-	// size; above that, it may have as many as it has orders.
+	// compactBelow is how many superseded entries a journal may have whatever its size;
+	// beyond that, as many as it has orders.
 	compactBelow = 1000
 
-	// chargesPerLine bounds the lines of a journal that is written anew.
+	// chargesPerLine bounds the lines of a rewritten journal.
 	chargesPerLine = 100
 )
 
-// change is one line of the journal, written in one piece: what belongs together, as
-// an order and its charge do, is there as a whole or not at all.
+// change is one line of the journal, written atomically: what belongs together, such as
+// an order and its charge, is either all there or not at all.
 type change struct {
 	Version  int                  `json:"version,omitempty"` // in the first line only
 	Sequence int64                `json:"seq,omitempty"`
@@ -41,7 +41,7 @@ type change struct {
 	Records  []Record             `json:"records,omitempty"`
 }
 
-// check refuses what no CA has written, so that nothing else has to expect it.
+// check refuses what no CA would write, so nothing else has to expect it.
 func (ch *change) check() error {
 	var all []*Progress
 	for _, o := range ch.Orders {
@@ -67,15 +67,15 @@ type journal struct {
 
 func (j *journal) path() string { return filepath.Join(j.dir, journalFile) }
 
-// openJournal reads what a directory holds. A last line that was torn by the end of
-// a process is cut off. Where most of the file is superseded it is written anew.
+// openJournal reads the journal of a directory. A last line that a killed process left
+// incomplete is cut off. A file most of which is superseded is rewritten.
 func openJournal(dir string) (*journal, state, error) {
 	j, st := &journal{dir: dir}, newState()
 	if dir == "" {
 		return j, st, nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, oldStateFile)); err == nil {
-		return nil, st, fmt.Errorf("%s is of version 1, this sandbox knows version %d; use another directory", oldStateFile, journalVersion)
+		return nil, st, fmt.Errorf("%s has version 1, but this sandbox knows only version %d; use another directory", oldStateFile, journalVersion)
 	}
 	superseded, err := j.load(&st)
 	switch {
@@ -116,7 +116,7 @@ func (j *journal) load(st *state) (superseded int, err error) {
 			return 0, fmt.Errorf("line %d: %w", number, err)
 		}
 		if number == 1 && ch.Version != journalVersion {
-			return 0, fmt.Errorf("version %d, this sandbox knows version %d", ch.Version, journalVersion)
+			return 0, fmt.Errorf("version is %d, but this sandbox knows only version %d", ch.Version, journalVersion)
 		}
 		st.apply(ch)
 		superseded += len(ch.Progress)
@@ -124,7 +124,7 @@ func (j *journal) load(st *state) (superseded int, err error) {
 	}
 }
 
-// cut takes a torn line away.
+// cut removes an incomplete last line.
 func (j *journal) cut(torn int) error {
 	if torn == 0 {
 		return nil
@@ -132,9 +132,9 @@ func (j *journal) cut(torn int) error {
 	return os.Truncate(j.path(), j.size)
 }
 
-// write appends a change that is not yet part of the state, or whose progress is.
-// The kernel has it when write returns: it survives the end of the process, though
-// not that of the machine.
+// write appends a change. Of the change, only progress may be part of the state already.
+// When write returns, the kernel has the line: it survives a crash of the process, but
+// not of the machine.
 func (j *journal) write(ch change, st *state) error {
 	if j.dir == "" {
 		return nil
@@ -164,14 +164,14 @@ func (j *journal) write(ch change, st *state) error {
 	return nil
 }
 
-// intact reports whether the file is as this process left it. It is not after a write
-// that failed in the middle.
+// intact reports whether the file is as this process left it. It is not after a partial
+// write.
 func (j *journal) intact(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Size() == j.size
 }
 
-// rewrite replaces the file by one that holds the state and nothing superseded.
+// rewrite replaces the file with one that holds the state and nothing superseded.
 func (j *journal) rewrite(st *state) error {
 	var buf bytes.Buffer
 	put := func(ch change) error {
@@ -205,7 +205,7 @@ func encodeLine(ch change) ([]byte, error) {
 	return append(line, '\n'), err
 }
 
-// writeFile replaces a file as a whole or not at all.
+// writeFile replaces a file atomically.
 func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {

@@ -82,8 +82,8 @@ func (s *shop) balanced() {
 	}
 }
 
-// TestKilledWhileWriting cuts the last line of the journal at many places, as a process
-// leaves it that is killed in the middle of a write.
+// TestKilledWhileWriting cuts the last line of the journal at many places, as if the
+// process had been killed in the middle of a write.
 func TestKilledWhileWriting(t *testing.T) {
 	dir := t.TempDir()
 	s := openShop(t, dir)
@@ -118,8 +118,8 @@ func TestKilledWhileWriting(t *testing.T) {
 	}
 }
 
-// TestFailedWriteHeals leaves a half line in the file of a running process, as a write
-// to a full disk does.
+// TestFailedWriteHeals leaves half a line in the file of a running process, as a write to
+// a full disk does.
 func TestFailedWriteHeals(t *testing.T) {
 	dir := t.TempDir()
 	s := openShop(t, dir)
@@ -136,8 +136,8 @@ func TestFailedWriteHeals(t *testing.T) {
 	again.balanced()
 }
 
-// TestWritesAreSmall counts the bytes that a thousand orders cost: as many for the
-// second half as for the first, and never the whole file again.
+// TestWritesAreSmall counts the bytes that a thousand orders take: as many for the second
+// half as for the first, and the file is never rewritten.
 func TestWritesAreSmall(t *testing.T) {
 	dir := t.TempDir()
 	s := openShop(t, dir)
@@ -151,7 +151,7 @@ func TestWritesAreSmall(t *testing.T) {
 		}
 	}
 	if !os.SameFile(first, stat(t, path)) {
-		t.Error("the file was written anew")
+		t.Error("the file was rewritten")
 	}
 	a, b := sizes[1]-sizes[0], sizes[2]-sizes[1]
 	if b > a+a/50 || a > 500*5000 {
@@ -188,7 +188,7 @@ func TestCompaction(t *testing.T) {
 		}
 		again.Close()
 	}
-	// What was compacted goes on.
+	// Orders continue after compaction.
 	last := openShop(t, dir)
 	if err := last.Approve(other, "shop.example.com"); err != nil {
 		t.Fatal(err)
@@ -253,8 +253,8 @@ func TestBrokenJournalIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzJournal loads what nobody wrote: it is refused, or served without a panic, also
-// after another order and another start.
+// FuzzJournal loads arbitrary journals: each is refused, or served without a panic, also
+// after another order and a restart.
 func FuzzJournal(f *testing.F) {
 	dir := f.TempDir()
 	s := openShop(f, dir)
@@ -304,7 +304,7 @@ func BenchmarkLoad100000Orders(b *testing.B) {
 	s.buy("one")
 	lines := bytes.SplitAfter(read(b, path), []byte("\n"))
 	s.Close()
-	// The lines of the order and its certificate again and again, under other names.
+	// The lines of the order and its certificate again and again, under other IDs.
 	at := len(lines) - 4
 	var long bytes.Buffer
 	long.Write(bytes.Join(lines[:at], nil))

@@ -34,7 +34,7 @@ const (
 	AboutBalance   = "balance"
 )
 
-// Refusal is why the core does not do what it was asked to.
+// Refusal is why the core does not do what it was asked to do.
 type Refusal struct {
 	Reason Reason
 	Field  string // what it is about, or the field of a dialect
@@ -52,7 +52,7 @@ func (r *Refusal) Err() error {
 // Refuse makes a refusal.
 func Refuse(reason Reason, field, text string) *Refusal { return &Refusal{reason, field, text} }
 
-// Unknown refuses the ID of an order that there is not.
+// Unknown refuses the ID of an order that does not exist.
 func Unknown() *Refusal { return &Refusal{BadInput, AboutOrder, "there is no such order"} }
 
 func insufficient() *Refusal { return &Refusal{NoMoney, AboutBalance, "insufficient balance"} }
@@ -68,7 +68,7 @@ type Repeat int
 
 // The ways to take a reference that was used before.
 const (
-	RepeatIsNew   Repeat = iota // the reference is a remark: another order, another charge
+	RepeatIsNew   Repeat = iota // the reference is only a note: another order, another charge
 	RepeatIsFirst               // the first order is returned, nothing is charged
 	RepeatRefused
 )
@@ -78,23 +78,23 @@ type Rules struct {
 	// NewID makes the ID of the order with this number in the CA's books.
 	NewID func(sequence int64, now time.Time) string
 
-	// Repeat is what an old reference leads to.
+	// Repeat is what happens to a reference that was used before.
 	Repeat Repeat
 
 	// FreshCSR refuses a CSR that was ordered before with the same unique value.
 	FreshCSR bool
 
-	// Supersedes gives an order whose reissue is taken the status REISSUED.
+	// Supersedes sets the status of an order to REISSUED when its reissue is taken.
 	Supersedes bool
 
-	// Record, if not nil, makes a record that is stored in one piece with the order.
+	// Record, if not nil, makes a record that is stored atomically with the order.
 	Record func(*Order) Record
 }
 
-// Create takes a new order: it returns the order's ID, or why there is none. In
-// one step it checks the reference, the CSR's freshness and the balance, charges the
-// account, and stores the order, so that there is no order without its charge and no
-// charge without its order, not even on disk.
+// Create takes a new order: it returns the order's ID, or why there is none. In one step
+// it checks the reference, the CSR's freshness and the balance, charges the account, and
+// stores the order. There is never an order without its charge or a charge without its
+// order, not even on disk.
 func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,7 +137,8 @@ func (c *CA) Create(o *Order, rules Rules) (string, *Refusal) {
 	return o.ID, nil
 }
 
-// mayCreate tells whether an order may be taken. The parent is nil for a first order.
+// mayCreate returns why an order may not be taken, nil if it may. The parent is nil for a
+// first order.
 func (c *CA) mayCreate(o, parent *Order, rules Rules, now time.Time) *Refusal {
 	if parent != nil {
 		c.advance(parent)
@@ -186,7 +187,7 @@ func (c *CA) sameReference(o *Order, repeat Repeat) (*Order, *Refusal) {
 	return prior, nil
 }
 
-// mayFollow tells whether an order may be renewed, reissued or replaced.
+// mayFollow returns why an order may not be renewed, reissued or replaced, nil if it may.
 func (c *CA) mayFollow(parent *Order, kind string, now time.Time) *Refusal {
 	switch {
 	case parent.Status == StatusCancelled:
@@ -214,7 +215,7 @@ func (c *CA) identify(o *Order, rules Rules, now time.Time) {
 	}
 }
 
-// RandomText is n characters of an alphabet, by chance.
+// RandomText returns n random characters of an alphabet.
 func RandomText(alphabet string, n int) string {
 	var b strings.Builder
 	for range n {
@@ -281,9 +282,8 @@ func (c *CA) advanceAll() {
 	}
 }
 
-// advance issues the certificate of an order whose checks are done and whose
-// time has come. Time is looked at when somebody asks, not by a timer, so that
-// it works under any clock. The lock is held.
+// advance issues the certificate of an order whose checks are done, once it is due. It
+// runs when somebody asks, not on a timer, so it works with any clock. The lock is held.
 func (c *CA) advance(o *Order) {
 	now := c.cfg.Now()
 	if !o.Pending() || o.Held || o.Validated.IsZero() {

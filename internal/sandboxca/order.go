@@ -27,7 +27,7 @@ const (
 	KindReplace = "replace"
 )
 
-// Method is a proof of control.
+// Method is a way to prove control of a name.
 type Method string
 
 // The methods.
@@ -46,7 +46,7 @@ type Name struct {
 	Email    string `json:"email,omitempty"`
 	Verified bool   `json:"verified,omitempty"`
 
-	// Validated is when the CA has seen the proof, maybe for another order.
+	// Validated is when the CA saw the proof, perhaps for another order.
 	Validated time.Time `json:"validated,omitzero"`
 }
 
@@ -58,9 +58,9 @@ type Proof struct {
 	DNSTarget   string `json:"dns_target"`
 }
 
-// Order is one certificate being made or made: a paid order, or a reissue or
-// replacement within the term of one. What is here never changes once the order is
-// taken; what may change is in Progress.
+// Order is one certificate, issued or not yet: a paid order, or a reissue or replacement
+// within its term. What is here never changes once the order is taken; what may change is
+// in Progress.
 type Order struct {
 	ID      string `json:"id"`
 	Number  string `json:"number"`
@@ -88,11 +88,11 @@ type Order struct {
 
 	Progress
 
-	looking  bool      // fetches of this order are under way
-	lastLook time.Time // when the last look began
+	looking  bool      // a check of this order is under way
+	lastLook time.Time // when the last check began
 }
 
-// Progress is what becomes of an order.
+// Progress is what changes in an order.
 type Progress struct {
 	Status     string  `json:"status"`
 	ReplacedBy string  `json:"replaced_by,omitempty"`
@@ -100,10 +100,10 @@ type Progress struct {
 	Twin       *Name   `json:"twin,omitempty"` // the name that the CA adds if it can be proven
 	Proof      Proof   `json:"proof"`
 
-	// ProofEnds is when the proof is no longer looked for, zero for never.
+	// ProofEnds is when the CA stops looking for the proof, zero for never.
 	ProofEnds time.Time `json:"proof_ends,omitzero"`
 
-	// Held keeps the CA from looking at the order until somebody has approved it.
+	// Held keeps the CA from checking the order until somebody has approved it.
 	Held bool `json:"held,omitempty"`
 
 	Validated time.Time `json:"validated,omitzero"` // zero until every name is proven
@@ -227,8 +227,8 @@ func (o *Order) Name(name string) *Name {
 	return o.Names[i]
 }
 
-// SetMethod changes the proof of a name. A proof once given stays: changing the
-// method of a proven name, or asking for the same again, costs nothing.
+// SetMethod changes the method of a name. A proven name stays proven, even by another
+// method.
 func (o *Order) SetMethod(n *Name, m Method, email string) {
 	n.Method, n.Email = m, email
 	if o.Twin != nil {
@@ -236,7 +236,7 @@ func (o *Order) SetMethod(n *Name, m Method, email string) {
 	}
 }
 
-// AddTwin gives the order of a product for a single name its www or apex twin.
+// AddTwin adds the www or apex twin to an order for a single-name product.
 func (o *Order) AddTwin(p Product) {
 	if n := o.Names[0]; !p.SAN && !IsIP(n.Name) {
 		o.Twin = &Name{Name: twinOf(n.Name), Method: n.Method}
@@ -264,18 +264,18 @@ func (o *Order) settle(now time.Time) {
 // Pending reports whether the order waits for its certificate.
 func (o *Order) Pending() bool { return o.Status == StatusPending }
 
-// checkable reports whether the CA looks for the proofs of the order now.
+// checkable reports whether the CA may check the proofs of the order now.
 func (o *Order) checkable(cfg *Config, now time.Time) bool {
 	return o.Pending() && !o.looking && !o.Held && o.submitted(cfg, now) &&
 		(o.ProofEnds.IsZero() || now.Before(o.ProofEnds))
 }
 
-// submitted tells whether the CA has the order.
+// submitted reports whether the CA has received the order.
 func (o *Order) submitted(cfg *Config, now time.Time) bool {
 	return o.Cert != nil || !now.Before(o.Created.Add(cfg.SubmitDelay))
 }
 
-// organisationDone tells when the check of the organisation ends.
+// organisationDone is when the check of the organization ends.
 func (o *Order) organisationDone(cfg *Config) time.Time {
 	at := o.Created.Add(cfg.SubmitDelay)
 	if o.NeedsOV {
@@ -284,8 +284,8 @@ func (o *Order) organisationDone(cfg *Config) time.Time {
 	return at
 }
 
-// twinOf is the name which the CA adds to a single-name certificate: the apex
-// of a www name or of a wildcard, else the www name.
+// twinOf is the name that the CA adds to a single-name certificate: the apex of a www
+// name or of a wildcard, else the www name.
 func twinOf(name string) string {
 	if base, ok := strings.CutPrefix(name, "*."); ok {
 		return base

@@ -12,11 +12,11 @@ const (
 	EV = "ev" // the organisation, thoroughly
 )
 
-// Product is one article of the catalogue.
+// Product is one item of the catalogue.
 type Product struct {
 	Code           string // what is ordered, for example "positivessl"
 	Name           string
-	Vendor         string // the brand, as productList wants it
+	Vendor         string // the brand, as productList expects it
 	ValidationType string // DV, OV or EV
 
 	Wildcard bool // takes wildcard names
@@ -40,7 +40,7 @@ func checkProducts(products []Product) error {
 		case p.Code == "":
 			return fmt.Errorf("product %d has no code", i)
 		case seen[p.Code]:
-			return fmt.Errorf("product %q is there twice", p.Code)
+			return fmt.Errorf("product %q is listed twice", p.Code)
 		case p.ValidationType != DV && p.ValidationType != OV && p.ValidationType != EV:
 			return fmt.Errorf("product %q has the unknown validation type %q", p.Code, p.ValidationType)
 		case !p.Standard && !p.Wildcard && !p.IP:

@@ -1,17 +1,17 @@
 // Package sandboxca is the core of a commercial certificate authority for tests and
 // demos: what Pebble is for ACME, for the order APIs of commercial sellers. It keeps
-// accounts with balances, products with prices, and orders; it really fetches
-// validation files, really signs (with a root that nobody trusts) and records
-// every charge, so that a test can assert on money.
+// accounts with balances, products with prices, and orders; it really fetches validation
+// files, really signs (with a root that nobody trusts) and records every charge, so tests
+// can check on money.
 //
-// The core knows accounts, orders, validation, signing and persistence, and no
-// seller. What a seller's API looks like is a [Dialect] on top of it, in a package of
-// its own below this one. A dialect is strict: it refuses whatever the seller's
-// documents do not allow, naming the field. What goes wrong on purpose is in packages
-// of its own, too: fault for calls, quirk for everything else.
+// The core knows accounts, orders, validation, signing and persistence, but no seller.
+// What a seller's API looks like is a [Dialect] on top of it, in a package of its own
+// below this one. A dialect is strict: it refuses whatever the seller's documents do not
+// allow, naming the field. What goes wrong on purpose is in packages of its own, too:
+// fault for calls, quirk for everything else.
 //
-// Nothing here ever dials an address that is not loopback, but for a resolver if it is
-// given one.
+// Nothing here ever dials an address that is not loopback, except a resolver if one is
+// configured.
 package sandboxca
 
 import (
@@ -35,7 +35,7 @@ type CA struct {
 	authority *authority
 	network   http.RoundTripper
 
-	mu      sync.Mutex // guards everything below; never held during I/O other than Dir
+	mu      sync.Mutex // guards everything below; never held during I/O other than in Dir
 	cfg     Config
 	journal *journal
 	st      state
@@ -94,8 +94,8 @@ func New(cfg Config) (*CA, error) {
 	return c, nil
 }
 
-// Close stops all timers, hanging answers and fetches, and waits for the
-// goroutines the CA has started. Later requests get an HTTP 503.
+// Close stops all checks and fetches, and waits for the goroutines the CA has started.
+// Later requests get an HTTP 503.
 func (c *CA) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -130,8 +130,8 @@ func (c *CA) resolve(host string) (string, error) {
 	return resolve(host)
 }
 
-// startScanner starts the one background goroutine, if it is wanted and not
-// there yet. The lock is held.
+// startScanner starts the one background goroutine, if it is needed and not running yet.
+// The lock is held.
 func (c *CA) startScanner() {
 	if c.cfg.CheckInterval <= 0 || c.scanning || c.closed {
 		return

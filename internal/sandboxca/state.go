@@ -37,8 +37,7 @@ func newState() state {
 	}
 }
 
-// apply makes a change that was written. Progress of an order that is not there has
-// no meaning and is skipped.
+// apply applies a change that was written. Progress of an unknown order is skipped.
 func (st *state) apply(ch change) {
 	st.sequence = max(st.sequence, ch.Sequence)
 	for _, o := range ch.Orders {
@@ -70,7 +69,7 @@ func (st *state) add(o *Order) {
 	st.track(o)
 }
 
-// track keeps the set of pending orders.
+// track updates the set of pending orders.
 func (st *state) track(o *Order) {
 	if o.Pending() {
 		st.open[o] = true
@@ -84,8 +83,8 @@ func (st *state) pending() []*Order {
 	return slices.SortedFunc(maps.Keys(st.open), func(a, b *Order) int { return cmp.Compare(a.CAOrder, b.CAOrder) })
 }
 
-// used tells whether a CSR was ordered before with the same unique value. The
-// CA keeps no customers apart here, and forgets no cancelled order.
+// used reports whether a CSR was ordered before with the same unique value, by any
+// customer. Cancelled orders count, too.
 func (st *state) used(o *Order) bool { return st.csrs[csrKey(o)] }
 
 func csrKey(o *Order) [sha256.Size]byte {

@@ -13,7 +13,7 @@ const (
 	fetchTimeout = 10 * time.Second
 	maxFileBytes = 64 << 10
 
-	// lookPatience is how long a call waits for the look it has started.
+	// lookPatience is how long a call waits for the check it has started.
 	lookPatience = 2 * time.Second
 
 	// ValidationPath is fixed by the CA/Browser Forum for file validation.
@@ -34,9 +34,9 @@ type Fetch struct {
 // ResultOK is the Result of a fetch that found the right proof.
 const ResultOK = "ok"
 
-// Look starts a look at the names of an order and waits for its end, but not for slow
-// hosts: no seller lets its customer's call wait for them. Without force there is none
-// where the last one is not long ago.
+// Look starts a check of the names of an order and waits for its end, but not for slow
+// hosts: no seller makes its customers' calls wait for them. Without force, nothing
+// happens if the last check was recent.
 func (c *CA) Look(id string, force bool) {
 	if !c.begin() {
 		return
@@ -66,8 +66,8 @@ func (c *CA) begin() bool {
 	return true
 }
 
-// look checks the unproven names of a pending order, all at once. Without force
-// it does so only when the last look is long enough ago.
+// look checks the unproven names of a pending order, all at once. Without force it does
+// so only if the last check is long enough ago.
 func (c *CA) look(id string, force bool) {
 	l := c.beginLook(id, force)
 	if l == nil {
@@ -89,10 +89,10 @@ type look struct {
 	live  []*Name // the names to be marked
 	asked []Name
 	proof Proof
-	caa   caaQuestion // but for name and method
+	caa   caaQuestion // except name and method
 }
 
-// beginLook marks an order as being looked at, nil if there is nothing to look at.
+// beginLook marks an order as being checked. It returns nil if there is nothing to check.
 func (c *CA) beginLook(id string, force bool) *look {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,7 +148,7 @@ func (c *CA) endLook(l *look, proven []bool) {
 	}
 }
 
-// check asks all perspectives about one name.
+// check checks one name from all perspectives.
 func (c *CA) check(l *look, n Name) bool {
 	cfg, orderID := &l.cfg, l.order.ID
 	results := make([]Fetch, cfg.Perspectives)
@@ -183,7 +183,7 @@ func (c *CA) check(l *look, n Name) bool {
 	return agreeing >= cfg.Quorum
 }
 
-// fetch looks for a proof and at CAA records from one perspective.
+// fetch checks the proof and the CAA records from one perspective.
 func (c *CA) fetch(ctx context.Context, l *look, m Method, f *Fetch) error {
 	cfg, question := &l.cfg, l.caa
 	if cfg.Hooks.Fetch != nil {
@@ -207,7 +207,7 @@ func (c *CA) fetch(ctx context.Context, l *look, m Method, f *Fetch) error {
 	return checkCAA(ctx, cfg, question)
 }
 
-// pendingIDs lists the orders that wait for something, oldest first.
+// pendingIDs lists the pending orders, oldest first.
 func (c *CA) pendingIDs() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Clock is a clock that can be put forward. The zero value shows the system's time.
+// Clock is a clock that can be put forward. The zero value shows the system time.
 type Clock struct {
 	mu    sync.Mutex
 	ahead time.Duration

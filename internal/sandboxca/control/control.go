@@ -1,6 +1,6 @@
 // Package control is an HTTP API to a sandbox for whoever tests a client against it, in
 // any language: what was ordered, charged and fetched; faults, revocations, balances,
-// quirks and the clock. The document of cmd/order-sandbox describes it.
+// quirks and the clock. The README of cmd/order-sandbox documents it.
 package control
 
 import (
@@ -20,27 +20,27 @@ import (
 // maxBodyBytes bounds what a caller may send.
 const maxBodyBytes = 1 << 20
 
-// API serves the control of a sandbox.
+// API is the control API of a sandbox.
 type API struct {
 	ca    *hostile.CA
 	clock *Clock
 	seed  uint64
 	mux   *http.ServeMux
 
-	mu     sync.Mutex // also keeps changes of quirks apart
+	mu     sync.Mutex // also serializes changes of quirks
 	faults map[int]*injected
 	last   int
 }
 
-// injected is a fault as it was posted, and how to take it away.
+// injected is a fault as it was posted, and how to remove it.
 type injected struct {
 	ID int `json:"id"`
 	Fault
 	remove func()
 }
 
-// New makes the control of a sandbox that runs by the clock. The seed is that of its
-// ordinary hostility.
+// New makes the control API of a sandbox that runs on the clock. The seed is the default
+// for its own faults.
 func New(ca *hostile.CA, clock *Clock, seed uint64) *API {
 	a := &API{ca: ca, clock: clock, seed: seed, mux: http.NewServeMux(), faults: make(map[int]*injected)}
 	for pattern, call := range map[string]func(*http.Request) (any, error){
@@ -93,7 +93,7 @@ func answering(call func(*http.Request) (any, error)) http.HandlerFunc {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(v) // a client that has gone is no matter
+		_ = json.NewEncoder(w).Encode(v) // it does not matter if the client has gone away
 	}
 }
 
@@ -235,7 +235,7 @@ func (a *API) quirks(*http.Request) (any, error) {
 	return a.ca.Quirks(), nil
 }
 
-// changeQuirks changes the quirks that the body names, and leaves the others.
+// changeQuirks changes the quirks that the body names, and leaves the others alone.
 func (a *API) changeQuirks(r *http.Request) (any, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

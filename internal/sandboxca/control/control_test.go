@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
-// desk is a sandbox and its control, without a network.
+// desk is a sandbox and its control API, without a network.
 type desk struct {
 	t     *testing.T
 	ca    *hostile.CA
@@ -145,9 +145,9 @@ func TestFaults(t *testing.T) {
 	d.want("DELETE", "/faults", "", 200, "ok")
 	d.want("GET", "/faults", "", 200, "[]")
 	for body, part := range map[string]string{
-		`{"kind":"earthquake"}`:               `kind \"earthquake\" is none of api, bad-json`,
+		`{"kind":"earthquake"}`:               `kind \"earthquake\" is not one of api, bad-json`,
 		`{"kind":"html","when":"never"}`:      "neither before nor after",
-		`{"kind":"status","status":9}`:        "none of HTTP",
+		`{"kind":"status","status":9}`:        "not an HTTP status",
 		`{"kind":"html","surprise":1}`:        "unknown field",
 		`{"kind":"delay","delay":"a moment"}`: "invalid duration",
 		`[]`:                                  "reading the body",

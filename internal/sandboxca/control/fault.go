@@ -44,7 +44,7 @@ type Fault struct {
 	Times      int      `json:"times,omitempty"`
 }
 
-// kinds are the words for what goes wrong.
+// kinds are the names of what can go wrong.
 var kinds = map[string]fault.FaultKind{
 	"status": fault.HTTPStatus, "html": fault.HTML, "empty": fault.Empty, "cut-off": fault.CutOff,
 	"bad-json": fault.BadJSON, "hang": fault.Hang, "reset": fault.Reset, "huge": fault.Huge, "api": fault.APICode,
@@ -59,7 +59,7 @@ func (f Fault) fault() (fault.Fault, error) {
 	}
 	kind, known := kinds[f.Kind]
 	if !known {
-		return made, fmt.Errorf("kind %q is none of %s", f.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
+		return made, fmt.Errorf("kind %q is not one of %s", f.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
 	}
 	made.Kind = kind
 	switch f.When {
@@ -70,7 +70,7 @@ func (f Fault) fault() (fault.Fault, error) {
 		return made, fmt.Errorf("when %q is neither before nor after", f.When)
 	}
 	if f.Status != 0 && (f.Status < 100 || f.Status > 999) {
-		return made, fmt.Errorf("status %d is none of HTTP", f.Status)
+		return made, fmt.Errorf("status %d is not an HTTP status", f.Status)
 	}
 	return made, nil
 }

@@ -11,7 +11,8 @@ import (
 
 func noContent() sandboxca.Answer { return sandboxca.Answer{Status: http.StatusNoContent} }
 
-// randomValue tells the value of what is open, a new one if it has expired.
+// randomValue returns the random value of the open order or reissue, a new one if it has
+// expired.
 func (d *Dialect) randomValue(c *call) sandboxca.Answer {
 	books := d.ca.Open()
 	defer books.Close()
@@ -38,7 +39,7 @@ func (d *Dialect) valueAnswer(o *sandboxca.Order) sandboxca.Answer {
 	})
 }
 
-// changeMethod changes the method of all names of what is open.
+// changeMethod changes the method of all names of the open order or reissue.
 func (d *Dialect) changeMethod(c *call) sandboxca.Answer {
 	var body struct {
 		DCVMethod string `json:"dcv_method"`
@@ -77,7 +78,7 @@ func (d *Dialect) changeMethod(c *call) sandboxca.Answer {
 	return d.valueAnswer(o)
 }
 
-// checkDCV looks now, and answers as documented for each method.
+// checkDCV checks now, and answers as documented for each method.
 func (d *Dialect) checkDCV(c *call) sandboxca.Answer {
 	if c.r.ContentLength > 0 {
 		return d.refuse(c, http.StatusBadRequest, "bad_request_format", "The sandbox checks all names.")
@@ -171,8 +172,8 @@ func (d *Dialect) revoke(c *call) sandboxca.Answer {
 	return noContent()
 }
 
-// cancel takes back what is open. The money of an order stays with the seller until
-// somebody asks for it.
+// cancel cancels the open order or reissue. The seller keeps the money until somebody
+// asks for it.
 func (d *Dialect) cancel(c *call) sandboxca.Answer {
 	var body struct {
 		Status string `json:"status"`
@@ -278,7 +279,7 @@ func (d *Dialect) balance(c *call) sandboxca.Answer {
 	})
 }
 
-// price is an estimate: money in whole units, 0 where there is none.
+// price estimates the price of an order, in dollars; 0 if there is none.
 func (d *Dialect) price(c *call) sandboxca.Answer {
 	var body struct {
 		Certificate struct {

@@ -11,9 +11,9 @@ import (
 // maxChangeMinutes bounds what can be asked for: a week.
 const maxChangeMinutes = 10_080
 
-// changes lists the orders whose status has changed in the last minutes, with the one that
-// they have, and {} where there are none (both documented). When orders end is not known
-// here, so that those are listed for ever.
+// changes lists the orders whose status has changed in the last so many minutes, with
+// their current status, and answers {} if there are none (both documented). When an order
+// ended is not known here, so orders that have ended are always listed.
 func (d *Dialect) changes(c *call) sandboxca.Answer {
 	minutes, err := strconv.Atoi(c.r.URL.Query().Get("minutes"))
 	if err != nil || minutes < 1 || minutes > maxChangeMinutes {
@@ -24,7 +24,7 @@ func (d *Dialect) changes(c *call) sandboxca.Answer {
 	books.Close()
 	for _, f := range families {
 		c.args = []string{f.root.ID}
-		d.lookAt(c, false) // the CA looks by itself
+		d.lookAt(c, false) // the CA checks by itself
 	}
 	books = d.ca.Open()
 	defer books.Close()
@@ -42,8 +42,9 @@ func (d *Dialect) changes(c *call) sandboxca.Answer {
 	return sandboxca.JSON(http.StatusOK, map[string]any{"orders": rows})
 }
 
-// changedWithin reports whether an order that lives has been taken or issued lately, or its
-// certificate revoked, which no page tells to be listed. One that has ended always counts.
+// changedWithin reports whether an active order was taken or issued within a span of
+// time, or its certificate revoked, which is not documented to be listed. One that has
+// ended always counts.
 func (f *family) changedWithin(c *call, books sandboxca.Books, span time.Duration) bool {
 	switch f.status(books.Now()) {
 	case "pending", "needs_approval", "issued", "reissue_pending":

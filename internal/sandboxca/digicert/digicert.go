@@ -52,8 +52,8 @@ const (
 	brand     = "DigiCert"
 	firstID   = 4_300_000_000 // real IDs have ten digits; these need 33 bits
 
-	// randomValueDays is the life of a random value; sanRevocationDays how long
-	// earlier certificates live on after a reissue that dropped a name.
+	// randomValueDays is how long a random value is valid; sanRevocationDays is how long
+	// earlier certificates remain valid after a reissue that dropped a name.
 	randomValueDays   = 30
 	sanRevocationDays = 3
 )
@@ -73,7 +73,7 @@ func extraOf(o *sandboxca.Order) extra {
 	return e
 }
 
-// keep puts it there.
+// keep stores it on an order.
 func (e extra) keep(o *sandboxca.Order) {
 	o.Extra, _ = json.Marshal(e) // of texts and numbers, which cannot fail
 }
@@ -185,8 +185,8 @@ func (d *Dialect) refuse(c *call, status int, code, message string) sandboxca.An
 	return sandboxca.JSON(status, map[string]any{"errors": []any{one}})
 }
 
-// invalid refuses a field. The code is documented for values out of range; assumed
-// for all other faults of fields.
+// invalid refuses a field. The code is documented for values out of range, and assumed
+// for everything else that is wrong with a field.
 func (d *Dialect) invalid(c *call, field, message string) *sandboxca.Answer {
 	ans := d.refuse(c, http.StatusBadRequest, "invalid_value:"+field, message)
 	return &ans
@@ -211,7 +211,7 @@ func (d *Dialect) core(c *call, ref *sandboxca.Refusal) sandboxca.Answer {
 	}
 }
 
-// read decodes the body strictly. An absent body leaves v as it is if it may.
+// read decodes the body strictly. An absent body is refused, too.
 func (d *Dialect) read(c *call, v any) *sandboxca.Answer {
 	dec := json.NewDecoder(c.r.Body)
 	dec.DisallowUnknownFields()
@@ -230,7 +230,7 @@ func (c *call) id(id string) any {
 	return json.Number(id)
 }
 
-// family is a paid order with the reissues it has had.
+// family is a paid order with its reissues.
 type family struct {
 	root *sandboxca.Order
 	all  []*sandboxca.Order // the order and its reissues, oldest first
@@ -247,8 +247,8 @@ func (d *Dialect) family(books sandboxca.Books, c *call, id string) *family {
 	return f
 }
 
-// sweep revokes the certificates before a reissue that dropped a name, when their
-// time is over.
+// sweep revokes the certificates issued before a reissue that dropped a name, when their
+// time is up.
 func (f *family) sweep(books sandboxca.Books) {
 	for i, o := range f.all {
 		if i == 0 || o.Cert == nil || !extraOf(o).DropsNames || books.Now().Before(o.Issued.Add(books.Days(sanRevocationDays))) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Faults and counters go by these names.
+// TestCallsHaveNames: faults and counters identify calls by name.
 func TestCallsHaveNames(t *testing.T) {
 	var names []string
 	for _, route := range routes {

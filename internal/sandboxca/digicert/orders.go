@@ -45,7 +45,7 @@ type idBody struct {
 	ID int64 `json:"id"`
 }
 
-// methods are the methods that a program can serve, and mail.
+// methods are the methods that a program can automate, and email.
 var methods = map[string]sandboxca.Method{
 	"http-token": sandboxca.MethodHTTP, "dns-txt-token": sandboxca.MethodTXT, "dns-cname-token": sandboxca.MethodCNAME, "email": sandboxca.MethodEmail,
 }
@@ -59,7 +59,7 @@ func methodWord(m sandboxca.Method) string {
 	return ""
 }
 
-// alternativeID is assumed; no page tells what the field takes.
+// alternativeID is assumed; which values the field takes is not documented.
 var alternativeID = regexp.MustCompile(`^[0-9A-Za-z-]{1,36}$`)
 
 // order places an order, or renews one.
@@ -93,8 +93,7 @@ func (d *Dialect) order(c *call) sandboxca.Answer {
 	return d.create(c, o)
 }
 
-// takeTerm sets the paid term and its price. Days are paid like the years they are
-// a part of.
+// takeTerm sets the paid term and its price. Days are charged as years, rounded up.
 func (d *Dialect) takeTerm(c *call, o *sandboxca.Order, p sandboxca.Product, body orderBody) *sandboxca.Answer {
 	years, days := body.Validity.Years, body.Validity.Days
 	switch {
@@ -147,7 +146,7 @@ func (d *Dialect) takeOrganization(c *call, kept *extra, p sandboxca.Product, bo
 	return nil
 }
 
-// takeCertificate sets names, methods and CSR. The CSR's own names count for nothing.
+// takeCertificate sets names, methods and CSR. The names in the CSR are ignored.
 func (d *Dialect) takeCertificate(c *call, o *sandboxca.Order, p sandboxca.Product, body orderBody) *sandboxca.Answer {
 	cert := body.Certificate
 	names := []string{strings.ToLower(cert.CommonName)}
@@ -188,8 +187,8 @@ func (d *Dialect) takeCertificate(c *call, o *sandboxca.Order, p sandboxca.Produ
 	return nil
 }
 
-// takeRenewal makes an order the renewal of another. The core checks whether that
-// is one to renew.
+// takeRenewal makes an order the renewal of another. The core checks whether that order
+// may be renewed.
 func (d *Dialect) takeRenewal(c *call, o *sandboxca.Order, body orderBody) *sandboxca.Answer {
 	if body.RenewalOf == 0 {
 		return nil
@@ -251,8 +250,8 @@ func (d *Dialect) reissue(c *call) sandboxca.Answer {
 	return d.create(c, o)
 }
 
-// rules are how DigiCert takes an order: a reference is a remark, and orders stay what
-// they are when they are reissued.
+// rules are how DigiCert takes an order: a reference is only a note, and orders keep
+// their status when they are reissued.
 var rules = sandboxca.Rules{NewID: func(sequence int64, _ time.Time) string {
 	return strconv.FormatInt(firstID+sequence, 10)
 }}
@@ -303,8 +302,8 @@ func (d *Dialect) create(c *call, o *sandboxca.Order) sandboxca.Answer {
 	return sandboxca.JSON(http.StatusCreated, data)
 }
 
-// setValue gives an order a random value: 32 lower-case letters and digits, as current
-// examples are.
+// setValue gives an order a random value: 32 lower-case letters and digits, as in current
+// examples.
 func setValue(books sandboxca.Books, o *sandboxca.Order) {
 	value := sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz0123456789", 32)
 	o.Proof = sandboxca.Proof{

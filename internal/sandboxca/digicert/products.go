@@ -2,8 +2,7 @@ package digicert
 
 import "github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 
-// Products is a small catalogue with IDs that DigiCert's dialect sells. The
-// prices are invented.
+// Products is a small catalogue with DigiCert's product IDs. The prices are invented.
 func Products() []sandboxca.Product {
 	product := func(code, name, kind string, cents int64) sandboxca.Product {
 		return sandboxca.Product{

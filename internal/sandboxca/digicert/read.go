@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// info is the state of an order. The CA looks for the proofs by itself, here when
-// somebody asks.
+// info answers the state of an order. The CA checks for the proofs by itself; here it
+// does so when somebody asks.
 func (d *Dialect) info(c *call) sandboxca.Answer {
 	d.lookAt(c, false)
 	books := d.ca.Open()
@@ -23,7 +23,7 @@ func (d *Dialect) info(c *call) sandboxca.Answer {
 	return sandboxca.JSON(http.StatusOK, infoData(books, c, f))
 }
 
-// lookAt has the CA look for the proofs of what is open.
+// lookAt makes the CA check the proofs of the open order or reissue.
 func (d *Dialect) lookAt(c *call, force bool) {
 	books := d.ca.Open()
 	id := ""
@@ -36,7 +36,7 @@ func (d *Dialect) lookAt(c *call, force bool) {
 	}
 }
 
-// infoData is what Info tells.
+// infoData is the body of info's answer.
 func infoData(books sandboxca.Books, c *call, f *family) map[string]any {
 	active, now, kept := f.active(), books.Now(), extraOf(f.root)
 	status := f.status(now)
@@ -113,7 +113,7 @@ func productType(p sandboxca.Product) string {
 	return "ssl_certificate"
 }
 
-// validation tells what an order waits for. Its order_id is a string.
+// validation answers what an order waits for. Here, order_id is a string.
 func (d *Dialect) validation(c *call) sandboxca.Answer {
 	books := d.ca.Open()
 	defer books.Close()
@@ -151,7 +151,7 @@ func nameStatus(n *sandboxca.Name) string {
 	return "pending"
 }
 
-// alternate finds all orders of a reference.
+// alternate finds all orders with a reference.
 func (d *Dialect) alternate(c *call) sandboxca.Answer {
 	books := d.ca.Open()
 	defer books.Close()
@@ -177,7 +177,7 @@ func (d *Dialect) orders(c *call, rows []any, page map[string]int) sandboxca.Ans
 	return sandboxca.JSON(http.StatusOK, map[string]any{"orders": rows, "page": page})
 }
 
-// referenced is whether orders show what their clients wrote on them.
+// referenced reports whether orders show the references and comments of their clients.
 func (c *call) referenced() bool {
 	return !c.quirks.Anonymous && !c.quirks.Unreferenced
 }
@@ -197,8 +197,8 @@ func (d *Dialect) families(books sandboxca.Books, c *call) []*family {
 	return list
 }
 
-// list is the list of orders. Of its many filters it knows those that a client of
-// names has a use for.
+// list lists the orders. Of the many filters, it knows those that a client needs to find
+// orders by name.
 func (d *Dialect) list(c *call) sandboxca.Answer {
 	query := c.r.URL.Query()
 	limit, offset := 1000, 0
@@ -247,7 +247,8 @@ func (d *Dialect) list(c *call) sandboxca.Answer {
 	return d.orders(c, rows, page(total, limit, offset))
 }
 
-// download gives the certificate with this ID, also one that was reissued since.
+// download returns the certificate with this ID and its chain, even if it was reissued
+// since.
 func (d *Dialect) download(c *call) sandboxca.Answer {
 	books := d.ca.Open()
 	defer books.Close()

@@ -50,5 +50,5 @@ func (a *answer) send(w http.ResponseWriter) {
 	if a.status != 0 {
 		w.WriteHeader(a.status)
 	}
-	_, _ = w.Write(a.body.Bytes()) // a client that has gone is no matter
+	_, _ = w.Write(a.body.Bytes()) // it does not matter if the client has gone away
 }

@@ -1,6 +1,6 @@
 // Package fault makes the calls of a sandbox fail on purpose: answers that are lost,
-// slow, broken or late, and requests that never arrive. It stands between the network
-// and the CA, which knows nothing of it.
+// slow, broken or late, and requests that never arrive. It stands between the network and
+// the CA, which knows nothing about it.
 package fault
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// Dialect is a dialect as faults need it.
+// Dialect is what faults need of a dialect.
 type Dialect interface {
 	sandboxca.Dialect
 
@@ -25,12 +25,12 @@ type Dialect interface {
 type Phase int
 
 const (
-	// BeforeEffect is before the call is processed. A fault here means that it
-	// never is.
+	// BeforeEffect is before the call is processed. Except for Delay, a fault here means
+	// that it never is.
 	BeforeEffect Phase = iota
 
-	// AfterEffect is when the call has been processed and any charge made. A
-	// fault here spoils the answer only.
+	// AfterEffect is after the call has been processed and any charge made. A fault here
+	// spoils the answer only.
 	AfterEffect
 )
 
@@ -41,7 +41,7 @@ const (
 	// HTTPStatus answers Status (default 500) with Body.
 	HTTPStatus FaultKind = iota
 
-	// HTML answers Status (default 502) with a page as proxies make them.
+	// HTML answers Status (default 502) with an error page like a proxy's.
 	HTML
 
 	// Empty answers Status (default 200) with no body.
@@ -54,7 +54,7 @@ const (
 	// BadJSON sends the first half of the answer as if it were complete.
 	BadJSON
 
-	// Hang sends nothing until the client has gone or the CA is closed.
+	// Hang sends nothing until the client has gone away or the CA is closed.
 	Hang
 
 	// Reset resets the TCP connection.
@@ -80,8 +80,8 @@ const (
 	// Strange is ExtraFields and Shuffled together.
 	Strange
 
-	// Delay waits, then goes on with the proper answer, also when the client has
-	// gone meanwhile: a charge may come late.
+	// Delay waits, then goes on to the proper answer, even if the client has gone away
+	// meanwhile: a charge may come late.
 	Delay
 )
 

@@ -18,7 +18,7 @@ type injected struct {
 	skip, hits int
 }
 
-// Injector serves a CA and lets faults happen. Make it with New and Close it.
+// Injector serves a CA and makes faults happen. Make it with New and Close it.
 type Injector struct {
 	next     http.Handler
 	dialects []Dialect
@@ -35,7 +35,7 @@ type Injector struct {
 	recent map[string]*window // by dialect
 }
 
-// New makes an injector without faults before the handler of a CA that serves the
+// New makes an injector, without faults, in front of the handler of a CA that serves the
 // dialects.
 func New(next http.Handler, dialects ...Dialect) *Injector {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -45,8 +45,8 @@ func New(next http.Handler, dialects ...Dialect) *Injector {
 // Close ends all waiting and hanging answers.
 func (in *Injector) Close() { in.cancel() }
 
-// Inject adds a fault and returns a function that takes it away again. The
-// oldest fault that fits a call applies.
+// Inject adds a fault and returns a function that removes it. The oldest fault that
+// matches a call applies.
 func (in *Injector) Inject(f Fault) (remove func()) {
 	if f.Kind == ExtraFields || f.Kind == Shuffled || f.Kind == Strange {
 		f.Phase = AfterEffect
@@ -62,7 +62,7 @@ func (in *Injector) Inject(f Fault) (remove func()) {
 	}
 }
 
-// SetSource sets what happens to calls on which nothing was injected. Nil is nothing.
+// SetSource sets what happens to calls that no injected fault matches. Nil means nothing.
 func (in *Injector) SetSource(source Source) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -116,8 +116,8 @@ type call struct {
 	endpoint string
 }
 
-// ServeHTTP takes an API call through its phases. Everything else goes to the CA as
-// it is.
+// ServeHTTP takes an API call through its phases. Everything else goes to the CA
+// unchanged.
 func (in *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, d := range in.dialects {
 		if path, ok := strings.CutPrefix(r.URL.Path, d.Prefix()); ok {
@@ -198,9 +198,9 @@ func (in *Injector) pick(c *call, phase Phase) (Fault, bool) {
 	return in.source(c.number, phase)
 }
 
-// apply lets the fault of this phase happen. It returns the answer to send
-// instead of the proper one, nil if the call goes on as if nothing had been,
-// and does not return at all if there is to be no answer.
+// apply makes the fault of this phase happen. It returns the answer to send instead of
+// the proper one, or nil if the call goes on as if nothing had happened. It does not
+// return if there is to be no answer.
 func (in *Injector) apply(c *call, phase Phase, proper *answer) *answer {
 	f, ok := in.pick(c, phase)
 	if !ok {
@@ -214,8 +214,8 @@ func (in *Injector) apply(c *call, phase Phase, proper *answer) *answer {
 	return spoilt
 }
 
-// wait waits as long as a fault says. It ends at once when the injector is closed,
-// and then nothing more happens to the call.
+// wait waits as long as a fault says. When the injector is closed, it aborts the call at
+// once.
 func (in *Injector) wait(f Fault) {
 	if f.Delay > 0 {
 		timer := time.NewTimer(f.Delay)

@@ -30,8 +30,8 @@ func AddFields(body []byte) []byte {
 	return out
 }
 
-// Shuffle orders the fields of all objects of a JSON text by chance, which a seed
-// decides. What is no JSON stays as it is.
+// Shuffle puts the fields of all objects of a JSON text in a random order, which depends
+// on the seed. What is not JSON stays as it is.
 func Shuffle(body []byte, seed uint64) []byte {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Source decides whether a call fails on which nothing was injected. The number counts
-// the calls of an injector from 1.
+// Source decides what goes wrong with a call that no injected fault matches. The number
+// counts the calls of an injector from 1.
 type Source func(number uint64, phase Phase) (Fault, bool)
 
 // Mild is how a seller behaves on an ordinary day, repeatable by its seed: of a hundred
@@ -34,25 +34,26 @@ func Mild(seed uint64) Source {
 	}
 }
 
-// Limit is how many calls a seller answers, counted for each dialect over a window that
-// slides. The zero value is no limit.
+// Limit is how many calls a seller answers, counted for each dialect over a sliding
+// window. The zero value is no limit.
 type Limit struct {
 	Calls int
 	Per   time.Duration
 
-	// Block is how long all calls are refused after one too many. The seller says
-	// that it does so, but not for how long.
+	// Block is how long all calls are refused after one too many. DigiCert says that it
+	// does so, but not for how long.
 	Block time.Duration
 }
 
-// DigiCertLimit is what DigiCert documents for each API key, once more with a block of
-// five seconds, which is assumed (https://dev.digicert.com/en/certcentral-apis/services-api/rate-limits.html).
+// DigiCertLimit is what DigiCert documents for each API key, with a block of five
+// seconds, which is assumed
+// (https://dev.digicert.com/en/certcentral-apis/services-api/rate-limits.html).
 var DigiCertLimit = Limit{Calls: 100, Per: 5 * time.Second, Block: 5 * time.Second}
 
 // window is the recent calls of a dialect.
 type window struct {
 	calls   []time.Time // no more than the limit
-	blocked time.Time   // until then
+	blocked time.Time   // calls are refused until then
 }
 
 // over counts a call and reports whether it is one too many.

@@ -6,11 +6,11 @@ import (
 	"net/http"
 )
 
-// HugeBytes is more than any sensible bound of an answer.
+// HugeBytes is more than any sensible limit on an answer.
 const HugeBytes = 10 << 20
 
-// spoil is the answer of a fault instead of the proper one, nil if there is none, and
-// does not return if nothing is to be answered.
+// spoil returns the answer of a fault to send instead of the proper one, or nil if it has
+// none. It does not return if nothing is to be answered.
 func (in *Injector) spoil(c *call, f Fault, proper *answer) *answer {
 	if proper == nil {
 		proper = newAnswer()
@@ -60,7 +60,7 @@ func (in *Injector) spoil(c *call, f Fault, proper *answer) *answer {
 	return nil
 }
 
-// answer is an answer of the fault's own status, or of the kind's.
+// answer is an answer with the fault's own status, or else the kind's.
 func (f Fault) answer(status int, kind string, body []byte) *answer {
 	ans := newAnswer()
 	ans.status = status
@@ -74,8 +74,8 @@ func (f Fault) answer(status int, kind string, body []byte) *answer {
 	return ans
 }
 
-// half is the first half of an answer. Where there is none, as before the effect, it is
-// one of the seller's.
+// half is the first half of the proper answer. If there is none, as before the effect, it
+// is half of a refusal in the seller's own form.
 func (f Fault) half(c *call, proper *answer) *answer {
 	if proper.body.Len() == 0 {
 		proper = fromDialect(c.dialect.Failure(1, nil))
@@ -88,8 +88,8 @@ func (f Fault) half(c *call, proper *answer) *answer {
 	return ans
 }
 
-// reset closes the connection so that the peer sees a reset, where the server
-// allows it; otherwise the aborted handler closes it.
+// reset resets the connection, if the server allows it; otherwise the aborted handler
+// closes it.
 func reset(w http.ResponseWriter) {
 	hijacker, ok := w.(http.Hijacker)
 	if !ok {

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// The rules of each day, at the first moment of it and at the last one before.
+// TestCalendar checks the rules on the day they change and on the day before.
 func TestCalendar(t *testing.T) {
 	for _, c := range []struct {
 		day          string
@@ -47,7 +47,7 @@ func TestCalendar(t *testing.T) {
 			b.clock.add(time.Second)
 			r := b.want(b.call("collect", map[string]string{"certId": id}), 1)
 			if n := len(b.Fetches()); n%c.perspectives != 0 {
-				t.Errorf("%s: %d looks", c.day, n)
+				t.Errorf("%s: %d fetches", c.day, n)
 			}
 			if missing > c.missing {
 				if r.Status != StatusPending {
@@ -80,12 +80,13 @@ func TestCalendar(t *testing.T) {
 			want = StatusPending
 		}
 		if r := b.want(b.call("collect", map[string]string{"certId": id}), 1); r.Status != want {
-			t.Errorf("%s, by a method that the CAA record does not have: %s", c.day, r.Status)
+			t.Errorf("%s, by a method that the CAA record does not allow: %s", c.day, r.Status)
 		}
 	}
 }
 
-// DigiCert does not look at a name again that it has validated lately, counted from the look.
+// TestValidationIsReused: DigiCert does not check a name again that it validated
+// recently, counted from that check.
 func TestValidationIsReused(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
@@ -110,7 +111,7 @@ func TestValidationIsReused(t *testing.T) {
 		b.clock.add(time.Duration(c.days)*day - time.Minute)
 		order("issued", "example.com")
 		order("pending", "example.com", "example.org")
-		b.clock.add(time.Minute) // that order was no look
+		b.clock.add(time.Minute) // the order before did not check the name again
 		order("pending", "example.com")
 	}
 }

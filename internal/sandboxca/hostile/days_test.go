@@ -69,7 +69,8 @@ func TestCountryIsSuddenlyDemanded(t *testing.T) {
 	b.want(b.call("place", form), 1)
 }
 
-// TestNoMoney: Racent's answer to an order without money was seen in two forms.
+// TestNoMoney: Racent's answer to an order that the balance does not cover was seen in
+// two forms.
 func TestNoMoney(t *testing.T) {
 	for bare, code := range map[bool]int{false: -4, true: -2} {
 		b := newBench(t, func(cfg *Config) { cfg.Quirks.BareNoMoney = bare })
@@ -117,8 +118,8 @@ func TestListsWithoutTheirKey(t *testing.T) {
 	}
 }
 
-// TestRevokedWhileTheOrderLives: the order can be reissued, and DigiCert tells it of the
-// certificate.
+// TestRevokedWhileTheOrderLives: the order can be reissued, and DigiCert shows that its
+// certificate is revoked.
 func TestRevokedWhileTheOrderLives(t *testing.T) {
 	b := newBench(t, nil)
 	id := b.issued("comodo-positivessl", "", "a.example.com")
@@ -142,10 +143,10 @@ func TestRevokedWhileTheOrderLives(t *testing.T) {
 		t.Errorf("info %s", info.raw)
 	}
 	if err := b.RevokeCertificate("none"); err == nil {
-		t.Error("revoked nothing")
+		t.Error("revoked the certificate of an unknown order")
 	}
 	if err := b.RevokeCertificate(b.placed("comodo-positivessl", "", "c.example.com")); err == nil {
-		t.Error("revoked what is not there")
+		t.Error("revoked a certificate that is not issued")
 	}
 }
 
@@ -235,8 +236,8 @@ func TestBogusZone(t *testing.T) {
 	b.prove(id)
 }
 
-// What becomes of an order behind its client's back shows in each seller's own words, and what
-// lives can be reissued.
+// TestRevocationsOfAllSellers: what happens to an order behind its client's back shows in
+// each seller's own words, and an active order can be reissued.
 func TestRevocationsOfAllSellers(t *testing.T) {
 	b := newBench(t, nil)
 	racent := b.issued("comodo-positivessl", "", "a.example.com")

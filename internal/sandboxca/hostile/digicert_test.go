@@ -68,7 +68,7 @@ func (b *bench) expectStatus(r digicertReply, status int, code string) digicertR
 	return r
 }
 
-// digicertOrderBody is a good order that may be changed.
+// digicertOrderBody is a valid order, unless it is changed.
 func digicertOrderBody(t *testing.T, change func(order, cert map[string]any), names ...string) string {
 	t.Helper()
 	cert := map[string]any{
@@ -162,7 +162,7 @@ func (b *bench) ordered(names ...string) string {
 	return r.text("id")
 }
 
-// proven publishes what the newest order wants and has it checked.
+// proven publishes the proof of the newest order and asks DigiCert to check it.
 func (b *bench) proven(id string, hosts ...string) digicertReply {
 	b.t.Helper()
 	all := b.Orders()
@@ -220,12 +220,13 @@ func TestDigiCertRandomValueExpires(t *testing.T) {
 		t.Error("looked for an expired value")
 	}
 	if second := value(); second == first {
-		t.Error("the expired value is given again")
+		t.Error("the expired value is returned again")
 	}
 	b.expectStatus(b.proven(id, "example.com"), 200, "")
 }
 
-// A reissue that drops a name revokes the certificates before it, after three days.
+// TestDigiCertDroppedNameRevokes: a reissue that drops a name revokes the certificates
+// before it, after three days.
 func TestDigiCertDroppedNameRevokes(t *testing.T) {
 	for _, names := range [][]string{{"example.com", "www.example.com"}, {"example.com"}} {
 		b := newBench(t, nil)

@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
 )
 
-// asking makes a CA that asks a zone's name server.
+// asking makes a CA that uses a zone's name server as resolver.
 func asking(t *testing.T, zone *zonetest.Zone) *bench {
 	t.Helper()
 	asked, err := resolver.New(zone.Addr)
@@ -31,7 +31,7 @@ func add(t *testing.T, zone *zonetest.Zone, name, kind, data string) {
 	}
 }
 
-// TestRecordsAreLookedUp proves names by records, at two sellers.
+// TestRecordsAreLookedUp proves names by DNS records, at two sellers.
 func TestRecordsAreLookedUp(t *testing.T) {
 	const name = "shop.dns.sandbox.example"
 	zone := zonetest.Start(t, "dns.sandbox.example.")
@@ -55,8 +55,8 @@ func TestRecordsAreLookedUp(t *testing.T) {
 	}
 }
 
-// TestCAAForbids orders for one name at two sellers, of which the zone allows one, and
-// that one for a single account.
+// TestCAAForbids orders for one name at two sellers. The zone allows only one of them,
+// and that one only for a single account.
 func TestCAAForbids(t *testing.T) {
 	const name = "shop.caa.sandbox.example"
 	account := sandboxca.AccountURI(Account{Token: testToken}.Key())

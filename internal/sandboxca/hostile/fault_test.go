@@ -158,7 +158,7 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestCloseEndsHanging closes the CA under a hanging and a delayed call.
+// TestCloseEndsHanging closes the CA during a hanging and a delayed call.
 func TestCloseEndsHanging(t *testing.T) {
 	for _, f := range []Fault{{Kind: Hang}, {Kind: Delay, Delay: time.Hour}, {Kind: Delay, Until: make(chan struct{})}} {
 		b := newBench(t, nil)

@@ -1,7 +1,6 @@
-// Package hostile puts a sandbox together that serves all dialects and misbehaves on
-// demand: the core CA, its dialects, their quirks, and faults. Tests use it, and the
-// program order-sandbox. The plugin must not: it sells certificates from a CA that
-// behaves.
+// Package hostile puts together a sandbox that serves all dialects and misbehaves on
+// demand: the core CA, its dialects, their quirks, and faults. It is for tests and the
+// program order-sandbox. The plugin must not use it: its sandbox is a CA that behaves.
 package hostile
 
 import (
@@ -18,8 +17,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/racent"
 )
 
-// Config describes a sandbox with all dialects. The products that are sold if there
-// are none in it are those of Racent and DigiCert.
+// Config describes a sandbox with all dialects. Products defaults to those of Racent and
+// DigiCert.
 type Config struct {
 	Core
 
@@ -49,7 +48,7 @@ type CA struct {
 	mu     sync.Mutex
 	cfg    Config
 	closed bool
-	calls  sync.WaitGroup // calls in process
+	calls  sync.WaitGroup // calls in progress
 }
 
 // New makes a sandbox, or loads the one in cfg.Dir.
@@ -67,7 +66,7 @@ func New(cfg Config) (*CA, error) {
 	return ca, nil
 }
 
-// mount serves the dialects with these names, all if there are none.
+// mount serves the dialects with these names, or all if names is nil.
 func (ca *CA) mount(names []string) (err error) {
 	ca.digicert = digicert.New(ca.CA)
 	if ca.howssl, err = howssl.New(ca.CA); err != nil {
@@ -84,7 +83,7 @@ func (ca *CA) mount(names []string) (err error) {
 	for _, name := range names {
 		d := byName[name]
 		if d == nil {
-			return fmt.Errorf("there is no dialect %q", name)
+			return fmt.Errorf("unknown dialect %q", name)
 		}
 		wrapped := quirk.Wrap(ca.CA, d, ca.Quirks)
 		served, targets = append(served, wrapped), append(targets, wrapped)
@@ -141,10 +140,10 @@ func (ca *CA) CreateAtHowSSL(token, product string, years int, names ...string) 
 	return ca.howssl.CreateInConsole(token, product, years, names...)
 }
 
-// Transport carries requests to the CA without a network, as tests under
-// testing/synctest need it. An aborted handler is a reset connection, an answer
-// shorter than declared ends with io.ErrUnexpectedEOF. As behind a real
-// connection, a call that its client gave up goes on; Close waits for it.
+// Transport carries requests to the CA without a network, as tests under testing/synctest
+// need. An aborted handler looks like a reset connection, and an answer shorter than
+// declared ends with io.ErrUnexpectedEOF. As with a real connection, a call that its
+// client gave up goes on; Close waits for it.
 func (ca *CA) Transport() http.RoundTripper { return inProcess{ca} }
 
 // begin counts a call in flight, unless the CA is closed.

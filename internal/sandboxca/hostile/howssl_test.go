@@ -92,7 +92,7 @@ func (b *bench) committed(name string) (checkID, orderID string) {
 	return checkID, b.good("Order/commitOrder", map[string]string{"check_id": checkID}).field("order_id")
 }
 
-// completed proves an order or its reissue, and has it looked at.
+// completed proves an order or its reissue, and makes the CA check it.
 func (b *bench) completed(orderID string) {
 	b.t.Helper()
 	for _, o := range b.Orders() {
@@ -144,7 +144,7 @@ func TestHowSSLLife(t *testing.T) {
 	b.bad("Order/getCertificate", map[string]string{"order_id": id}, "not completed")
 	b.bad("Reissue/submit", map[string]string{"order_id": id, "reissue_type": "1", "csr_type": "2"}, "not completed")
 
-	// Only refreshOrder looks.
+	// Only refreshOrder checks.
 	b.site.publish(o, o.Names...)
 	b.clock.add(time.Hour)
 	if got := b.orderStatus(id); got != "11" {
@@ -389,7 +389,7 @@ func TestHowSSLQuirks(t *testing.T) {
 	}
 }
 
-// A commit in the queue is charged when its time has come, and once.
+// TestHowSSLQueueAndRestart: a queued commit is charged when it is due, and only once.
 func TestHowSSLQueueAndRestart(t *testing.T) {
 	dir := t.TempDir()
 	change := func(cfg *Config) { cfg.Dir, cfg.Quirks.HowSSL.CommitQueue = dir, time.Hour }
@@ -415,13 +415,13 @@ func TestHowSSLQueueAndRestart(t *testing.T) {
 	}
 }
 
-// Orders of one dialect are orders of the CA, and of no other account.
+// TestHowSSLOrdersOfOthers: no account can see the orders of another.
 func TestHowSSLOrdersOfOthers(t *testing.T) {
 	b := newBench(t, func(cfg *Config) { cfg.Accounts = append(cfg.Accounts, Account{Token: "other", Balance: 10}) })
 	checkID, id := b.committed("a.example.com")
 	b.bad("Order/getOrderInfo", map[string]string{"token": "other", "order_id": id}, "does not exist")
 	b.bad("Order/commitOrder", map[string]string{"token": "other", "check_id": checkID}, "does not exist")
 	if _, err := b.CreateAtHowSSL(testToken, "no-such-product", 1, "a.example.com"); err == nil {
-		t.Error("created an order for no product")
+		t.Error("created an order for an unknown product")
 	}
 }

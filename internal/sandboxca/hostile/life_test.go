@@ -134,8 +134,8 @@ func TestTLSFile(t *testing.T) {
 	}
 }
 
-// TestInBubble runs the CA on the fake clock of a synctest bubble: delays,
-// organisation checks and the background rhythm.
+// TestInBubble runs the CA on the fake clock of a synctest bubble: delays, organization
+// checks and background checks.
 func TestInBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(cfg *Config) {
@@ -167,12 +167,12 @@ func TestInBubble(t *testing.T) {
 		b.want(b.call("updateDCV", map[string]string{"certId": id, "dcvMethod": "HTTP_CSR_HASH", "domainName": "a.example.com"}), -6)
 
 		b.site.publish(b.info(id), "a.example.com", "www.a.example.com")
-		<-time.After(11 * time.Minute) // past one background look
+		<-time.After(11 * time.Minute) // past one background check
 		if n := len(b.Fetches()); n != 6 {
 			t.Errorf("%d fetches in the background, want two names from three perspectives", n)
 		}
 		expect(`"application":{"status":"done"}`, `"dcv":{"status":"done"}`, `"ov":{"status":"processing"}`, `"is_verify":"verified"`)
-		<-time.After(50 * time.Minute) // the organisation is checked
+		<-time.After(50 * time.Minute) // the organization is checked
 		expect(`"ov":{"status":"done"}`, `"issued":{"status":"processing"}`, `"status":"PENDING"`)
 		<-time.After(6 * time.Minute)
 		expect(`"issued":{"status":"done"}`, `"status":"COMPLETE"`)
@@ -182,7 +182,7 @@ func TestInBubble(t *testing.T) {
 	})
 }
 
-// TestCollectDoesNotStorm polls far faster than the CA looks.
+// TestCollectDoesNotStorm polls far more often than the CA checks.
 func TestCollectDoesNotStorm(t *testing.T) {
 	b := newBench(t, func(cfg *Config) { cfg.Quirks.NoTwin = true })
 	id := b.placed("comodo-positivessl", "", "a.example.com")
@@ -194,7 +194,7 @@ func TestCollectDoesNotStorm(t *testing.T) {
 	}
 	b.want(b.call("updateDCV", map[string]string{"certId": id, "dcvMethod": "HTTP_CSR_HASH"}), 1)
 	if n := len(b.Fetches()); n != 6 {
-		t.Errorf("%d fetches, want updateDCV to look at once", n)
+		t.Errorf("%d fetches, want updateDCV to check at once", n)
 	}
 	b.clock.add(250 * time.Millisecond)
 	b.want(b.call("collect", map[string]string{"certId": id}), 1)
@@ -203,7 +203,7 @@ func TestCollectDoesNotStorm(t *testing.T) {
 	}
 }
 
-// TestFileRules shows what a perspective takes for the file and what not.
+// TestFileRules shows what a perspective accepts as the file and what it does not.
 func TestFileRules(t *testing.T) {
 	answer := func(status int, header, body string) func(want string) http.Handler {
 		return func(want string) http.Handler {

@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/fault"
 )
 
-// TestOrdinaryDay places orders on an ordinary day: some are answered well, some not,
-// and what the answers say of charges is not what the books say.
+// TestOrdinaryDay places orders on an ordinary day: some are answered properly and some
+// are not, and some are charged without a proper answer.
 func TestOrdinaryDay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
@@ -31,14 +31,14 @@ func TestOrdinaryDay(t *testing.T) {
 			}
 		}
 		if good < 100 || lost < 1 || good+lost == 150 {
-			t.Errorf("of 150 orders %d were answered, and %d charged without", good, lost)
+			t.Errorf("of 150 orders %d were answered, and %d charged without an answer", good, lost)
 		}
 		b.SetSource(nil)
 		b.want(b.call("list", nil), 1)
 	})
 }
 
-// TestNothingToShuffle: an answer without a body stays one.
+// TestNothingToShuffle: an answer without a body stays without one.
 func TestNothingToShuffle(t *testing.T) {
 	for _, kind := range []FaultKind{ExtraFields, Shuffled, Strange} {
 		b := newBench(t, nil)

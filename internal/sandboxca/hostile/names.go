@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/quirk"
 )
 
-// What users of the whole sandbox need of its parts, so that they import one package.
+// What users of the whole sandbox need from its parts, in one package.
 type (
 	Core           = sandboxca.Config
 	Account        = sandboxca.Account

@@ -122,7 +122,7 @@ func TestBrokenDirectoryIsRefused(t *testing.T) {
 	}
 }
 
-// TestTokenIsNowhere looks for the token in logs, files and pages.
+// TestTokenIsNowhere looks for the token in logs, files and answers.
 func TestTokenIsNowhere(t *testing.T) {
 	var log bytes.Buffer
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewDevelopmentEncoderConfig()), zapcore.Lock(zapcore.AddSync(&log)), zapcore.DebugLevel)

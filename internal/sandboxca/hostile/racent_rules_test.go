@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
-// TestPlaceRefuses goes through the rules for new orders, one wrong thing each.
+// TestPlaceRefuses breaks the rules for new orders, one at a time.
 func TestPlaceRefuses(t *testing.T) {
 	type change struct {
 		form   func(map[string]string)
@@ -378,7 +378,7 @@ func TestReissueAndReplace(t *testing.T) {
 	if n := len(b.Charges()); n != 2 { // the two placed
 		t.Errorf("%d charges", n)
 	}
-	// The term is over some day.
+	// In the end, the term is over.
 	b.clock.add(365 * 24 * time.Hour)
 	b.want(replace(rp, good("a.example.com")), -7)
 }
@@ -488,7 +488,7 @@ func TestUpdateDCVRefuses(t *testing.T) {
 	b.want(b.call("batchUpdateDCV", map[string]string{"certId": id}), -7)
 }
 
-// TestFiles sends files: validate knows one, place none.
+// TestFiles sends files: validate and place accept one, of up to 2 MB.
 func TestFiles(t *testing.T) {
 	b := newBench(t, nil)
 	send := func(endpoint, field string, size int) reply {

@@ -67,8 +67,8 @@ func (d *Dialect) changeDCV(c *call, pick func(*sandboxca.Order) ([]*sandboxca.N
 // checkTypes are the numbers of check_type.
 var checkTypes = map[string]sandboxca.Method{"1": sandboxca.MethodCNAME, "2": sandboxca.MethodHTTP, "3": sandboxca.MethodEmail}
 
-// reissueSubmit asks for a new certificate, free of charge. Only the plain kind with a
-// CSR of the customer's is there.
+// reissueSubmit asks for a new certificate, free of charge. Only the plain kind, with the
+// customer's own CSR, is supported.
 func (d *Dialect) reissueSubmit(c *call) sandboxca.Answer {
 	var next *sandboxca.Order
 	ans := d.withOrder(c, func(books sandboxca.Books, o fullOrder) sandboxca.Answer {

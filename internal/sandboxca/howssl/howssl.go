@@ -2,8 +2,8 @@
 // (api.howssl.com/Home/…), documented in two books,
 // https://www.kancloud.cn/howssl/api_certificate (Chinese, fuller) and
 // https://www.kancloud.cn/howssl/ssl-api (English). Where they leave something open,
-// Quirks has the choice. Left out are the calls for validation mails, zip files
-// and yearly records.
+// Quirks has the choice. The calls for validation emails, zip files and yearly records
+// are left out.
 package howssl
 
 import (
@@ -28,18 +28,18 @@ type Dialect struct {
 	ca     *sandboxca.CA
 	quirks atomic.Pointer[Quirks]
 
-	// committing makes commits one after the other: each reads a draft, makes an
-	// order of it and marks the draft.
+	// committing serializes commits: each reads a draft, makes an order of it and marks
+	// the draft.
 	committing sync.Mutex
 
-	// The drafts, by check_id and by order_id. The CA's books are open whenever they
-	// are touched.
+	// The drafts, by check_id and by order_id. The CA's books are open whenever they are
+	// accessed.
 	byCheck, byOrder map[string]*draft
 	queued           map[string]*draft // those with a queued commit, by check_id
 }
 
-// New makes the dialect on a CA, without quirks. It fails where the CA has records that
-// it cannot read.
+// New makes the dialect on a CA, without quirks. It fails if the CA has records that it
+// cannot read.
 func New(ca *sandboxca.CA) (*Dialect, error) {
 	d := &Dialect{ca: ca, byCheck: make(map[string]*draft), byOrder: make(map[string]*draft), queued: make(map[string]*draft)}
 	d.quirks.Store(new(Quirks))
@@ -49,7 +49,7 @@ func New(ca *sandboxca.CA) (*Dialect, error) {
 	for _, record := range books.Records(Name) {
 		kept := new(draft)
 		if err := json.Unmarshal(record.Data, kept); err != nil {
-			return nil, fmt.Errorf("reading order %s that was not committed: %w", record.Key, err)
+			return nil, fmt.Errorf("reading draft %s: %w", record.Key, err)
 		}
 		d.add(kept)
 	}
@@ -113,8 +113,8 @@ var endpoints = map[string]endpointSpec{
 	"Reissue/orderReissue": {required: []string{"order_id"}, call: (*Dialect).reissueList},
 }
 
-// Fields of createOrder that auto_info 0 requires: of the person, and for products
-// that are not DV of the company. Spelt as documented.
+// Fields of createOrder that auto_info 0 requires: those of the person and, for products
+// that are not DV, those of the company. Spelt as documented.
 var (
 	contactFields = strings.Fields("contacter_job contacter_phone contacter_email last_name first_name")
 	companyFields = strings.Fields("company_province company_city company_phone company_name company_address")
@@ -147,7 +147,7 @@ func (d *Dialect) Serve(endpoint string, r *http.Request) sandboxca.Answer {
 	c.form = form
 	acc := d.ca.Authenticate(r, c.form.Get("token"))
 	if acc == nil {
-		// Printed so in the documents, with a text for a boolean.
+		// Printed like this in the documents, with a string for a boolean.
 		return sandboxca.JSON(0, map[string]any{
 			"status": "false", "code": badToken,
 			"msg": "The operation needs the correct Token. Please verify your Token",
@@ -194,8 +194,8 @@ func (*Dialect) Failure(code int, errs any) sandboxca.Answer {
 	return sandboxca.JSON(0, map[string]any{"status": false, "code": code, "msg": errs})
 }
 
-// refuse answers a refusal. That failures other than about the token have no code is
-// assumed.
+// refuse answers with a refusal. It is assumed that no failures have a code except those
+// about the token.
 func (d *Dialect) refuse(c *call, text string) sandboxca.Answer {
 	env := map[string]any{"status": false, "msg": "操作失败: " + text}
 	if code := c.quirks.RefusalCode; code != 0 {
@@ -204,7 +204,7 @@ func (d *Dialect) refuse(c *call, text string) sandboxca.Answer {
 	return sandboxca.JSON(0, env)
 }
 
-// success answers with data and a code, as most examples have it.
+// success answers with data and a code, as in most examples.
 func (d *Dialect) success(data any) sandboxca.Answer {
 	env := map[string]any{"status": true, "msg": "操作成功", "code": 200}
 	if data != nil {
@@ -213,7 +213,7 @@ func (d *Dialect) success(data any) sandboxca.Answer {
 	return sandboxca.JSON(0, env)
 }
 
-// bare answers without a code, as the examples of some calls do.
+// bare answers without a code, as in the examples of some calls.
 func (d *Dialect) bare(data any) sandboxca.Answer {
 	return sandboxca.JSON(0, map[string]any{"status": true, "msg": "操作成功", "data": data})
 }

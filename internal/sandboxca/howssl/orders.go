@@ -20,8 +20,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
-// draft is an order that was created and perhaps committed. Its order ID is
-// temporary before, and final after.
+// draft is an order that was created and perhaps committed. Its order ID is temporary
+// before the commit and final after it.
 type draft struct {
 	CheckID string           `json:"check_id"`
 	OrderID string           `json:"order_id"`
@@ -105,7 +105,7 @@ func (c *call) checkPeople(p sandboxca.Product, errs reseller.FieldErrors) {
 	}
 }
 
-// takeCSR sets the CSR, or has one made if there is none: documented to be optional.
+// takeCSR sets the CSR, or makes one if there is none: it is documented as optional.
 func (draft *draft) takeCSR(text string, errs reseller.FieldErrors) {
 	names := draft.Order.NameList()
 	if text == "" {
@@ -169,7 +169,7 @@ func randomText(n int) string {
 
 // CreateInConsole does what a customer does in the console of HowSSL: it creates an
 // unpaid order, with a CSR of HowSSL's own and validation by file, and returns its
-// check_id. It takes several names, which createOrder has no documented way for.
+// check_id. It takes several names, for which createOrder has no documented way.
 func (d *Dialect) CreateInConsole(token, product string, years int, names ...string) (checkID string, err error) {
 	p, ok := d.ca.Product(product)
 	cents, sold := p.PriceCents[12*years]
@@ -193,7 +193,7 @@ func (d *Dialect) CreateInConsole(token, product string, years int, names ...str
 	return draft.CheckID, d.put(books, draft).Err()
 }
 
-// add indexes a draft in place of one with the same check_id.
+// add indexes a draft, replacing any with the same check_id.
 func (d *Dialect) add(kept *draft) {
 	d.byCheck[kept.CheckID], d.byOrder[kept.OrderID] = kept, kept
 	if kept.Queued.IsZero() {
@@ -250,7 +250,7 @@ func (d *Dialect) commitOrder(c *call) sandboxca.Answer {
 	again, queue := draft.Paid || !draft.Queued.IsZero(), quirks.CommitQueue
 	if !again && queue > 0 {
 		draft.Queued = books.Now().Add(queue)
-		_ = d.put(books, draft) // or it is queued until the process ends
+		_ = d.put(books, draft) // if it fails, the commit is never carried out
 	}
 	books.Close()
 
@@ -294,7 +294,7 @@ func committed(books sandboxca.Books, c *call, draft *draft) map[string]any {
 	return data
 }
 
-// rules are how HowSSL takes an order. A commit that is sent again never comes here.
+// rules are how HowSSL takes an order. A commit that is sent again never gets here.
 var rules = sandboxca.Rules{NewID: newID, Repeat: sandboxca.RepeatIsFirst, FreshCSR: true, Supersedes: true}
 
 // newID is the date and ten letters; what final order IDs look like is not documented.
@@ -302,8 +302,8 @@ func newID(_ int64, now time.Time) string {
 	return now.In(reseller.ChinaTime).Format("060102") + sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz", 10)
 }
 
-// commit makes an order of a draft, charges it, and has a first look at its names.
-// Commits are made one after the other.
+// commit makes an order of a draft, charges it, and checks its names for the first time.
+// The lock committing is held.
 func (d *Dialect) commit(old *draft) *sandboxca.Refusal {
 	paid := *old
 	paid.Paid, paid.Queued = true, time.Time{}
@@ -324,14 +324,14 @@ func (d *Dialect) commit(old *draft) *sandboxca.Refusal {
 	return nil
 }
 
-// chargeAgain is what a second commit costs.
+// chargeAgain charges for a second commit.
 func (d *Dialect) chargeAgain(draft *draft) *sandboxca.Refusal {
 	books := d.ca.Open()
 	defer books.Close()
 	return books.Charge(draft.Order, draft.OrderID)
 }
 
-// settleQueue carries out the queued commits whose time has come.
+// settleQueue carries out the queued commits that are due.
 func (d *Dialect) settleQueue(c *call) {
 	d.committing.Lock()
 	defer d.committing.Unlock()
@@ -346,6 +346,6 @@ func (d *Dialect) settleQueue(c *call) {
 	books.Close()
 	slices.SortFunc(due, func(a, b *draft) int { return a.Queued.Compare(b.Queued) })
 	for _, draft := range due {
-		_ = d.commit(draft) // it stays queued
+		_ = d.commit(draft) // if it fails, it stays queued
 	}
 }

@@ -2,9 +2,9 @@ package howssl
 
 import "time"
 
-// Fields are the names of createOrder's fields that the seller's public
-// documents do not show: what the client is configured with must be configured here
-// as well. That both agree proves nothing about the seller.
+// Fields are the names of createOrder's fields that the seller's public documents do not
+// show: they must be configured here as they are in the client. That both agree proves
+// nothing about the seller.
 type Fields struct {
 	// Domain is required. Default "domains".
 	Domain string
@@ -37,8 +37,8 @@ type Quirks struct {
 	// Without it, the second commit charges again.
 	RefuseSecondCommit bool
 
-	// CommitQueue lets a commit take effect only this much later. The answer is a
-	// success without an order ID.
+	// CommitQueue delays the effect of a commit by this much. The answer is a success
+	// without an order ID.
 	CommitQueue time.Duration
 
 	// CommitWithoutID leaves order_id out of the answer of commitOrder.
@@ -51,7 +51,7 @@ type Quirks struct {
 	// the documented object, or "string", "null", "absent".
 	CommitValidInfo string
 
-	// ValidInfoText sends valid_info as JSON inside a string, as other fields are.
+	// ValidInfoText sends valid_info as JSON inside a string, like other fields.
 	ValidInfoText bool
 
 	// OrderStatus replaces the order_status of orders under review.
@@ -67,7 +67,7 @@ type Quirks struct {
 	// RefuseDraftInfo refuses getOrderInfo for orders that are not committed.
 	RefuseDraftInfo bool
 
-	// NamelessDrafts tells no names of orders that are not committed.
+	// NamelessDrafts leaves out the names of orders that are not committed.
 	NamelessDrafts bool
 
 	// EscapedContent escapes the line ends of validation files twice.
@@ -80,15 +80,15 @@ type Quirks struct {
 	// at _dnsauth.
 	RandomProof bool
 
-	// ReissueSuccess answers Reissue/submit with success. Without it, status is
-	// false beside the reissue_id, as printed in the documents.
+	// ReissueSuccess answers Reissue/submit with success. Without it, status is false
+	// despite the reissue_id, as printed in the documents.
 	ReissueSuccess bool
 
-	// ReissueRecords tells the proofs of a reissue in validity_record. Without it
-	// that is null.
+	// ReissueRecords shows the proofs of a reissue in validity_record, which is null
+	// otherwise.
 	ReissueRecords bool
 
-	// EnglishProducts serves the product list under the English book's spelling
-	// only, instead of under the Chinese one's.
+	// EnglishProducts serves the product list only under the English book's spelling
+	// instead of the Chinese one's.
 	EnglishProducts bool
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
-// mailNotice stands in place of proofs when mails are sent.
+// mailNotice stands in place of the proofs when validation is by email.
 const mailNotice = "Access email verification to verify email!"
 
 // fullOrder is an order with its reissues, which keep its ID.
@@ -45,7 +45,7 @@ func (o fullOrder) head() *sandboxca.Order {
 	return o.chain[len(o.chain)-1]
 }
 
-// issued is the latest of them that has given a certificate: a reissue that failed leaves the
+// issued is the latest of them that has a certificate: a reissue that failed leaves the
 // order as it was.
 func (o fullOrder) issued() *sandboxca.Order {
 	for _, one := range slices.Backward(o.chain) {
@@ -58,15 +58,14 @@ func (o fullOrder) issued() *sandboxca.Order {
 
 func (o fullOrder) reissuing() bool { return len(o.chain) > 1 && o.head().Pending() }
 
-// living reports whether the order can give another certificate, whatever became of those
-// that it gave.
+// living reports whether the order can be reissued, whatever became of its certificates.
 func (o fullOrder) living() bool {
 	head := o.head()
 	return head != nil && (head.Status == sandboxca.StatusComplete || head.Status == sandboxca.StatusFailed && len(o.chain) > 1)
 }
 
-// status is the order_status of appendix 1 (page 2252024). What it is of an order that lives
-// when its certificate was revoked is assumed to be 8.
+// status is the order_status of appendix 1 (page 2252024). That it is 8 for an active
+// order whose certificate was revoked is assumed.
 func status(books sandboxca.Books, o fullOrder) int {
 	if len(o.chain) == 0 {
 		return 0
@@ -101,7 +100,7 @@ func status(books sandboxca.Books, o fullOrder) int {
 	return 4
 }
 
-// withOrder answers a call about the order that order_id names, under the lock.
+// withOrder answers a call about the order that order_id names, with the books open.
 func (d *Dialect) withOrder(c *call, do func(sandboxca.Books, fullOrder) sandboxca.Answer) sandboxca.Answer {
 	books := d.ca.Open()
 	defer books.Close()
@@ -171,7 +170,8 @@ func (d *Dialect) validityInfo(c *call) sandboxca.Answer {
 	})
 }
 
-// validInfo is one flat set of proofs for all names, or a sentence for mails.
+// validInfo is one flat set of proofs for all names, or a sentence if validation is by
+// email.
 func validInfo(q Quirks, o *sandboxca.Order) any {
 	if o.Names[0].Method == sandboxca.MethodEmail {
 		return mailNotice
@@ -195,8 +195,8 @@ func validInfo(q Quirks, o *sandboxca.Order) any {
 	return info
 }
 
-// refreshOrder looks at the names again. Nothing else does: whether getOrderInfo would
-// is not documented.
+// refreshOrder checks the names again. No other call does: whether getOrderInfo would is
+// not documented.
 func (d *Dialect) refreshOrder(c *call) sandboxca.Answer {
 	id := ""
 	ans := d.withOrder(c, func(books sandboxca.Books, o fullOrder) sandboxca.Answer {
@@ -237,8 +237,8 @@ func (d *Dialect) certificate(c *call) sandboxca.Answer {
 	})
 }
 
-// cancelOrder takes back what has no certificate. What it does to the rest is not
-// documented; here it is refused.
+// cancelOrder cancels an order that has no certificate. What it does to others is not
+// documented; here they are refused.
 func (d *Dialect) cancelOrder(c *call) sandboxca.Answer {
 	id := ""
 	if ans := d.withOrder(c, func(books sandboxca.Books, o fullOrder) sandboxca.Answer {

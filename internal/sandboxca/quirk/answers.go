@@ -18,7 +18,7 @@ type Answers struct {
 	current func() Quirks
 }
 
-// Wrap gives the answers of a dialect the quirks that are current.
+// Wrap gives the answers of a dialect the current quirks.
 func Wrap(ca *sandboxca.CA, d fault.Dialect, current func() Quirks) *Answers {
 	return &Answers{Dialect: d, ca: ca, current: current}
 }
@@ -62,7 +62,7 @@ func (q Quirks) dropLists(body []byte) []byte {
 	return out
 }
 
-// certificates are PEM texts, plain or inside of JSON strings.
+// certificates are PEM texts, plain or inside JSON strings.
 var certificates = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\n|\n)?`)
 
 func withCRLF(text []byte) []byte {

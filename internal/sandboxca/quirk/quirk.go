@@ -1,6 +1,6 @@
-// Package quirk makes a sandbox deviate from what its sellers' documents promise: in
-// what it signs, and in what its answers look like. The CA and the dialect of Racent
-// know nothing of it; the other dialects have choices of their own.
+// Package quirk makes a sandbox deviate from what its sellers' documents promise: in what
+// it signs, and in what its answers look like. The CA and the dialect of Racent know
+// nothing about it; the other dialects have quirks of their own.
 package quirk
 
 import (
@@ -8,16 +8,16 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/howssl"
 )
 
-// Quirks are deviations from the documented behaviour which a client has to
-// survive. The zero value is a well-behaved seller.
+// Quirks are deviations from the documented behaviour that a client has to survive. The
+// zero value is a well-behaved seller.
 type Quirks struct {
 	// StrictRefID refuses a reference that was used before. Without it a second
 	// place or renew with the same reference returns the first order, free of
 	// charge. The seller's pages promise neither.
 	StrictRefID bool
 
-	// LooseRefID takes the reference as a mere remark: the same one twice is two
-	// orders and two charges. It wins over StrictRefID.
+	// LooseRefID treats the reference as a mere note: using it twice means two orders and
+	// two charges. It takes precedence over StrictRefID.
 	LooseRefID bool
 
 	// HideRefs makes the lookup by reference find nothing.
@@ -27,13 +27,13 @@ type Quirks struct {
 	// and no data instead of an error.
 	EmptyUnknownRef bool
 
-	// BareNoMoney answers an order without money with the code for unexpected errors
-	// and nothing else, as an account of the real service was.
+	// BareNoMoney answers an order that the balance does not cover with the code for
+	// unexpected errors and nothing else, as the real service did for one account.
 	BareNoMoney bool
 
 	// BareLists leaves the field that holds a list out of answers where the list is
-	// empty, as DigiCert's API was seen to. With KeylessLists it is always left out,
-	// so that a full list looks like an empty one.
+	// empty, as DigiCert's API was seen to do. With KeylessLists it is always left out,
+	// so a full list looks like an empty one.
 	BareLists, KeylessLists bool
 
 	// NoList refuses the list of orders as a call that does not exist.
@@ -42,14 +42,14 @@ type Quirks struct {
 	// OmitIntermediate delivers the leaf alone.
 	OmitIntermediate bool
 
-	// IncludeRoot puts the root behind the intermediate.
+	// IncludeRoot puts the root after the intermediate.
 	IncludeRoot bool
 
-	// ReverseChain delivers root, then intermediate. (One intermediate alone
-	// could not be told from a chain in order.)
+	// ReverseChain delivers root, then intermediate. (A lone intermediate would look the
+	// same in either order.)
 	ReverseChain bool
 
-	// CRLF ends the lines of all PEM texts with CR LF.
+	// CRLF ends the lines of all certificates in PEM with CR LF.
 	CRLF bool
 
 	// WrongCN is put into certificates as common name and first name.
@@ -75,8 +75,8 @@ type Quirks struct {
 	// ClipToTerm ends certificates with the paid term at the latest.
 	ClipToTerm bool
 
-	// DemandCountry refuses CSRs whose subject has no country, as another CA began to
-	// do on one day without a word.
+	// DemandCountry refuses CSRs whose subject has no country, as another CA once began
+	// to do without notice.
 	DemandCountry bool
 
 	// ServerAuthOnlyAgain leaves clientAuth out of reissues and replacements of
@@ -89,19 +89,19 @@ type Quirks struct {
 	// MissPerspectives is how many of the perspectives never see a proof.
 	MissPerspectives int
 
-	// BogusZones are zones whose DNSSEC signatures do not verify: nothing in them can
-	// be looked up, and no host of theirs is found.
+	// BogusZones are zones whose DNSSEC signatures do not verify: no lookup in them
+	// succeeds, and none of their hosts is found.
 	BogusZones []string
 
-	// RefetchAfterPass looks at proven names again until the certificate is
-	// issued, and takes the proof back when the file is gone.
+	// RefetchAfterPass checks proven names again until the certificate is issued, and
+	// marks them unproven when the file is gone.
 	RefetchAfterPass bool
 
 	// Code2WhilePending answers collect with code 2 instead of 1 while an order
 	// is pending; Code2WithoutData sends the bare code only.
 	Code2WhilePending, Code2WithoutData bool
 
-	// UnknownStatus is the status word of pending orders.
+	// UnknownStatus, if not empty, replaces the status of pending orders.
 	UnknownStatus string
 
 	// NoDCVValues leaves the validation values out of all answers.
@@ -110,7 +110,7 @@ type Quirks struct {
 	// DCVInfo repeats the validation values per name.
 	DCVInfo bool
 
-	// NestedUpdate puts updateDCV's values one "data" deeper.
+	// NestedUpdate puts updateDCV's values one level deeper, in a second "data".
 	NestedUpdate bool
 
 	// Trailer is the second line of validation files, default "sectigo.com".
@@ -129,7 +129,8 @@ type Quirks struct {
 	// DigiCert are the deviations of that dialect.
 	DigiCert digicert.Quirks
 
-	// HowSSL are the deviations of that dialect, and the names that it leaves open.
+	// HowSSL are the deviations of that dialect, and the field names that its documents
+	// leave open.
 	HowSSL howssl.Quirks
 
 	// NumericIDs makes the identifiers of new orders digits only, and sends them

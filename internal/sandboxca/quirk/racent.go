@@ -18,7 +18,7 @@ func (o object) set(field string, v any) { o[field], _ = json.Marshal(v) }
 // text reads a string field.
 func (o object) text(field string) string {
 	var s string
-	_ = json.Unmarshal(o[field], &s) // "" is what another kind of value means here
+	_ = json.Unmarshal(o[field], &s) // another kind of value counts as ""
 	return s
 }
 
@@ -28,7 +28,7 @@ func (o object) code() int {
 	return n
 }
 
-// part is an object inside of another, nil if there is none.
+// part is an object inside another, nil if there is none.
 func (o object) part(field string) object {
 	var part object
 	_ = json.Unmarshal(o[field], &part) // as above
@@ -69,7 +69,7 @@ func (q Quirks) racent(ca *sandboxca.CA, path string, ans sandboxca.Answer) sand
 	}
 	if q.NumericIDs && path == "list" {
 		var rows []object
-		_ = json.Unmarshal(env["data"], &rows) // of the dialect
+		_ = json.Unmarshal(env["data"], &rows) // written by the dialect
 		for _, row := range rows {
 			q.numbers(row)
 		}
@@ -114,7 +114,7 @@ func (q Quirks) collect(env object) object {
 	return env
 }
 
-// data changes what is told of an order.
+// data changes what is reported of an order.
 func (q Quirks) data(ca *sandboxca.CA, path string, data object) {
 	o, known := ca.Order(data.text("certId"))
 	if known && q.TwinInDCVList && o.Twin != "" && data["dcvList"] != nil {
@@ -149,7 +149,7 @@ func (q Quirks) data(ca *sandboxca.CA, path string, data object) {
 
 func (q Quirks) addTwin(o sandboxca.OrderInfo, data object) {
 	list := make([]map[string]string, 0, len(o.Names)+1)
-	_ = json.Unmarshal(data["dcvList"], &list) // of the dialect
+	_ = json.Unmarshal(data["dcvList"], &list) // written by the dialect
 	twin := map[string]string{"domainName": o.Twin, "dcvMethod": list[0]["dcvMethod"], "dcvEmail": "", "is_verify": ""}
 	if o.TwinVerified {
 		twin["is_verify"] = "verified"
@@ -185,8 +185,7 @@ func (q Quirks) numbers(data object) {
 	}
 }
 
-// shapeErrors gives errors by field one of the forms in which Racent was seen to send
-// them.
+// shapeErrors gives errors by field one of the forms that Racent was seen to use.
 func (q Quirks) shapeErrors(env object) {
 	var errs reseller.FieldErrors
 	if json.Unmarshal(env["errors"], &errs) != nil || errs == nil {

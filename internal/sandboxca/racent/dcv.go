@@ -9,8 +9,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
-// updateDCV changes the method of one name, or keeps it, and looks again at
-// once.
+// updateDCV changes the method of one name, or keeps it, and checks again at once.
 func (d *Dialect) updateDCV(c *call) sandboxca.Answer {
 	name := strings.ToLower(c.get("domainName"))
 	ref := d.changeDCV(c, func(o *sandboxca.Order, errs reseller.FieldErrors) {
@@ -29,13 +28,13 @@ func (d *Dialect) updateDCV(c *call) sandboxca.Answer {
 	return d.success(orderData(books, books.Find(Name, c.account, c.get("certId"))))
 }
 
-// batchUpdateDCV changes many names. It is asynchronous at the seller: the next
-// look happens when one is due, not within the call.
+// batchUpdateDCV changes many names. It is asynchronous at the seller: the next check
+// happens when it is due, not within the call.
 func (d *Dialect) batchUpdateDCV(c *call) sandboxca.Answer {
 	ref := d.changeDCV(c, func(o *sandboxca.Order, errs reseller.FieldErrors) {
 		uniform, list := c.get("dcvMethod"), c.get("domainInfo")
 		switch {
-		case list != "": // wins over the uniform method here, unlike in place
+		case list != "": // takes precedence over the uniform method here, unlike in place
 			var items []map[string]json.RawMessage
 			if err := json.Unmarshal([]byte(list), &items); err != nil {
 				errs.Add("domainInfo", "domainInfo must be an array of objects")

@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
-// bonusDays is what a customer of another seller gets on top of the term.
+// bonusDays is what a customer who comes from another seller gets on top of the term.
 const bonusDays = 30
 
 // newOrder checks the common part of validate, place and renew.
@@ -102,8 +102,8 @@ func (d *Dialect) renew(c *call) sandboxca.Answer {
 	return d.create(c, o)
 }
 
-// reissue makes a new certificate from the stored CSR. It is a record of its
-// own with its own certId.
+// reissue makes a new certificate from the stored CSR. It is an order of its own with its
+// own certId.
 func (d *Dialect) reissue(c *call) sandboxca.Answer {
 	old, ref := d.order(c, "certId")
 	if ref != nil {
@@ -153,8 +153,8 @@ func (d *Dialect) replace(c *call) sandboxca.Answer {
 	return d.create(c, o)
 }
 
-// rules are how Racent takes an order. What an old reference leads to is promised
-// nowhere.
+// rules are how Racent takes an order. What happens to a reference that was used before
+// is not documented.
 var rules = sandboxca.Rules{NewID: newID, Repeat: sandboxca.RepeatIsFirst, FreshCSR: true, Supersedes: true}
 
 // newID is a certId: the date and ten letters.
@@ -162,8 +162,8 @@ func newID(_ int64, now time.Time) string {
 	return now.In(reseller.ChinaTime).Format("060102") + sandboxca.RandomText("abcdefghijklmnopqrstuvwxyz", 10)
 }
 
-// create hands an order to the core and has its first look at the names. A look
-// that fails is no failure of the order.
+// create hands an order to the core and starts the first check of its names. If the check
+// fails, the order does not.
 func (d *Dialect) create(c *call, o *sandboxca.Order) sandboxca.Answer {
 	id, ref := d.ca.Create(o, rules)
 	if ref != nil && ref.Field == sandboxca.AboutOrder && o.Kind == sandboxca.KindRenew {

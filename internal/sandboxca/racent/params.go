@@ -37,7 +37,7 @@ var (
 
 	organizationExtras = strings.Fields("organizationState organizationDuns organizationDivision organizationRegNumber idType")
 
-	// Kinds of papers that CFCA identifies people and organizations by.
+	// Kinds of papers by which CFCA identifies people and organizations.
 	personPapers, organizationPapers = []string{"SFZ", "HZ"}, []string{"TYDMZ", "OTHERS"}
 
 	uniqueValue = regexp.MustCompile(`^[a-zA-Z0-9]{1,20}$`)
@@ -110,15 +110,15 @@ func certParams(fields map[string]json.RawMessage, p sandboxca.Product, errs res
 	if _, sent := fields["uniqueValue"]; sent && !uniqueValue.MatchString(params.unique) {
 		errs.Add("uniqueValue", "uniqueValue must be 1 to 20 letters and digits")
 	}
-	// The outer method wins over those of the names.
+	// The outer method takes precedence over those of the names.
 	outer := readString("dcvMethod", fields, errs)
 	if _, sent := fields["dcvMethod"]; sent && methods[outer] == "" {
 		errs.Add("dcvMethod", "dcvMethod is not a known method")
 	}
 	params.names = readDomains(fields["domainInfo"], outer, p, errs)
 
-	// The seller would make the key pair itself if there were no CSR. The
-	// sandbox does not: a client that forgets its CSR should hear of it.
+	// The seller would make the key pair itself if there were no CSR. The sandbox does
+	// not: a client that forgets its CSR should find out.
 	text := readString("csr", fields, errs)
 	if text == "" {
 		errs.Add("csr", "csr is required")
@@ -142,7 +142,7 @@ func nameList(names []*sandboxca.Name) []string {
 	return (&sandboxca.Order{Progress: sandboxca.Progress{Names: names}}).NameList()
 }
 
-// readDomains reads a domainInfo array and holds it against the product.
+// readDomains reads a domainInfo array and checks it against the product.
 func readDomains(raw json.RawMessage, outer string, p sandboxca.Product, errs reseller.FieldErrors) []*sandboxca.Name {
 	if len(raw) == 0 {
 		errs.Add("domainInfo", "domainInfo is required")
@@ -240,7 +240,8 @@ func checkOrganization(raw json.RawMessage, required bool, errs reseller.FieldEr
 	}
 }
 
-// checkPaper checks the kind of a paper and that its number is there, if there is a kind.
+// checkPaper checks that the kind of a paper, if given, is known, and that its number is
+// there.
 func checkPaper(path string, fields map[string]json.RawMessage, number string, kinds []string, errs reseller.FieldErrors) {
 	kind := readString("idType", fields, errs)
 	switch {

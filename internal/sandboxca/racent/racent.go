@@ -46,7 +46,7 @@ const (
 	codeNotPermitted = 400
 )
 
-// maxPictureBytes bounds the picture of an organisation's papers.
+// maxPictureBytes bounds the picture of an organization's papers.
 const maxPictureBytes = 2 << 20
 
 // endpointSpec is one call: the form fields it knows, and what it does.

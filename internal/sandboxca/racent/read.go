@@ -11,8 +11,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/reseller"
 )
 
-// brands are the vendor values productList knows, spelt as the service
-// wants them.
+// brands are the vendor values productList knows, spelt as the service expects them.
 var brands = []string{"Sectigo", "Certum", "Thawte", "sslTrus", "Digicert"}
 
 func (d *Dialect) collect(c *call) sandboxca.Answer {
@@ -28,8 +27,8 @@ func (d *Dialect) collect(c *call) sandboxca.Answer {
 	})
 }
 
-// certStatus is the status again (observed). That of a certificate that was revoked while its
-// order lives is assumed: no page tells how that is shown.
+// certStatus is the status again (observed). How it shows a certificate that was revoked
+// while its order stays active is not documented, so this is assumed.
 func certStatus(o *sandboxca.Order) string {
 	if o.Status == sandboxca.StatusComplete && o.Revoked {
 		return sandboxca.StatusRevoked
@@ -37,7 +36,7 @@ func certStatus(o *sandboxca.Order) string {
 	return o.Status
 }
 
-// collectData is the state of an order. The lock is held.
+// collectData is the state of an order. The books are open.
 func collectData(books sandboxca.Books, o *sandboxca.Order) map[string]any {
 	data := orderData(books, o)
 	data["beginDate"], data["endDate"], data["dueDate"] = reseller.ChinaDate(o.NotBefore), reseller.ChinaDate(o.NotAfter), reseller.ChinaDate(o.TermEnd)
@@ -59,7 +58,7 @@ func collectData(books sandboxca.Books, o *sandboxca.Order) map[string]any {
 	return data
 }
 
-// orderData is what place and its like answer: identifiers, and the validation
+// orderData is what place and similar calls answer: identifiers, and the validation
 // values once the CA has the order.
 func orderData(books sandboxca.Books, o *sandboxca.Order) map[string]any {
 	data := map[string]any{"certId": o.ID, "orderNum": o.Number}

@@ -2,7 +2,7 @@ package reseller
 
 import "time"
 
-// ChinaTime is the zone of the dates of sellers in China, which carry none.
+// ChinaTime is the time zone of dates from sellers in China, which do not name it.
 var ChinaTime = time.FixedZone("UTC+8", 8*60*60)
 
 // ChinaDate is a time as sellers in China write it, empty for the zero time.

@@ -18,7 +18,7 @@ const (
 	contentTypeMultipart = "multipart/form-data"
 )
 
-// ReadForm reads the body's form; the query of the address counts for nothing.
+// ReadForm reads the form in the body; the URL's query is ignored.
 func ReadForm(r *http.Request) (url.Values, map[string][]*multipart.FileHeader, *sandboxca.Refusal) {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {

@@ -49,8 +49,8 @@ func CheckName(path string, n *sandboxca.Name, p sandboxca.Product, errs FieldEr
 	CheckMethod(path, n, errs)
 }
 
-// CheckMethod applies the rules of the CA/Browser Forum on which name can be proven
-// how.
+// CheckMethod applies the rules of the CA/Browser Forum on which names can be proven by
+// which methods.
 func CheckMethod(path string, n *sandboxca.Name, errs FieldErrors) {
 	base, wildcard := strings.CutPrefix(n.Name, "*.")
 	byFile := n.Method == sandboxca.MethodHTTP || n.Method == sandboxca.MethodHTTPS

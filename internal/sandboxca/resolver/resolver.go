@@ -1,6 +1,6 @@
-// Package resolver asks a recursive resolver for the records that a CA looks at. Whether
-// it verifies DNSSEC is up to that resolver: where it finds signatures that are wrong, it
-// answers SERVFAIL, and the look-up fails.
+// Package resolver asks a recursive resolver for the records that a CA checks. DNSSEC
+// validation is up to that resolver: if signatures are bogus, it answers SERVFAIL, and
+// the lookup fails.
 package resolver
 
 import (
@@ -17,14 +17,14 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// timeout bounds one question.
+// timeout bounds one query.
 const timeout = 5 * time.Second
 
-// Resolver is a recursive resolver, by the address and port where it is asked.
+// Resolver is a recursive resolver, by its address and port.
 type Resolver struct{ address string }
 
 // New takes the address of a resolver, with an optional port. It must be an IP address:
-// there is nobody else to ask where a name would lead.
+// there is nothing else to look a name up with.
 func New(address string) (*Resolver, error) {
 	if ip, err := netip.ParseAddr(address); err == nil {
 		return &Resolver{net.JoinHostPort(ip.String(), "53")}, nil
@@ -36,12 +36,12 @@ func New(address string) (*Resolver, error) {
 	return &Resolver{at.String()}, nil
 }
 
-// Serve has a CA ask the resolver.
+// Serve makes a CA use the resolver.
 func (r *Resolver) Serve(cfg *sandboxca.Config) {
 	cfg.LookupCNAME, cfg.LookupTXT, cfg.LookupCAA = r.CNAME, r.TXT, r.CAA
 }
 
-// CNAME is where a name leads. That it has no such record is an error.
+// CNAME returns the target of a name's CNAME record. Having none is an error.
 func (r *Resolver) CNAME(ctx context.Context, host string) (string, error) {
 	records, err := r.ask(ctx, host, dns.TypeCNAME)
 	if err != nil {
@@ -55,7 +55,7 @@ func (r *Resolver) CNAME(ctx context.Context, host string) (string, error) {
 	return "", errors.New("there is no CNAME record")
 }
 
-// TXT lists the texts of a name. Parts of one record are put together.
+// TXT lists the TXT records of a name. The strings of one record are joined.
 func (r *Resolver) TXT(ctx context.Context, host string) ([]string, error) {
 	records, err := r.ask(ctx, host, dns.TypeTXT)
 	var values []string
@@ -82,8 +82,8 @@ func (r *Resolver) CAA(ctx context.Context, host string) ([]sandboxca.CAA, error
 	return list, err
 }
 
-// ask asks over UDP, and over TCP if the answer does not fit. That there is no such name
-// is an answer without records.
+// ask queries over UDP, and over TCP if the answer is truncated. A name that does not
+// exist has no records.
 func (r *Resolver) ask(ctx context.Context, host string, kind uint16) ([]dns.RR, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -38,7 +38,7 @@ func TestRecords(t *testing.T) {
 	}
 	var cfg sandboxca.Config
 	if r.Serve(&cfg); cfg.LookupCAA == nil || cfg.LookupCNAME == nil || cfg.LookupTXT == nil {
-		t.Error("the CA does not ask")
+		t.Error("the CA does not use the resolver")
 	}
 }
 
@@ -70,7 +70,7 @@ func serve(t *testing.T, answer func(over string, question *dns.Msg) *dns.Msg) s
 	return tcp.Addr().String()
 }
 
-// A validating resolver answers SERVFAIL where signatures are wrong.
+// TestFailures: a validating resolver answers SERVFAIL if signatures are bogus.
 func TestFailures(t *testing.T) {
 	address := serve(t, func(_ string, question *dns.Msg) *dns.Msg {
 		return new(dns.Msg).SetRcode(question, dns.RcodeServerFailure)
