@@ -56,8 +56,8 @@ func TestMedianRatio(t *testing.T) {
 	}
 }
 
-// What is counted and not timed is as good here as in a real run. Times are not
-// judged: the race detector and other tests are in the way.
+// TestQuick judges what is counted, which is as good here as in a real run. Times are not
+// judged: the race detector and other tests distort them.
 func TestQuick(t *testing.T) {
 	for _, b := range benches {
 		if slices.Contains([]string{"site", "entries", "many", "revoked"}, b.name) {
@@ -84,7 +84,7 @@ func TestRun(t *testing.T) {
 		t.Fatalf("missed %d, %v\n%s", missed, err, &table)
 	}
 	if got := strings.Count(table.String(), "| ok |"); got != 4 {
-		t.Errorf("the table has %d cells ok, want its head and three claims:\n%s", got, &table)
+		t.Errorf("the table has %d cells with ok, want its head and three claims:\n%s", got, &table)
 	}
 	for _, args := range [][]string{{"-only", "nothing"}, {"-only", "flood,nothing"}, {"-only", "flood,"}, {"-names", "0"}, {"file"}, {"-slow"}} {
 		if _, err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
@@ -93,7 +93,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A bench that fails takes nothing of the table away that came before it.
+// TestFailureKeepsTable: a bench that fails does not take away the rows before it.
 func TestFailureKeepsTable(t *testing.T) {
 	saved := benches
 	defer func() { benches = saved }()
@@ -131,7 +131,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// However slow the machine is, a quick run ends well.
+// TestQuickJudgesNothing: however slow the machine is, a quick run succeeds.
 func TestQuickJudgesNothing(t *testing.T) {
 	saved := benches
 	defer func() { benches = saved }()
@@ -148,7 +148,7 @@ func TestQuickJudgesNothing(t *testing.T) {
 	}
 }
 
-// An answer in any number of pieces is one answer.
+// TestClient: an answer may arrive in any number of pieces.
 func TestClient(t *testing.T) {
 	for _, tc := range []struct {
 		pieces []string

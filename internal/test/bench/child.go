@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// child is a process that the benchmark has started, with all that it has said.
+// child is a process that the benchmark has started, with its output.
 type child struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -36,7 +36,7 @@ func start(ctx context.Context, home string, env []string, binary string, args .
 		return nil, err
 	}
 	go func() {
-		_ = c.cmd.Wait() // the state of the process tells
+		_ = c.cmd.Wait() // see the state of the process
 		close(c.ended)
 	}()
 	return c, nil
@@ -55,13 +55,13 @@ func (c *child) text() string {
 	return c.output.String()
 }
 
-// tail is the end of what it said.
+// tail is the end of its output.
 func (c *child) tail() string {
 	text := c.text()
 	return text[max(len(text)-4000, 0):]
 }
 
-// said counts the lines that it wrote with the words.
+// said counts the lines of its output that contain the words.
 func (c *child) said(words string) int {
 	n := 0
 	for line := range strings.Lines(c.text()) {
@@ -72,7 +72,7 @@ func (c *child) said(words string) int {
 	return n
 }
 
-// firstLine waits for the first line that it says.
+// firstLine waits for the first line of its output.
 func (c *child) firstLine(ctx context.Context) (string, error) {
 	for {
 		if line, _, ok := strings.Cut(c.text(), "\n"); ok {
@@ -92,14 +92,14 @@ func (c *child) sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-c.ended:
-		return fmt.Errorf("%s has ended by itself (%s)\n%s", filepath.Base(c.cmd.Path), c.cmd.ProcessState, c.tail())
+		return fmt.Errorf("%s exited unexpectedly (%s)\n%s", filepath.Base(c.cmd.Path), c.cmd.ProcessState, c.tail())
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// The process is at rest when it has used less than a fiftieth of a processor for a while,
-// which is longer than until the names are looked over for the first time.
+// The process is at rest when it has used less than a fiftieth of a processor for a
+// while. That is longer than it takes until all names are checked for the first time.
 const (
 	restLength = 4 * time.Second
 	restShare  = 50
@@ -123,29 +123,29 @@ func (c *child) settle(ctx context.Context, length time.Duration) error {
 			return nil
 		}
 	}
-	return nil // it has a rhythm of its own
+	return nil // it is never quite at rest
 }
 
-// clockTick is the unit of times in /proc, which Linux keeps the same everywhere.
+// clockTick is the unit of times in /proc, which is the same on every Linux.
 const clockTick = 10 * time.Millisecond
 
 // used is what a process has used.
 type used struct {
 	cpu       time.Duration
-	rss, peak int64 // memory that it occupies, and the most that it has occupied at a time; bytes
+	rss, peak int64 // memory that it occupies, and the most that it has ever occupied; bytes
 }
 
-// usage tells what the process has used so far.
+// usage returns what the process has used so far.
 func (c *child) usage() (u used, err error) {
 	proc := filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid))
 	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
 	if err != nil {
 		return u, err
 	}
-	// The name of the command, in parentheses, may hold anything.
+	// The name of the command, in parentheses, may contain anything.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 13 {
-		return u, fmt.Errorf("%q is no status of a process", stat)
+		return u, fmt.Errorf("%q is not the status of a process", stat)
 	}
 	for _, field := range fields[11:13] { // user and system
 		ticks, err := strconv.ParseInt(field, 10, 64)
@@ -171,7 +171,7 @@ func (c *child) usage() (u used, err error) {
 		*into = kib * 1024
 	}
 	if u.peak == 0 || u.rss == 0 {
-		return u, errors.New("the status of the process does not tell its memory")
+		return u, errors.New("the status of the process does not show its memory")
 	}
 	return u, nil
 }
@@ -180,7 +180,7 @@ func (c *child) usage() (u used, err error) {
 func (c *child) stop() error {
 	select {
 	case <-c.ended:
-		return nil // whoever needed it was told
+		return nil // whoever needed it got an error
 	default:
 	}
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -196,15 +196,15 @@ func (c *child) kill() {
 	<-c.ended
 }
 
-// visits are handshakes and plain requests, a few per second, and how long each took. None
-// waits for the one before it: a server that is slow is visited as often.
+// visits are handshakes and plain requests, and how long each took. None waits for the
+// one before it: a slow server is visited as often.
 type visits struct {
 	cancel               context.CancelFunc
 	done                 sync.WaitGroup
 	handshakes, requests *visitors
 }
 
-// visitEvery is how often there is one of each.
+// visitEvery is the time between two handshakes, and between two requests.
 const visitEvery = 50 * time.Millisecond
 
 func visit(ctx context.Context, tlsPort, plainPort int) *visits {
@@ -219,7 +219,7 @@ func visit(ctx context.Context, tlsPort, plainPort int) *visits {
 	return v
 }
 
-// visitors do all the same.
+// visitors all do the same.
 type visitors struct {
 	visit func() error
 
@@ -228,7 +228,8 @@ type visitors struct {
 	failed int // since the server answered for the first time
 }
 
-// come lets one after the other come, until the context ends, and waits for all of them.
+// come sends one visitor after the other until the context ends, and waits for all of
+// them.
 func (v *visitors) come(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -275,14 +276,14 @@ func askPlain(ctx context.Context, port int) error {
 	return c.wantBody(helloHost, "/", hello)
 }
 
-// visited is what the visits found: medians, and how many there were of each kind, and how
+// visited is what the visits found: medians, how many there were of each kind, and how
 // many failed in all.
 type visited struct {
 	count, failed      int
 	handshake, request time.Duration
 }
 
-// end returns what the visits found.
+// end ends the visits and returns what they found.
 func (v *visits) end() visited {
 	v.cancel()
 	v.done.Wait()

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// client is an HTTP client for one keep-alive connection that does as little as
-// possible, so that on one machine it is the server that is measured. It knows the
-// body that it will get.
+// client is an HTTP client for one keep-alive connection that does as little as possible,
+// so that it is the server on the same machine that is measured. It knows the body to
+// expect.
 type client struct {
 	conn      net.Conn
 	request   []byte
@@ -58,7 +58,7 @@ func (c *client) wantBody(host, url, body string) error {
 		case err != nil:
 			return err
 		case n == len(c.buf):
-			return errors.New("the answer does not fit")
+			return errors.New("the answer does not fit into the buffer")
 		}
 	}
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// benchEntries starts a Caddy whose account has bought very many certificates before, for
-// other names and from other servers, and one whose account has not. It is told how much
-// later a new name has its certificate, because all entries are read before anything is
-// bought, and how much memory they take, at rest and while they are listed. The files are in
-// the system's cache, as those of a server are that was just restarted.
+// benchEntries starts a Caddy whose account has already bought a great many certificates,
+// for other names and on other servers, and one whose account has not. It reports how
+// much later a new name gets its certificate, because all entries are read before
+// anything is bought, and how much memory they take, at rest and while they are listed.
+// The files are in the system's cache, as on a server that was just restarted.
 func benchEntries(ctx context.Context, o options) ([]row, error) {
 	m := &many{options: o}
 	if err := m.build(ctx, &m.caddy, &m.sandbox); err != nil {
@@ -124,7 +124,7 @@ func benchEntries(ctx context.Context, o options) ([]row, error) {
 	}, lists...), nil
 }
 
-// entry returns where the ledger is in the storage, and the only entry that is in there.
+// entry returns where the ledger is in the storage, and the only entry in it.
 func (w *hoster) entry() (prefix string, e *ledger.Entry, err error) {
 	found, err := filepath.Glob(filepath.Join(w.storage(), "commercial", "racent", "*", "entries", "*.json"))
 	if err != nil {
@@ -144,8 +144,8 @@ func (w *hoster) entry() (prefix string, e *ledger.Entry, err error) {
 	return filepath.ToSlash(prefix), e, err
 }
 
-// first starts Caddy, for one name that is new, and tells how long it takes until that has its
-// certificate, and what the process uses at rest thereafter.
+// first starts Caddy for one new name, and returns how long it takes until the name has
+// its certificate, and what the process uses at rest after that.
 func (w *hoster) first(ctx context.Context) (took time.Duration, u used, err error) {
 	folder, err := w.certificates()
 	if err != nil {
@@ -176,16 +176,16 @@ func (w *hoster) first(ctx context.Context) (took time.Duration, u used, err err
 	return took, u, err
 }
 
-// The entries were paid for between these times before now, evenly. None of their orders is
-// over, and none of their certificates is due.
+// The entries were paid for between these times ago, evenly spread. None of their orders
+// has ended, and none of their certificates is due.
 const (
 	oldestEntry = 90 * 24 * time.Hour
 	newestEntry = 10 * 24 * time.Hour
 )
 
-// seedLedger writes n entries like the template, for names of their own, or also for the twin
-// of each, as CAs put it into certificates. It does not wait for the disk, as the storage would
-// for each.
+// seedLedger writes n entries like the template, each for a name of its own or also for
+// the twin that CAs add to certificates. Unlike the storage, it does not wait for the
+// disk.
 func seedLedger(storage, prefix string, template *ledger.Entry, n int, twins bool) error {
 	folder := filepath.Join(storage, filepath.FromSlash(prefix), "entries")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -225,8 +225,8 @@ func olderEntry(template *ledger.Entry, n int, paid time.Time, twin bool) ledger
 	return e
 }
 
-// heapOfEntry reads a ledger, as the issuer does, and tells how much of the heap is held for
-// each entry.
+// heapOfEntry reads a ledger, as the issuer does, and returns how much of the heap is
+// held for each entry.
 func heapOfEntry(ctx context.Context, storage, prefix string, want int) (float64, error) {
 	l := &ledger.Ledger{Storage: &certmagic.FileStorage{Path: storage}, Prefix: prefix, Memory: new(ledger.Memory)}
 	before := memory().HeapAlloc

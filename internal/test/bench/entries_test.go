@@ -18,7 +18,7 @@ func template(now time.Time) *ledger.Entry {
 	}
 }
 
-// A ledger is filled with orders that are done with and in force.
+// TestSeedLedger fills a ledger with orders that are completed and in force.
 func TestSeedLedger(t *testing.T) {
 	dir, prefix, now := t.TempDir(), ledger.Prefix("racent", "bench"), time.Now()
 	storage, template := &certmagic.FileStorage{Path: dir}, template(now)
@@ -46,7 +46,7 @@ func TestSeedLedger(t *testing.T) {
 	}
 }
 
-// A list holds a page of entries at a time, however many there are.
+// TestListHoldsAPage: a list holds a page of entries at a time, however many there are.
 func TestListHoldsAPage(t *testing.T) {
 	many, few, prefix := t.TempDir(), t.TempDir(), ledger.Prefix("racent", "bench")
 	for dir, n := range map[string]int{many: quickEntries, few: quickFewEntries} {

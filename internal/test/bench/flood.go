@@ -19,13 +19,13 @@ const (
 	floodHosts    = 1_000
 	floodVisitors = 500 // at the same time
 
-	// floodRead is how long after the begin of a read the same thing may be read again.
+	// floodRead is how long after the start of a read the same thing may be read again.
 	floodRead = 50 * time.Millisecond
 )
 
-// benchFlood lets strangers ask for files that do not exist, and counts how often
-// that reaches the storage. What is counted is judged by the time it took, so that
-// no machine is too busy to pass.
+// benchFlood has strangers ask for files that do not exist, and counts how often that
+// reaches the storage. The count is judged by the time it took, so no machine is too busy
+// to pass.
 func benchFlood(ctx context.Context, o options) ([]row, error) {
 	storage := newStorage(o.dir)
 	release := dcv.Live.Manage(storage, func(host string) (managed, exact bool) {
@@ -41,7 +41,7 @@ func benchFlood(ctx context.Context, o options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The answers do not matter; that nobody is given a file goes without saying.
+	// The answers do not matter, as long as nobody is given a file.
 	ours := func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, notServed) }
 	peer := func(w http.ResponseWriter, r *http.Request) error { zero.ServeHTTP(w, r); return nil }
 
@@ -51,7 +51,7 @@ func benchFlood(ctx context.Context, o options) ([]row, error) {
 		host  func(i int) string
 		limit float64 // storage operations per floodRead
 	}{
-		// One look into the folder of the host, and one into that of its twin.
+		// One read of the host's folder, and one of its twin's.
 		{"storage operations per 50 ms while 10,000 unknown files of one host are asked for", func(int) string { return siteHost }, 2},
 		{"the same of 1,000 hosts that a wildcard covers", func(i int) string { return fmt.Sprintf("host%d.example.net", i%floodHosts) }, 1},
 		{"the same of 1,000 hosts that are not managed", func(i int) string { return fmt.Sprintf("host%d.example.org", i%floodHosts) }, 0},
@@ -67,7 +67,8 @@ func benchFlood(ctx context.Context, o options) ([]row, error) {
 		rows = append(rows, row{
 			claim: c.claim,
 			ours:  fmt.Sprintf("%d in %.1f s", mine, took.Seconds()), peer: fmt.Sprintf("%d (certmagic's ZeroSSL issuer)", theirs),
-			// The first read is at the start, so an interval that has begun counts whole.
+			// The first read is at the start, so an interval that has begun counts as a
+			// whole one.
 			value: float64(mine) / math.Ceil(float64(took)/float64(floodRead)), want: bound{kind: atMost, limit: c.limit},
 		})
 	}

@@ -28,7 +28,7 @@ const (
 	fileBody = "c0ffee254729296a45a3885639ac7e10f9d54979\nsectigo.com\nunique"
 )
 
-// benchFile serves one validation file, as the plugin does, visit recorded, and as
+// benchFile serves one validation file as the plugin does, recording the visit, and as
 // certmagic's ZeroSSL issuer does, on the same file storage.
 func benchFile(ctx context.Context, o options) ([]row, error) {
 	storage := &certmagic.FileStorage{Path: o.dir}
@@ -39,7 +39,7 @@ func benchFile(ctx context.Context, o options) ([]row, error) {
 	if err := dcv.Live.Present(ctx, storage, ch); err != nil {
 		return nil, err
 	}
-	defer func() { _ = dcv.Live.CleanUp(ctx, storage, ch.ID, ch.Hosts) }() // the folder goes anyway
+	defer func() { _ = dcv.Live.CleanUp(ctx, storage, ch.ID, ch.Hosts) }() // the folder is removed anyway
 	zero, err := zeroSSL(ctx, storage, siteHost, ch.Path)
 	if err != nil {
 		return nil, err
@@ -100,9 +100,9 @@ func benchFile(ctx context.Context, o options) ([]row, error) {
 	}, nil
 }
 
-// benchMiss passes a request through the handler that is not for it. What the next
-// handler costs by itself is taken off. The route that an issuer attaches compares
-// the path in its matcher in the same way, and does not even get to the handler.
+// benchMiss passes a request that is not for the handler through it. What the next
+// handler costs by itself is subtracted. The route that an issuer attaches compares the
+// path in its matcher in the same way, and does not even reach the handler.
 func benchMiss(_ context.Context, o options) ([]row, error) {
 	ours, release, err := newHandler()
 	if err != nil {
@@ -110,7 +110,7 @@ func benchMiss(_ context.Context, o options) ([]row, error) {
 	}
 	defer release()
 	var next caddyhttp.Handler = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
-	// Of all requests that are not ours, this one has the most in common with them.
+	// Of all requests that are not ours, this one has the most in common with ours.
 	r := request(siteHost, "/.well-known/acme-challenge/token")
 	got, err := interleave(pick(o, 81, 9),
 		func() error { return ours.ServeHTTP(nil, r, next) },
@@ -133,16 +133,16 @@ func benchMiss(_ context.Context, o options) ([]row, error) {
 	}, nil
 }
 
-// cost is what one operation takes. Where nanoseconds count, the least of all rounds
-// is nearest to the truth: other processes can only add to it.
+// cost is what one operation takes. Where nanoseconds count, the least of all rounds is
+// closest to the truth: other processes can only add to it.
 type cost struct{ ns, least, allocs float64 }
 
 // roundTime is long enough for thousands of operations and short enough to fit between
 // the turns of other processes, now and then.
 const roundTime = 10 * time.Millisecond
 
-// interleave measures the operations in turn, for so many rounds, forwards and
-// backwards, and returns the median cost of each, and the least time.
+// interleave measures the operations in turn, for this many rounds, alternately forwards
+// and backwards, and returns the median cost and the least time of each.
 func interleave(rounds int, ops ...func() error) ([]cost, error) {
 	if err := flag.Set("test.benchtime", roundTime.String()); err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func measure(op func() error) (testing.BenchmarkResult, error) {
 	return result, nil
 }
 
-// quietLogging writes errors only, and nothing of what goes as it should.
+// quietLogging logs errors only.
 func quietLogging() *caddy.Logging {
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 		caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{Level: "ERROR"}},
@@ -222,12 +222,12 @@ func newHandler() (h caddyhttp.MiddlewareHandler, release func(), err error) {
 	h, ok := mod.(caddyhttp.MiddlewareHandler)
 	if !ok {
 		release()
-		return nil, nil, fmt.Errorf("module %T is no handler", mod)
+		return nil, nil, fmt.Errorf("module %T is not a handler", mod)
 	}
 	return h, release, nil
 }
 
-// zeroSSL returns certmagic's handler for files of ZeroSSL, with one file.
+// zeroSSL returns certmagic's handler for ZeroSSL's validation files, with one file.
 func zeroSSL(ctx context.Context, storage certmagic.Storage, host, urlPath string) (http.Handler, error) {
 	token, err := json.Marshal(acme.Challenge{URL: "http://" + host + urlPath, Token: fileBody})
 	if err != nil {
@@ -256,8 +256,8 @@ func request(host, urlPath string) *http.Request {
 	}
 }
 
-// writer is a response writer that costs next to nothing, so that the handlers are
-// measured and not a recorder.
+// writer is a response writer that costs next to nothing, so that it is the handlers that
+// are measured.
 type writer struct {
 	header          http.Header
 	status, written int

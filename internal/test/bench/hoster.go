@@ -27,7 +27,7 @@ type many struct {
 // binary is a program of this module.
 type binary struct{ path string }
 
-// build builds those that are asked for.
+// build builds the programs that are wanted.
 func (m *many) build(ctx context.Context, wanted ...*binary) error {
 	for _, b := range wanted {
 		pkg := map[*binary]string{&m.caddy: "cmd/caddy", &m.sandbox: "cmd/order-sandbox", &m.peer: "internal/test/bench/peer"}[b]
@@ -39,7 +39,7 @@ func (m *many) build(ctx context.Context, wanted ...*binary) error {
 	return nil
 }
 
-// hosted is what it took to have all names served.
+// hosted is what it took until all names were served.
 type hosted struct {
 	issued              int
 	charges, lost, late int
@@ -50,7 +50,7 @@ type hosted struct {
 	idle resting // the same Caddy, when all is done
 }
 
-// resting is a Caddy that has nothing to do but to answer the visits.
+// resting is a Caddy that has nothing to do but answer the visits.
 type resting struct {
 	cpu  time.Duration // of its start
 	peak int64         // bytes
@@ -64,14 +64,15 @@ const (
 	zerossl = "zerossl"
 )
 
-// base is a Caddy with one name that has its certificate: what the process takes by itself.
+// base is a Caddy with one name that has its certificate: what the process uses by
+// itself.
 func (m *many) base(ctx context.Context) (resting, error) {
 	h, err := m.hosting(ctx, "base", ours, 1, 0)
 	return h.idle, err
 }
 
-// hosting has all names issued, and then runs the same Caddy again, which has nothing to
-// do any more. Each answer of the CA comes late by the delay.
+// hosting gets certificates for all names, and then runs the same Caddy again, which has
+// nothing left to do. Each answer of the CA is delayed.
 func (m *many) hosting(ctx context.Context, dir, side string, n int, delay time.Duration) (hosted, error) {
 	w, err := m.newHoster(ctx, dir, side, n, delay)
 	if err != nil {
@@ -97,7 +98,7 @@ type hoster struct {
 	ports      []int         // HTTP, HTTPS, the plain site
 	file       string        // of the config
 	watch      time.Duration // zero for the default
-	test       bool          // whether it is told that the vendor is a test service
+	test       bool          // whether the config says that the vendor is a test service
 	ca         *child
 	api, admin string
 }
@@ -168,7 +169,8 @@ func (w *hoster) issuer() (any, error) {
 	if err := json.Unmarshal(text, &issuer); err != nil {
 		return nil, err
 	}
-	// As at a real vendor, but for the look through the names, which nobody knows.
+	// As at a real vendor, but without the probe: the names do not exist in the public
+	// DNS.
 	issuer["module"], issuer["probe"] = "commercial", "off"
 	return issuer, nil
 }
@@ -226,7 +228,7 @@ func (w *hoster) startCaddy(ctx context.Context) (*child, error) {
 	return start(ctx, w.home, env, binary, "run", "--config", w.config())
 }
 
-// goVariables passes the settings of Go's runtime on.
+// goVariables passes on the settings of Go's runtime.
 func goVariables() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -238,12 +240,12 @@ func goVariables() []string {
 }
 
 const (
-	// manyPatience is how long the names may take that take the longest, and manyStall
-	// after how much time without another one they are given up.
+	// manyPatience is how long the slowest name may take, and manyStall how long there
+	// may be no new certificate.
 	manyPatience = time.Hour
 	manyStall    = 2 * time.Minute
 
-	// look is how often it is looked how far they are. That is work for the machine, too.
+	// look is how often progress is checked. That is work for the machine, too.
 	look = 500 * time.Millisecond
 )
 
@@ -293,7 +295,7 @@ func (w *hoster) issueAll(ctx context.Context) (h hosted, err error) {
 	return h, err
 }
 
-// rest starts Caddy when all is done, and looks at it for a while.
+// rest starts Caddy when all is done, and observes it for a while.
 func (w *hoster) rest(ctx context.Context) (r resting, err error) {
 	caddy, err := w.startCaddy(ctx)
 	if err != nil {
@@ -321,9 +323,9 @@ func (w *hoster) rest(ctx context.Context) (r resting, err error) {
 	return r, nil
 }
 
-// progress counts the names with a certificate in the storage. A folder is made for the first
-// file of a name, so that folders are counted until all are there, in one call, and only then
-// it is looked for each certificate, until it is found.
+// progress counts the names with a certificate in the storage. A folder is made for the
+// first file of a name, so folders are counted, in one call, until all are there. Only
+// then is each certificate looked for, until it is found.
 type progress struct {
 	*hoster
 	issued  int
@@ -348,7 +350,7 @@ func (p *progress) look() (err error) {
 		if err != nil {
 			return err
 		}
-		if p.issued = max(len(names)-1, 0); len(names) < len(p.names) { // the newest may be without
+		if p.issued = max(len(names)-1, 0); len(names) < len(p.names) { // the newest may be without a certificate
 			return nil
 		}
 		p.missing = slices.Clone(p.names)
@@ -373,7 +375,7 @@ func (w *hoster) certificates() (string, error) {
 	return folders[0], nil
 }
 
-// certificateOf tells when the certificate of a name was written, if it was.
+// certificateOf returns when the certificate of a name was written, if it was.
 func certificateOf(folder, name string) (time.Time, bool) {
 	info, err := os.Stat(filepath.Join(folder, name, name+".crt"))
 	if err != nil {
@@ -382,14 +384,14 @@ func certificateOf(folder, name string) (time.Time, bool) {
 	return info.ModTime(), true
 }
 
-// countCharges asks the sandbox.
+// countCharges asks the sandbox how many charges there are.
 func (w *hoster) countCharges(ctx context.Context) (int, error) {
 	var charges []json.RawMessage
 	err := w.control(ctx, http.MethodGet, "/charges", nil, &charges)
 	return len(charges), err
 }
 
-// slow lets all answers of the sandbox come late.
+// slow delays all answers of the sandbox.
 func (w *hoster) slow(ctx context.Context, delay time.Duration) error {
 	var added json.RawMessage
 	return w.control(ctx, http.MethodPost, "/faults", map[string]string{"kind": "delay", "when": "after", "delay": delay.String()}, &added)

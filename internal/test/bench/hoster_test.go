@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Folders alone are not certificates, and those that are there are looked for once.
+// TestProgress: folders alone are not certificates, and the time is that of the latest
+// certificate.
 func TestProgress(t *testing.T) {
 	w := &hoster{home: t.TempDir(), side: ours, names: []string{"a.example", "b.example"}}
 	started := time.Now()
@@ -39,6 +40,6 @@ func TestProgress(t *testing.T) {
 	write("a.example", started.Add(time.Second))
 	want(2)
 	if took := p.at.Sub(started); took != 2*time.Second {
-		t.Errorf("it took %s, want that of the latest", took)
+		t.Errorf("it took %s, want the time of the latest", took)
 	}
 }

@@ -30,14 +30,14 @@ import (
 const (
 	issueToken = "bench"
 
-	// vendorDelay is what the vendor takes for each answer on top of its work. A
-	// real one is farther away; the nearer it is, the harder the claim.
+	// vendorDelay is how long the vendor takes for each answer on top of its work. A real
+	// one is farther away; the closer it is, the harder the claim.
 	vendorDelay = 30 * time.Millisecond
 )
 
-// benchIssue buys certificates, from a CA that validates and issues at once, and
-// compares the time with what the vendor took for its answers. A storage and an issuer
-// are made for each one, so that all are the first.
+// benchIssue buys certificates, from a CA that validates and issues at once, and compares
+// the time with what the vendor took for its answers. A storage and an issuer are made
+// for each one, so each is a first one.
 func benchIssue(ctx context.Context, o options) ([]row, error) {
 	ports, err := freePorts(ctx, 1)
 	if err != nil {
@@ -66,7 +66,7 @@ func benchIssue(ctx context.Context, o options) ([]row, error) {
 			return nil, err
 		}
 		if i == 0 {
-			continue // for the first time ever, in this process
+			continue // the first one ever in this process
 		}
 		spent, made := seller.read()
 		calls = made
@@ -133,23 +133,24 @@ func newBuyer(dir, api string, port int) (*server, error) {
 }
 
 const (
-	// maxOperations is what an issuance may cost of the storage.
+	// maxOperations is how many storage operations of the issuer an issuance may take.
 	maxOperations = 12
 
-	// untilSweep is when an issuer looks over its names, which is not part of an issuance.
+	// untilSweep is when an issuer checks all its names, which is not part of an
+	// issuance.
 	untilSweep = 2 * time.Second
 )
 
-// operations are what an issuance costs of the storage: those of the issuer, on keys of its
-// own, and those of certmagic around it.
+// operations are the storage operations of an issuance: those of the issuer, on keys of
+// its own, and those of certmagic around it.
 type operations struct{ issuer, certmagic int64 }
 
 func (o operations) String() string {
 	return fmt.Sprintf("%d, with certmagic's %d: %d", o.issuer, o.certmagic, o.issuer+o.certmagic)
 }
 
-// countOperations counts what an issuance costs of the storage, from certmagic's beginning
-// until nothing is left to do. A machine on which that takes too long gets another try.
+// countOperations counts the storage operations of an issuance, from when certmagic
+// begins until nothing is left to do. If that takes too long, it tries again.
 func countOperations(ctx context.Context, o options, first int, api string, port int) (row, error) {
 	peer, err := countZeroSSL(ctx, filepath.Join(o.dir, "peer"), port)
 	if err != nil {
@@ -185,7 +186,7 @@ func countOnce(ctx context.Context, dir, api string, port int, name string) (cou
 		return counted, 0, err
 	}
 	counted.certmagic = s.storage.all() - all - (s.storage.own.Load() - before)
-	// Last of all, the private key is removed that was kept for the order.
+	// Last of all, the private key that was kept for the order is removed.
 	for tick := time.NewTicker(time.Millisecond); ; {
 		left, err := filepath.Glob(filepath.Join(dir, "commercial", "*", "*", "keys", "*"))
 		if err != nil {
@@ -203,8 +204,8 @@ func countOnce(ctx context.Context, dir, api string, port int, name string) (cou
 	}
 }
 
-// countZeroSSL counts the same of certmagic's ZeroSSL issuer and a stand-in of its API. The
-// issuer's client has the default transport, which leads to the stand-in meanwhile.
+// countZeroSSL counts the same for certmagic's ZeroSSL issuer and a stand-in for its API.
+// The issuer's client uses the default transport, which leads to the stand-in meanwhile.
 func countZeroSSL(ctx context.Context, dir string, port int) (counted operations, err error) {
 	authority, err := zerossltest.New(port, 0)
 	if err != nil {
@@ -243,8 +244,8 @@ func countZeroSSL(ctx context.Context, dir string, port int) (counted operations
 }
 
 // meter adds up how long a vendor takes for its answers, from the request read to the
-// answer written, and notes what was asked for. What the network takes in addition
-// is not counted, so that it does not count in our favour.
+// answer written, and notes what was asked for. What the network takes in addition is not
+// counted, because it would count in our favour.
 type meter struct {
 	next   http.Handler
 	flight sync.WaitGroup
@@ -271,7 +272,7 @@ func (m *meter) reset() {
 	m.spent, m.calls = 0, nil
 }
 
-// read waits for calls whose answer has arrived before they are noted.
+// read first waits for calls whose answer has arrived but which are not noted yet.
 func (m *meter) read() (spent time.Duration, calls []string) {
 	m.flight.Wait()
 	m.mu.Lock()

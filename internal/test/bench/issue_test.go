@@ -2,7 +2,8 @@ package main
 
 import "testing"
 
-// The peer's file is stored, fetched by the stand-in of its CA, and deleted.
+// TestPeerIsValidated: the peer's file is stored, fetched by the stand-in for its CA, and
+// deleted.
 func TestPeerIsValidated(t *testing.T) {
 	ports, err := freePorts(t.Context(), 1)
 	if err != nil {

@@ -42,7 +42,7 @@ func newServer(storage *countingStorage, cfg *issuer.Issuer) (*server, error) {
 	iss, ok := config.Issuers[0].(*issuer.Issuer)
 	if !ok {
 		release()
-		return nil, fmt.Errorf("module %T is no issuer", config.Issuers[0])
+		return nil, fmt.Errorf("module %T is not an issuer", config.Issuers[0])
 	}
 	s := &server{Issuer: iss, storage: storage, release: release}
 	s.cache = certmagic.NewCache(certmagic.CacheOptions{
@@ -103,7 +103,7 @@ func issuerConfig(vendor map[string]any, httpPort int) (*issuer.Issuer, error) {
 	}, nil
 }
 
-// freePorts returns so many different ports that nobody listens on at the moment.
+// freePorts returns n different ports on which nobody listens at the moment.
 func freePorts(ctx context.Context, n int) ([]int, error) {
 	var config net.ListenConfig
 	ports := make([]int, 0, n)

@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// The entries that a list of very many is compared with. They are more than a listing reads at a
-// time.
+// The numbers of entries that a list of very many is compared with. They are more than a
+// listing reads at a time.
 const (
 	fewEntries      = 1_000
 	quickFewEntries = 300
@@ -28,7 +28,7 @@ type listing struct {
 	entries int
 }
 
-// keyStorage is a storage that tells when it has listed its keys.
+// keyStorage is a storage that reports when it has listed its keys.
 type keyStorage struct {
 	*certmagic.FileStorage
 	listed func()
@@ -90,19 +90,19 @@ func (l *listing) run(ctx context.Context, each func(rows int)) error {
 	return nil
 }
 
-// perRow tells how long a row takes.
+// perRow returns how long a row takes.
 func (l *listing) perRow(ctx context.Context) (time.Duration, error) {
-	runtime.GC() // of what was before
+	runtime.GC() // of what came before
 	started := time.Now()
 	err := l.run(ctx, nil)
 	return time.Since(started) / time.Duration(l.entries), err
 }
 
-// samples is how often the heap is looked at during a list.
+// samples is how often the heap is measured during a list.
 const samples = 20
 
-// peak tells the most that a list holds of the heap at a time, above the ledger at rest, and what
-// the keys alone take that the storage has listed at once.
+// peak returns the most heap that a list holds at a time, above the ledger at rest, and
+// what the keys alone take, which the storage lists all at once.
 func (l *listing) peak(ctx context.Context) (most, keys float64, err error) {
 	rest := memory().HeapAlloc
 	held := func() float64 { return float64(memory().HeapAlloc) - float64(rest) }

@@ -1,15 +1,15 @@
-// Command bench measures what the documentation claims about the plugin's
-// performance, side by side with the nearest thing that Caddy has without it, in one
-// run and in short alternating rounds, so that whatever else the machine does
-// disturbs both sides alike. Figures are medians over the rounds, if not said otherwise.
+// Command bench measures what the documentation claims about the plugin's performance,
+// side by side with the closest equivalent that Caddy has without it, in one run and in
+// short alternating rounds, so whatever else the machine does disturbs both sides alike.
+// Figures are medians over the rounds, unless stated otherwise.
 //
 //	go run ./internal/test/bench [-quick] [-only <names>] [-names <n>] [-entries <n>] [-revoked <n>]
 //
-// It prints one row per claim and ends with exit code 1 if a claim is missed by more
-// than the margin in its row. A quick run judges nothing: it shows that the benchmarks
-// work, on a machine that may be busy with other things. The absolute figures depend on
-// the machine; the ratios hardly do. It needs the go command and the checkout, to build
-// ./cmd/caddy from, and talks to loopback addresses only.
+// It prints one row per claim and exits with code 1 if a claim is missed by more than the
+// margin in its row. A quick run judges nothing: it shows that the benchmarks work, on a
+// machine that may be busy with other things. The absolute figures depend on the machine;
+// the ratios hardly do. It needs the go command and the checkout, to build ./cmd/caddy
+// from, and talks to loopback addresses only.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 	"time"
 )
 
-// bench measures some claims that need the same setting.
+// bench measures some claims that need the same setup.
 type bench struct {
 	name string
 	run  func(ctx context.Context, o options) ([]row, error)
@@ -39,7 +39,7 @@ var benches = []bench{
 	{"file", benchFile},
 	{"miss", benchMiss},
 	{"site", benchSite},
-	{"pending", benchPending}, // not after those that lock files: that leaves goroutines for a while
+	{"pending", benchPending}, // not after those that lock files, which leaves goroutines behind for a while
 	{"issue", benchIssue},
 	{"flood", benchFlood},
 	{"publish", benchPublish},
@@ -58,7 +58,7 @@ const (
 	quickEntries = 2_000
 )
 
-// options are what a bench must know of the command line.
+// options are what a bench needs to know of the command line.
 type options struct {
 	quick          bool
 	names, entries int
@@ -92,14 +92,14 @@ func main() {
 }
 
 // run measures and prints. It returns the number of claims that were missed, which a
-// quick run does not tell.
+// quick run does not report.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed int, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	quick := flags.Bool("quick", false, "short rounds, to see that everything works; the figures are rough, and none is judged")
-	names := flags.Int("names", manyNames, "how many names the bench \"many\" has certificates for; a quick run has fewer")
+	names := flags.Int("names", manyNames, "how many names the bench \"many\" gets certificates for; a quick run has fewer")
 	entries := flags.Int("entries", manyEntries, "how many entries the ledger of the bench \"entries\" has; a quick run has fewer")
-	revoked := flags.Int("revoked", revokedNames, "how many names the bench \"revoked\" has certificates for, a third of a second for each; a quick run has fewer")
+	revoked := flags.Int("revoked", revokedNames, "how many names the bench \"revoked\" gets certificates for, a third of a second for each; a quick run has fewer")
 	only := flags.String("only", "", "measure only these `names`, separated by commas: "+strings.Join(benchNames(), ", "))
 	if err := flags.Parse(args); err != nil {
 		return 0, err
@@ -152,8 +152,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (missed i
 	return missed, nil
 }
 
-// choose returns the benches of these names, separated by commas, in the order in which they
-// always run; all of them for none.
+// choose returns the benches of these names, separated by commas, in the order in which
+// they always run; all of them if there are none.
 func choose(only string) ([]bench, error) {
 	if only == "" {
 		return benches, nil
@@ -161,7 +161,7 @@ func choose(only string) ([]bench, error) {
 	list := strings.Split(only, ",")
 	for _, name := range list {
 		if !slices.Contains(benchNames(), name) {
-			return nil, fmt.Errorf("there is no %q; there are %s", name, strings.Join(benchNames(), ", "))
+			return nil, fmt.Errorf("unknown bench %q; want one of %s", name, strings.Join(benchNames(), ", "))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(benches), func(b bench) bool { return !slices.Contains(list, b.name) }), nil

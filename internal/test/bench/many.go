@@ -7,17 +7,17 @@ import (
 )
 
 const (
-	// slowAnswer is what a CA takes for each answer that is as slow as a real one, and
-	// slowNames how many names it is asked for.
+	// slowAnswer is how long a CA that is as slow as a real one takes for each answer,
+	// and slowNames is how many names it certifies.
 	slowAnswer = 300 * time.Millisecond
 	slowNames  = 500
 )
 
 // benchMany has a Caddy get certificates for many names at once: the plugin from the
-// sandbox, and certmagic's ZeroSSL issuer from a stand-in of ZeroSSL's API. Both CAs are
-// processes of their own and fetch the validation file once. Those that answer at once show
-// what the machine is able to do, which is then busy with nothing else; those that are as
-// slow as real ones show what a visitor of the server notices meanwhile.
+// sandbox, and certmagic's ZeroSSL issuer from a stand-in for ZeroSSL's API. Both CAs are
+// processes of their own and fetch the validation file once. When they answer at once,
+// they show what the machine can do at most; when they are as slow as real ones, they
+// show what a visitor of the server notices meanwhile.
 func benchMany(ctx context.Context, o options) ([]row, error) {
 	m := &many{options: o}
 	if err := m.build(ctx, &m.caddy, &m.sandbox, &m.peer); err != nil {
@@ -91,7 +91,7 @@ func benchMany(ctx context.Context, o options) ([]row, error) {
 	}), nil
 }
 
-// meanwhile are the rows on what others notice. The ratios are those of our side.
+// meanwhile returns the rows on what visitors notice. The ratios are those of our side.
 func meanwhile(ours, peer hosted, when string, want bound) []row {
 	compare := func(what string, of func(visited) time.Duration) row {
 		ms := func(d time.Duration) string {

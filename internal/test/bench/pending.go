@@ -18,8 +18,8 @@ func init() {
 	caddy.RegisterModule(new(slowVendor))
 }
 
-// benchPending places orders that stay pending, until all of them are waited for in
-// the background, and tells what each one costs meanwhile.
+// benchPending places orders that stay pending, until all of them are waited for in the
+// background, and reports what each one costs meanwhile.
 func benchPending(ctx context.Context, o options) ([]row, error) {
 	ports, err := freePorts(ctx, 1)
 	if err != nil {
@@ -39,7 +39,7 @@ func benchPending(ctx context.Context, o options) ([]row, error) {
 	}
 	defer s.close()
 
-	// The first one brings the listener with it.
+	// The first one starts the listener.
 	if err := s.order(ctx, 0); err != nil {
 		return nil, err
 	}
@@ -73,8 +73,8 @@ func benchPending(ctx context.Context, o options) ([]row, error) {
 	}, nil
 }
 
-// memory is taken twice over, because what finalizers hold is freed by the second
-// collection only.
+// memory collects garbage twice, because what finalizers hold is freed only by the second
+// collection.
 func memory() (m runtime.MemStats) {
 	runtime.GC()
 	runtime.GC()
@@ -82,7 +82,7 @@ func memory() (m runtime.MemStats) {
 	return m
 }
 
-// order places an order and waits until it is waited for in the background.
+// order places an order and returns when it is waited for in the background.
 func (s *server) order(ctx context.Context, i int) error {
 	csr, err := s.request(fmt.Sprintf("pending%d.example.com", i))
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *server) order(ctx context.Context, i int) error {
 	asked := statusAsked.Load()
 	_, err = s.Issue(ctx, csr)
 	if _, ok := errors.AsType[*issuer.PendingError](err); !ok {
-		return fmt.Errorf("the order is not pending but: %w", err)
+		return fmt.Errorf("the order is not pending: %w", err)
 	}
 	// The vendor is asked once before the long wait.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -100,14 +100,14 @@ func (s *server) order(ctx context.Context, i int) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("nobody asks for the order: %w", ctx.Err())
+			return fmt.Errorf("the order is not polled: %w", ctx.Err())
 		}
 	}
 	return nil
 }
 
-// slowVendor is a vendor whose orders stay pending for ever. It remembers nothing, so
-// that all memory that an order takes is the plugin's.
+// slowVendor is a vendor whose orders stay pending forever. It remembers nothing, so all
+// memory that an order takes is the plugin's.
 type slowVendor struct{}
 
 // statusAsked counts the calls of Status of all slow vendors.

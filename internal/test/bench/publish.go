@@ -11,12 +11,12 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 )
 
-// publishOthers is among how many other files the costly side publishes one.
+// publishOthers is how many other files there are on the costly side.
 const publishOthers = 10_000
 
-// benchPublish puts a validation file up and takes it down, as each order does, while one
-// other file is up and while ten thousand are: in the memory of the process, and with the
-// storage, where the other files stand as well.
+// benchPublish publishes a validation file and withdraws it, as each order does, while
+// one other file is live and while ten thousand are: in the memory of the process, and
+// with the storage, where the other files are as well.
 func benchPublish(ctx context.Context, o options) ([]row, error) {
 	others := pick(o, publishOthers, publishOthers/10)
 	few, err := newPublisher(ctx, filepath.Join(o.dir, "few"), 1)
@@ -54,7 +54,7 @@ func benchPublish(ctx context.Context, o options) ([]row, error) {
 	}, nil
 }
 
-// publisher is a process with other files, but for the one that it publishes.
+// publisher is a process with other files, besides the one that it publishes.
 type publisher struct {
 	store   *dcv.Store
 	storage *certmagic.FileStorage
@@ -79,8 +79,8 @@ func newPublisher(ctx context.Context, dir string, others int) (*publisher, erro
 	return p, p.fill(ctx, others)
 }
 
-// fill puts as many hosts with a file beside the file's own in the storage: copies of it, and
-// without waiting for the disk. Nobody reads them here; that they are there is what counts.
+// fill adds this many other hosts to the storage, each with a copy of the file, without
+// waiting for the disk. Nobody reads them here; what counts is that they are there.
 func (p *publisher) fill(ctx context.Context, others int) error {
 	if err := p.store.Present(ctx, p.storage, p.file); err != nil {
 		return err

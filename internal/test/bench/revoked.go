@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// revokedEach is the part of the interval that each order gets: somewhat more than the time
-	// that there is between two looks, so that a round takes an interval.
+	// revokedEach is each order's share of the interval: somewhat more than the time
+	// between two checks, so a round takes one interval.
 	revokedEach  = 330 * time.Millisecond
 	leastRevoked = time.Minute // the shortest interval at a vendor
 )
 
-// benchRevoked has the CA revoke all certificates at once while two servers of a cluster serve
-// them, and kills one of the two when a quarter is replaced. Meanwhile both are visited, each
-// time under another name.
+// benchRevoked makes the CA revoke all certificates at once while two servers of a
+// cluster serve them, and kills one of the two when a quarter has been replaced.
+// Meanwhile both are visited, each time under another name.
 func benchRevoked(ctx context.Context, o options) (rows []row, err error) {
 	o.names = o.revoked
 	m := &many{options: o}
@@ -102,8 +102,8 @@ func benchRevoked(ctx context.Context, o options) (rows []row, err error) {
 	}, nil
 }
 
-// another is the second server of the same cluster. Of the validation file, the CA knows the first
-// one only.
+// another is the second server of the same cluster. The CA fetches validation files from
+// the first one only.
 func (w *hoster) another(ctx context.Context) (*hoster, error) {
 	ports, err := freePorts(ctx, 3)
 	if err != nil {
@@ -114,7 +114,7 @@ func (w *hoster) another(ctx context.Context) (*hoster, error) {
 	return &twin, nil
 }
 
-// revocation is what becomes of it.
+// revocation is what happens then.
 type revocation struct {
 	*hoster
 	servers       []*child
@@ -173,7 +173,7 @@ func (r *revocation) run(ctx context.Context, twin *hoster) error {
 		if !killed && 4*r.replaced > len(r.names) {
 			killed = true
 			endTwin()
-			<-twins // its visitors are gone before it is
+			<-twins // its visitors stop before it is killed
 			r.servers[1].kill()
 		}
 	}
@@ -185,7 +185,7 @@ func (r *revocation) run(ctx context.Context, twin *hoster) error {
 	return nil
 }
 
-// noticedSoFar is how many certificates the servers have told to be revoked.
+// noticedSoFar is how many certificates the servers have reported to be revoked.
 func (r *revocation) noticedSoFar() (n int) {
 	for _, c := range r.servers {
 		n += c.said("so that clients that check revocation refuse it")
@@ -193,7 +193,7 @@ func (r *revocation) noticedSoFar() (n int) {
 	return n
 }
 
-// visit has visitors come to a server, each to another name, until the context ends.
+// visit sends visitors to a server, each to a random name, until the context ends.
 func (r *revocation) visit(ctx context.Context, port int) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -206,7 +206,7 @@ func (r *revocation) visit(ctx context.Context, port int) {
 		}
 		all.Go(func() {
 			name := r.names[rand.IntN(len(r.names))] //nolint:gosec // no secret
-			// One that has come is served even if no other one comes.
+			// A visit that has begun goes on when the context ends.
 			_, err := leafOf(context.WithoutCancel(ctx), port, name)
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -16,14 +16,14 @@ type row struct {
 	want       bound
 }
 
-// bound is what the value of a row must keep to. The zero value is kept by
-// everything: the row is a report and no claim.
+// bound is the limit on the value of a row. The zero value is no limit: the row is a
+// report, not a claim.
 type bound struct {
 	kind  boundKind
 	limit float64
 
-	// margin is the part of the limit by which noise alone may miss it. What is
-	// counted and not timed has none.
+	// margin is the part of the limit by which noise alone may miss it. What is counted
+	// rather than timed has none.
 	margin float64
 }
 
@@ -94,7 +94,7 @@ func printTable(w io.Writer, rows []row) error {
 	return table.Flush()
 }
 
-// number prints three figures, or what is before the point.
+// number prints three digits, or what is before the decimal point.
 func number(v float64) string {
 	switch {
 	case v == 0:
@@ -108,7 +108,7 @@ func number(v float64) string {
 }
 
 // median returns the middle value, the upper one of the two in the middle of an even
-// number, and 0 of none.
+// number, and 0 if there is none.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -116,9 +116,9 @@ func median(values []float64) float64 {
 	return slices.Sorted(slices.Values(values))[len(values)/2]
 }
 
-// medianRatio returns the median of the ratios of values that were measured in the
-// same round. What disturbs a round disturbs both, so that this varies less than the
-// ratio of the medians.
+// medianRatio returns the median of the ratios of values that were measured in the same
+// round. What disturbs a round disturbs both, so this varies less than the ratio of the
+// medians.
 func medianRatio(a, b []float64) float64 {
 	ratios := make([]float64, len(a))
 	for i := range a {

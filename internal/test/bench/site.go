@@ -23,18 +23,17 @@ const (
 	hello       = "hello"
 	siteClients = 8 // connections, each with one request at a time
 
-	// siteNoise is the noise that is allowed for on a quiet machine. Where two equal
-	// servers differ by more than that, it is what they differ by.
+	// siteNoise is the noise that is allowed for on a quiet machine. If two equal servers
+	// differ by more than that, their difference is allowed for.
 	siteNoise = 0.02
 
-	// maxSiteNoise is where noise stops to be an excuse. The few short rounds of a quick
+	// maxSiteNoise is where noise stops being an excuse. The few short rounds of a quick
 	// run are excused for ten times as much.
 	maxSiteNoise = 0.05
 )
 
-// siteCaddyfile has a site on plain HTTP, which is measured, and one that makes Caddy
-// set up automatic HTTPS and so attach the plugin's route. No certificate is ever
-// asked for.
+// siteCaddyfile has a site on plain HTTP, which is measured, and one that makes Caddy set
+// up automatic HTTPS and so attach the plugin's route. No certificate is ever requested.
 const siteCaddyfile = `{
 	admin off
 	http_port %d
@@ -57,7 +56,7 @@ secure.example.com {
 }
 `
 
-// siteIssuer names a vendor on a port where nobody listens.
+// siteIssuer is the plugin's issuer. It is never asked for a certificate.
 const siteIssuer = `commercial racent bench {
 		product comodo-positivessl
 		contact {
@@ -75,10 +74,10 @@ const siteIssuer = `commercial racent bench {
 		}
 	}`
 
-// benchSite serves a site with the plugin's issuer and without it, from processes of
-// the same binary that differ in that line of their config only. Without it there are
-// two of them: what those two differ by is noise, of the machine and of where a
-// process happens to lie in memory.
+// benchSite serves a site with the plugin's issuer and without it, from processes of the
+// same binary that differ only in that line of their config. Two of them run without it:
+// the difference between those two is noise, from the machine and from where a process
+// happens to lie in memory.
 func benchSite(ctx context.Context, o options) (rows []row, err error) {
 	binary, err := build(ctx, o, "cmd/caddy")
 	if err != nil {
@@ -134,9 +133,9 @@ func benchSite(ctx context.Context, o options) (rows []row, err error) {
 	}, nil
 }
 
-// loadInTurn puts load on one site after the other, beginning with another one and
-// going in the other direction each round, and returns each site's answers per second,
-// round by round. The first two rounds only warm up.
+// loadInTurn puts load on one site after the other, starting with another one and
+// changing direction each round, and returns each site's answers per second, round by
+// round. The first two rounds only warm up.
 func loadInTurn(ctx context.Context, sites []*site, rounds int, length time.Duration) ([][]float64, error) {
 	rates := make([][]float64, len(sites))
 	for round := range rounds + 2 {
@@ -210,7 +209,7 @@ func (s *site) connect(ctx context.Context, addr string) error {
 		case <-time.After(20 * time.Millisecond):
 		case ended := <-s.ended:
 			s.ended <- ended
-			return fmt.Errorf("caddy has ended: %w\n%s", errors.Join(ended, err), s.output.String())
+			return fmt.Errorf("caddy has exited: %w\n%s", errors.Join(ended, err), s.output.String())
 		case <-ctx.Done():
 			return err
 		}
@@ -218,7 +217,7 @@ func (s *site) connect(ctx context.Context, addr string) error {
 	return nil
 }
 
-// stop ends the process, the first time.
+// stop ends the process, if it has not been stopped yet.
 func (s *site) stop() error {
 	if s.stopped {
 		return nil
@@ -231,7 +230,7 @@ func (s *site) stop() error {
 		return err
 	}
 	if err := <-s.ended; err != nil {
-		return fmt.Errorf("caddy has ended: %w\n%s", err, s.output.String())
+		return fmt.Errorf("caddy has exited: %w\n%s", err, s.output.String())
 	}
 	return nil
 }
@@ -262,9 +261,9 @@ func (s *site) load(ctx context.Context, length time.Duration) (float64, error) 
 	return float64(sum) / seconds, nil
 }
 
-// checkValidation presents a validation file as another server of a cluster does, in
-// the storage, and checks what this one answers for it. Otherwise the comparison might
-// be of equal servers.
+// checkValidation presents a validation file as another server of a cluster does, in the
+// storage, and checks what this one answers for it. Otherwise equal servers might be
+// compared.
 func (s *site) checkValidation(ctx context.Context, want string) error {
 	ch, err := dcv.NewChallenge("bench-site", []string{helloHost}, fileName, fileBody)
 	if err != nil {

@@ -10,20 +10,21 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// countingStorage is a file storage that counts. Locking is one operation, of which
-// there is an unlocking for each.
+// countingStorage is a file storage that counts operations. A lock is one operation, its
+// unlocking included.
 type countingStorage struct {
 	*certmagic.FileStorage
 	locker certmagic.Locker
 
 	loads, stores, deletes, lists, locks atomic.Int64
 
-	// own are those of all on keys with the prefix: the issuer's own part of the storage.
+	// own counts those, except locks, on keys with the prefix: the issuer's own part of
+	// the storage.
 	own    atomic.Int64
 	prefix string
 }
 
-// Where the issuers have their own keys.
+// Where the issuers keep their own keys.
 const (
 	ourKeys     = "commercial/"
 	zeroSSLKeys = "zerossl/"
@@ -60,7 +61,7 @@ func (s *countingStorage) Store(ctx context.Context, key string, value []byte) e
 	return s.FileStorage.Store(ctx, key, value)
 }
 
-// Load counts, as do Exists and Stat: a look at a key is a read.
+// Load counts as a read, as do Exists and Stat.
 func (s *countingStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.count(&s.loads, key)
 	return s.FileStorage.Load(ctx, key)
@@ -87,8 +88,8 @@ func (s *countingStorage) List(ctx context.Context, prefix string, recursive boo
 }
 
 // memoryLocks are locks of this process alone. Those in files each leave a goroutine
-// behind for some seconds, which would be in the way where goroutines are counted.
-// The zero value is ready for use.
+// behind for some seconds, which would be in the way when goroutines are counted. The
+// zero value is ready for use.
 type memoryLocks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{}

@@ -1,4 +1,4 @@
-// Package chromium looks at pages with a headless Chromium, for tests.
+// Package chromium opens pages in a headless Chromium, for tests.
 package chromium
 
 import (
@@ -19,13 +19,13 @@ import (
 // patience is how long anything may take. It is only ever used up by a failure.
 const patience = 2 * time.Minute
 
-// Browser is a running Chromium. It is spoken to by the DevTools protocol, in messages that end
-// with a zero byte.
+// Browser is a running Chromium. It is controlled through the DevTools protocol, in
+// messages that end with a zero byte.
 type Browser struct {
 	tb    testing.TB
 	cmd   *exec.Cmd
 	to    *os.File
-	log   bytes.Buffer // of the process; read it when that has ended
+	log   bytes.Buffer // of the process; read it only when that has ended
 	ended chan struct{}
 
 	mu      sync.Mutex
@@ -45,7 +45,7 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// find is the program.
+// find returns the path of the program.
 func find(tb testing.TB) string {
 	tb.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
@@ -64,7 +64,7 @@ func Start(tb testing.TB) *Browser {
 	args := []string{
 		"--headless", "--remote-debugging-pipe", "--user-data-dir=" + tb.TempDir(),
 		"--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--hide-scrollbars",
-		// It finds nothing but this machine, by IPv4.
+		// It can reach nothing but this machine, over IPv4.
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--host-resolver-rules=MAP localhost 127.0.0.1, MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 	}
@@ -95,8 +95,8 @@ func Start(tb testing.TB) *Browser {
 	var reading sync.WaitGroup
 	reading.Go(func() { b.read(ourIn) })
 	go func() {
-		// How it ends is not of interest. It has ended when all of its processes have, because they
-		// share the log.
+		// How it exits does not matter. It has ended when all of its processes have,
+		// because they share the log.
 		_ = b.cmd.Wait()
 		close(b.ended)
 	}()
@@ -111,7 +111,7 @@ func Start(tb testing.TB) *Browser {
 	return b
 }
 
-// end asks Chromium to end, and ends it if it does not.
+// end asks Chromium to exit, and kills it if it does not.
 func (b *Browser) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience/4)
 	defer cancel()
@@ -137,7 +137,7 @@ func (b *Browser) read(from *os.File) {
 		}
 		var m message
 		if err := json.Unmarshal(bytes.TrimSuffix(data, []byte{0}), &m); err != nil {
-			b.tb.Errorf("Chromium sent what is no JSON: %v", err)
+			b.tb.Errorf("Chromium sent invalid JSON: %v", err)
 			continue
 		}
 		b.mu.Lock()
@@ -198,7 +198,7 @@ func (b *Browser) call(ctx context.Context, session, method string, params, resu
 	}
 }
 
-// Screen is what a page is looked at with.
+// Screen is what a page is viewed on.
 type Screen struct {
 	Width, Height int
 	Dark          bool // what the user prefers
@@ -310,7 +310,7 @@ func (p *Page) Complaints() []string {
 	return append([]string(nil), p.complaints...)
 }
 
-// Eval evaluates an expression of JavaScript, as somebody does at the console of the browser.
+// Eval evaluates a JavaScript expression, as in the browser's console.
 func (p *Page) Eval(expression string, result any) {
 	p.b.tb.Helper()
 	if err := p.eval(expression, result); err != nil {
@@ -337,8 +337,8 @@ func (p *Page) eval(expression string, result any) error {
 	return json.Unmarshal(evaluated.Result.Value, result)
 }
 
-// Problems are what is wrong with any page: that it is wider than the screen, or that the browser
-// complains of it.
+// Problems are what is wrong with any page: that it is wider than the screen, or that the
+// browser complains about it.
 func (p *Page) Problems() []string {
 	p.b.tb.Helper()
 	var width int
@@ -350,7 +350,7 @@ func (p *Page) Problems() []string {
 	return problems
 }
 
-// Press presses and releases a key, such as Tab, at the page.
+// Press presses and releases a key, such as Tab, on the page.
 func (p *Page) Press(key string) {
 	p.b.tb.Helper()
 	codes := map[string]int{"Tab": 9, "Enter": 13}
@@ -361,7 +361,7 @@ func (p *Page) Press(key string) {
 	}
 }
 
-// Screenshot is a picture of what can be seen, as a PNG.
+// Screenshot returns a picture of the visible part, as a PNG.
 func (p *Page) Screenshot() []byte {
 	p.b.tb.Helper()
 	var shot struct{ Data []byte }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestNotices opens a page that is wide, complains and breaks its policy.
+// TestNotices opens a page that is too wide, logs an error and breaks its policy.
 func TestNotices(t *testing.T) {
 	b := Start(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -80,7 +80,7 @@ func (p *Process) event(what string, do func()) {
 func (p *Process) ask(ctx context.Context, asking *sync.WaitGroup, cfg Config) {
 	for i, name := range cfg.Names {
 		asking.Go(func() {
-			// A moment between the names lets histories repeat.
+			// A moment between the names makes histories repeatable.
 			if wait(ctx, time.Duration(i)*time.Millisecond) && p.system.Served(name) == nil {
 				p.first(ctx, name)
 			}
@@ -110,8 +110,8 @@ func (p *Process) first(ctx context.Context, name string) {
 	}
 }
 
-// maintain renews what is due. As in certmagic, it knows only names that are the first one
-// of the certificate that is served for them, and looks every ten minutes.
+// maintain renews what is due. As in certmagic, it knows only names that are the first
+// one of the certificate that is served for them, and checks every ten minutes.
 func (p *Process) maintain(ctx context.Context, cfg Config) {
 	const look, longest = 10 * time.Minute, 6 * time.Hour
 	failures := make(map[string]int)
@@ -146,8 +146,8 @@ func (p *Process) maintain(ctx context.Context, cfg Config) {
 	}
 }
 
-// handshake asks as a client does that names a host without a certificate: once, and the
-// client does not wait for ever.
+// handshake asks as a client does when it names a host without a certificate: once, and
+// not waiting forever.
 func (p *Process) handshake(name string) {
 	cfg := p.server.config
 	if !cfg.OnDemand && !slices.Contains(cfg.Names, name) {

@@ -10,16 +10,16 @@ import (
 )
 
 var (
-	flagCount  = flag.Int("model.n", 0, "how many histories of each kind the model test runs; 0 is the test's own number")
+	flagCount  = flag.Int("model.n", 0, "how many histories of each kind the model test runs; 0 means the test's own number")
 	flagSeed   = flag.Uint64("model.seed", 1, "the seed of the model test's first history")
 	flagTape   = flag.String("model.tape", "", "run one history of the model test from this tape, or from seed:N")
 	flagKind   = flag.String("model.kind", "", "run only this kind of world of the model test")
-	flagTrace  = flag.Bool("model.trace", false, "print the histories of the model test that are replayed, and those that fail and do not repeat themselves")
+	flagTrace  = flag.Bool("model.trace", false, "print the histories of the model test that are replayed, and those that fail and cannot be repeated")
 	flagShrink = flag.Duration("model.shrink", 30*time.Second, "how long the model test shrinks a history that failed")
-	flagNames  = flag.Bool("model.names", false, "print each history's seed before it runs, to find one that ends the program")
+	flagNames  = flag.Bool("model.names", false, "print each history's seed before it runs, to find one that crashes the program")
 )
 
-// Stats is what histories did, together.
+// Stats is what all histories did together.
 type Stats struct {
 	Histories, Events, Operations, Charges, Reissues, Persons, Lives int
 	Elapsed                                                          time.Duration
@@ -37,7 +37,7 @@ func (s *Stats) add(r Result) {
 
 func (s Stats) String() string {
 	n := max(1, s.Histories)
-	return fmt.Sprintf("%d histories in %.1f s (%.2f ms each): %d events, %d operations, %d charges, %d reissues, %d times a person, %d lives",
+	return fmt.Sprintf("%d histories in %.1f s (%.2f ms each): %d events, %d operations, %d charges, %d reissues, %d resolved by a person, %d processes",
 		s.Histories, s.Elapsed.Seconds(), float64(s.Elapsed.Milliseconds())/float64(n), s.Events, s.Operations, s.Charges, s.Reissues, s.Persons, s.Lives)
 }
 
@@ -127,7 +127,7 @@ func Check(t *testing.T, n int, kinds []Kind, system Factory) {
 		}
 	}
 	if !known {
-		t.Fatalf("there is no kind %q", *flagKind)
+		t.Fatalf("unknown kind %q", *flagKind)
 	}
 }
 
@@ -168,7 +168,7 @@ func report(t *testing.T, f Failure, system Factory) {
 	var lines []string
 	r := History(t, tape, f.Kind.Params, system, func(line string) { lines = append(lines, line) })
 	if r.Violation == nil || r.Violation.Kind != f.Violation.Kind {
-		t.Errorf("the history does not repeat itself: the system decides by chance\nrepeat it with: go test %s", again(SeedName(f.Seed)))
+		t.Errorf("the history cannot be repeated: the system makes random choices\nrepeat it with: go test %s", again(SeedName(f.Seed)))
 		if len(f.Lines) > 0 {
 			t.Log(strings.Join(f.Lines, "\n"))
 		}

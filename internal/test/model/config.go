@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Config is what a server is configured with, in the terms of the model. An adapter makes
-// the real configuration of it.
+// Config is what a server is configured with, in the terms of the model. An adapter turns
+// it into the real configuration.
 type Config struct {
 	// Names are the names to certify, sorted.
 	Names []string
@@ -15,18 +15,18 @@ type Config struct {
 	// one group at most, and one that is in none has orders of its own.
 	Groups [][]string
 
-	// Adopt holds the order, bought elsewhere, that a name is to be certified with.
-	// Nothing may ever be bought for these names.
+	// Adopt is the order, bought elsewhere, with which each of these names is to be
+	// certified. Nothing may ever be bought for them.
 	Adopt map[string]string
 
-	// Margin is from what time before the end of its term on an order may be followed
-	// by another one; never more than half the term.
+	// Margin is how long before the end of its term an order may be followed by another
+	// one; never more than half the term.
 	Margin time.Duration
 
 	// Term is the paid term of new orders, in days.
 	Term int
 
-	// Product and Method are of new orders.
+	// Product and Method are those of new orders.
 	Product, Method string
 
 	// Vendor is the number of the vendor, Account the label of the account there.
@@ -81,7 +81,7 @@ func groupings() [][][]string {
 	}
 }
 
-// changed draws a config that differs from the one before in any of its aspects.
+// changed draws a config that may differ from the previous one in any respect.
 func (w *World) changed(c Config, calm bool) Config {
 	pick := w.tape.Pick
 	c.Names = Names()

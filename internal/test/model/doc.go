@@ -17,12 +17,12 @@
 //     effect of each of its operations.
 //   - line: one account of one vendor; orders are compared within a line.
 //   - charge: an order that was paid.
-//   - true time: the bubble's clock. A server's wall clock is apart from it.
+//   - true time: the bubble's clock. A server's wall clock may differ from it.
 //
 // # Vendors
 //
-// The vendors are the model's own, whose traits the tape draws, unless Params.Market puts
-// something in their place: the clients of real vendors, say, and what keeps their books.
+// The vendors are the model's own, whose traits the tape draws, unless Params.Market
+// replaces them: with the clients of real vendors, say, and what keeps their books.
 //
 // # How to plug a system in
 //

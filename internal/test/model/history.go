@@ -68,7 +68,7 @@ func (w *World) begin() {
 	w.run(w.script)
 }
 
-// offset draws how far a wall clock is apart from the true time.
+// offset draws how much a wall clock differs from the true time.
 func (w *World) offset() time.Duration {
 	return []time.Duration{0, w.p.Skew, -w.p.Skew, w.p.Skew / 3}[w.tape.Pick(4)]
 }
@@ -196,7 +196,7 @@ func (w *World) logger(server int) *zap.Logger {
 	return zap.New(zapcore.NewCore(enc, traceWriter{w, server}, zap.DebugLevel))
 }
 
-// traceWriter is where a server's log goes to.
+// traceWriter is where a server's log goes.
 type traceWriter struct {
 	w      *World
 	server int

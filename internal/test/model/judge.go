@@ -16,7 +16,7 @@ import (
 type Violation struct {
 	Kind string // a constant for each rule
 	Text string
-	At   time.Duration // the true time since the history's begin
+	At   time.Duration // the true time since the history began
 }
 
 func (v *Violation) String() string {
@@ -27,7 +27,7 @@ func (v *Violation) String() string {
 const (
 	PaidTwice           = "paid twice"
 	BoughtThoughCovered = "bought though covered"
-	BoughtForAdopted    = "bought for adopted"
+	BoughtForAdopted    = "bought for an adopted name"
 	BoughtUnasked       = "bought for a name that is not configured"
 	BoughtOther         = "bought another product or term"
 	LimitPassed         = "spending limit"
@@ -38,7 +38,7 @@ const (
 
 // Charge is an order that was paid.
 type Charge struct {
-	At      time.Duration // the true time since the history's begin
+	At      time.Duration // the true time since the history began
 	Server  int
 	Vendor  int
 	Account string
@@ -61,15 +61,16 @@ func (s *seller) charged(p *Process, o *order) {
 	s.charges = append(s.charges, ch)
 }
 
-// grace is how long after its end a config may still be what an order was bought by: the
-// time from the last moment at which a process can look to that at which a charge lands.
+// grace is how long a config that is no longer in force may still account for an order:
+// the time from the last moment at which a process checks its config until the charge
+// lands.
 func (w *World) grace() time.Duration {
 	return w.p.LateCheck + w.p.PauseBeforeSend + w.p.PaidTimeout + w.p.Land + time.Minute
 }
 
-// toBeKnown is how long after it was issued a certificate may be unknown to the servers,
-// which cannot know the names that the CA has added before they have asked. Where
-// processes are stopped for hours, several such stops add up.
+// toBeKnown is how long a certificate may be unknown to the servers after it was issued:
+// they learn which names the CA has added only when they ask. If processes are stopped
+// for hours, several such stops add up.
 func (w *World) toBeKnown() time.Duration {
 	if w.p.Slow {
 		return 18 * time.Hour
@@ -113,7 +114,7 @@ func (s *seller) judge(p *Process, o *order) {
 				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d",
 					n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, p.Server)
 			}
-			// Of an order whose answer was lost no server may be able to know.
+			// No server may be able to know of an order whose answer was lost.
 			since := max(x.issued, x.root.asked)
 			known := x.status == vendors.StatusIssued && x.issued > 0 && x.root.asked > 0 && since < now-w.toBeKnown()
 			if known && !slices.Contains(x.names, n) && slices.Contains(s.covered(x), n) {
@@ -138,7 +139,7 @@ func (s *seller) judge(p *Process, o *order) {
 	}
 }
 
-// serves looks whether a server's process serves a valid certificate for the name, and
+// serves checks whether a server's process serves a valid certificate for the name, and
 // says what is wrong if not. It is called outside the loop, because it calls the system.
 func (s *server) serves(p *Process, name string) string {
 	if p == nil || p.system == nil {
@@ -166,7 +167,7 @@ func (s *server) serves(p *Process, name string) string {
 		return err.Error()
 	}
 	if !fits(cert.PrivateKey, leaf) {
-		return "its private key is another one's"
+		return "its private key belongs to another certificate"
 	}
 	s.checked[name] = cert
 	return ""
@@ -195,7 +196,7 @@ func fits(key crypto.PrivateKey, leaf *x509.Certificate) bool {
 	return ok && sameKey(signer.Public(), leaf.PublicKey)
 }
 
-// lost tells of the orders that speak for a name, for the reader of a failure.
+// lost lists the orders that cover a name, for the reader of a failure.
 func (w *World) lost(name string) string {
 	w.readBooks(nil)
 	var text []string

@@ -88,7 +88,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestVendor follows an order from its placing over a reissue, with each way of reissuing.
+// TestVendor follows an order from its placement through a reissue, with each way of
+// reissuing.
 func TestVendor(t *testing.T) {
 	for newID, trait := range map[bool]Trait{false: No, true: Yes} {
 		done := false
@@ -147,12 +148,12 @@ func TestVendor(t *testing.T) {
 			done = true
 		})
 		if !done {
-			t.Errorf("new ID %t: the scenario did not come to its end", newID)
+			t.Errorf("new ID %t: the scenario did not finish", newID)
 		}
 	}
 }
 
-// TestAbilities expects that each ability can be missing.
+// TestAbilities expects that any ability can be missing.
 func TestAbilities(t *testing.T) {
 	for i := range 8 {
 		trait := func(bit int) Trait { return []Trait{No, Yes}[i>>bit&1] }

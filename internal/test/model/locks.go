@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// leaseTime is after what time the lock of a dead process is free again.
+// leaseTime is how long the lock of a dead process stays held.
 const leaseTime = time.Minute
 
 // lease is a lock that is held or waited for.
 type lease struct {
 	by    *Process // nil: free
-	token int      // counts how often it was given
+	token int      // counts how often it was granted
 	queue []*op
 }
 
@@ -39,7 +39,8 @@ func (s *storage) Lock(ctx context.Context, name string) error {
 		}
 	})
 	if err != nil && ctx.Err() != nil {
-		// The caller has gone: it waits no longer, and what it was given meanwhile is free.
+		// The caller has gone away: it no longer waits, and a lock that it was granted
+		// meanwhile is free.
 		_ = w.do(context.Background(), s.p, "unlock", name, func(o *op) {
 			if mine != nil {
 				mine.over = true
@@ -76,7 +77,7 @@ func (s *storage) Unlock(ctx context.Context, name string) error {
 	})
 }
 
-// grant gives a free lock to the first one alive that waits for it.
+// grant gives a free lock to the first live process that waits for it.
 func (w *World) grant(name string, l *lease) {
 	for len(l.queue) > 0 {
 		o := l.queue[0]

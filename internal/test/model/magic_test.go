@@ -1,7 +1,7 @@
 //go:build !race
 
-// These tests run thousands of operations to notice a thing, which the race detector makes
-// ten times as long.
+// These tests run thousands of operations to notice anything, and the race detector makes
+// them take ten times as long.
 
 package model
 
@@ -22,7 +22,7 @@ import (
 // magic is a system on the real certmagic, with an issuer that buys each time. Only the
 // synchronous calls of certmagic work in a bubble: its job queue belongs to the program,
 // and so would mix the bubbles. Therefore its own maintenance must never run; but what
-// ends before the next maintenance counts as due, so due is for the adapter to say.
+// ends before the next maintenance counts as due, so the adapter must decide what is due.
 type magic struct {
 	p     *Process
 	cache *certmagic.Cache
@@ -111,11 +111,11 @@ func (b buyer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certma
 }
 
 // TestCertmagic expects that the real certmagic runs in the world: without faults two
-// servers get a certificate for each name, and pay again when it is due, for want of a
-// ledger.
+// servers get a certificate for each name, and pay again when it is due, because there is
+// no ledger.
 func TestCertmagic(t *testing.T) {
 	p := Quick()
-	p.Chaos, p.Terms, p.Limit = 0, []int{10}, 100 // at once calm
+	p.Chaos, p.Terms, p.Limit = 0, []int{10}, 100 // calm from the start
 	r := History(t, DataTape(nil), p, newMagic, nil)
 	if r.Violation == nil || r.Violation.Kind != PaidTwice || r.Violation.At < p.Life/2 {
 		t.Errorf("%v, want that the first renewal is paid for", r.Violation)

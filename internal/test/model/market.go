@@ -8,31 +8,31 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// Market sells in place of the vendors that the model has itself: for example the real
-// clients, and a sandbox that keeps the books. What it does is in the loop, except for
-// NewVendor.
+// Market replaces the model's own vendors: for example with the real clients, and a
+// sandbox that keeps the books. Its methods are called in the loop, except for NewVendor,
+// Roots and Close.
 type Market interface {
 	// NewVendor returns a vendor's client for one account in one process. Its calls go
 	// through Process.Call.
 	NewVendor(p *Process, number int, account string) vendors.Vendor
 
-	// BuyElsewhere is a purchase that no server knows of, before the history. The order
-	// is issued. It returns the order's ID.
+	// BuyElsewhere makes a purchase of which no server knows, before the history. The
+	// order is issued. It returns the order's ID.
 	BuyElsewhere(number int, names []string) (id string)
 
 	// Groups reports whether orders of a vendor may be for several names.
 	Groups(number int) bool
 
-	// Books are all orders of an account, in the order of their making.
+	// Books are all orders of an account, oldest first.
 	Books(number int, account string) []Sold
 
-	// Roots are those of all vendors.
+	// Roots are the root certificates of all vendors.
 	Roots() *x509.CertPool
 
-	// Kill lets an order die that is pending, if there is one.
+	// Kill makes a pending order fail, if there is one.
 	Kill()
 
-	// Revoke revokes the certificate of an order that lives, if there is one.
+	// Revoke revokes the certificate of an active order, if there is one.
 	Revoke()
 
 	// Calm ends all faults.
@@ -42,7 +42,7 @@ type Market interface {
 	Close()
 }
 
-// Sold is what a market's books say of an order, or of a reissue under another ID.
+// Sold is what a market's books say about an order, or about a reissue under another ID.
 type Sold struct {
 	ID        string
 	Reference string   // of the request: what a person who looks for it knows
@@ -56,17 +56,17 @@ type Sold struct {
 	Created   time.Time
 	Issued    time.Time // zero: not yet
 	Ends      time.Time // of the term; zero: its length after Created
-	Asked     time.Time // when a server that knew its ID asked for it first; zero: never
+	Asked     time.Time // when a server that knew its ID first asked for it; zero: never
 }
 
 // accounts are the labels that configs use.
 func accounts() []string { return []string{"", "second"} }
 
-// Call is a call of a vendor that a market makes over its own network. It takes time before
-// it arrives and until its answer is there, it may be lost on either way, and the process may
-// die before it or after it. paid is whether it costs money: no process sends such a call
-// later than it may. serve carries the call out; what it may pick of n things goes wrong
-// there, and 0 is nothing.
+// Call is a call of a vendor that a market makes over its own network. It takes time to
+// arrive and to be answered, it may be lost on the way there or back, and the process may
+// die before or after it. paid is whether it costs money: no process sends such a call
+// later than it may. serve carries out the call; with pick it chooses which of n things
+// goes wrong, 0 being nothing.
 func (p *Process) Call(ctx context.Context, kind string, paid bool, serve func(pick func(n int) int)) error {
 	w, longest := p.w, always
 	if paid {

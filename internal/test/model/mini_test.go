@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// rules of the mini system that can be taken away, to show that the model notices.
+// rules are those of the mini system that can be removed, to show that the model notices.
 type rules struct {
 	noSecondList, wallClockAbsence, noLateCheck, uncapped, wholeGroup, oneAbsence, noCompare, noFinish, noSettle bool
 	absenceAge                                                                                                   time.Duration // 0: the vendor's
@@ -39,7 +39,7 @@ type mini struct {
 	cancel context.CancelFunc
 }
 
-// line is what a process remembers of one account.
+// line is what a process remembers about one account.
 type line struct {
 	m       *mini
 	number  int
@@ -258,7 +258,7 @@ func (l *line) round(ctx context.Context, cfg Config, name string) time.Duration
 	return pause
 }
 
-// sweep deletes what has been over for longer than anything looks back.
+// sweep deletes what ended longer ago than anything looks back.
 func (l *line) sweep(ctx context.Context) {
 	for _, e := range l.all() {
 		limit := l.m.p.Now().Add(-3 * day)

@@ -48,8 +48,8 @@ func (l *line) newID() string {
 	return fmt.Sprintf("%d-%d-%d-%d", l.m.p.Now().Unix(), l.m.p.Server, l.m.p.Life, l.ids)
 }
 
-// soon is a pause that is by chance, so that two names which were in each other's way are
-// not again.
+// soon is a random pause, so that two names that were in each other's way are not in it
+// again.
 func (l *line) soon() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

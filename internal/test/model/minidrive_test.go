@@ -12,7 +12,7 @@ import (
 )
 
 // drive moves an entry on for as long as something changes. It reports whether the name
-// has its certificate, and else when to come back.
+// has its certificate, and otherwise when to come back.
 func (l *line) drive(ctx context.Context, name, id string) (bool, time.Duration) {
 	if !l.hold(id) {
 		return false, time.Minute
@@ -92,8 +92,8 @@ func (l *line) deliver(ctx context.Context, e *entry) bool {
 	return true
 }
 
-// lookUp asks for an order whose answer is missing. Absence takes two looks, and an age by
-// this process's own clock.
+// lookUp asks for an order whose answer is missing. Absence takes two lookups, and an age
+// by this process's own clock.
 func (l *line) lookUp(ctx context.Context, e *entry) bool {
 	l.mu.Lock()
 	if l.seen[e.Ref].IsZero() {
@@ -145,7 +145,7 @@ func (l *line) lookUp(ctx context.Context, e *entry) bool {
 	return false
 }
 
-// compare finds out what became of a reissue from the order that it was asked of.
+// compare finds out what became of a reissue from the order that was to be reissued.
 func (l *line) compare(ctx context.Context, e *entry) bool {
 	o, err := l.vendor.Status(ctx, e.Prev)
 	if err != nil {
@@ -162,7 +162,7 @@ func (l *line) compare(ctx context.Context, e *entry) bool {
 	}
 }
 
-// follow asks how an order stands.
+// follow asks for the status of an order.
 func (l *line) follow(ctx context.Context, e *entry) bool {
 	o, err := l.vendor.Status(ctx, e.Order)
 	if errors.Is(err, vendors.ErrNotFound) {
@@ -235,7 +235,7 @@ func (l *line) reissue(ctx context.Context, e *entry) bool {
 	return true
 }
 
-// Flagged lists what a person is asked about.
+// Flagged lists what a person must decide.
 func (m *mini) Flagged(ctx context.Context) ([]Flag, error) {
 	var flags []Flag
 	for _, l := range m.everyLine() {

@@ -21,7 +21,8 @@ func (e *entry) speaks(name string) bool {
 	return slices.Contains(e.Covered, name)
 }
 
-// blocks counts names and the end of the term, never the state.
+// blocks goes by names and the end of the term; of the state it matters only whether the
+// order is gone.
 func (l *line) blocks(e *entry, name string, cfg Config) bool {
 	if e.State == gone || !e.speaks(name) {
 		return false
@@ -43,7 +44,7 @@ func (l *line) load(ctx context.Context, id string) (*entry, error) {
 		l.mu.Lock()
 		delete(l.known, id)
 		l.mu.Unlock()
-		return nil, nil //nolint:nilnil // absence is no error here
+		return nil, nil //nolint:nilnil // absence is not an error here
 	}
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (l *line) refresh(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// fresh loads again what speaks for any of the names.
+// fresh reloads what speaks for any of the names.
 func (l *line) fresh(ctx context.Context, names ...string) ([]*entry, error) {
 	var out []*entry
 	for _, e := range l.all() {
@@ -127,7 +128,7 @@ func (l *line) fresh(ctx context.Context, names ...string) ([]*entry, error) {
 	return out, nil
 }
 
-// answer writes what the vendor said; it wins over any guess.
+// answer writes what the vendor said, which overrides any guess.
 func (l *line) answer(ctx context.Context, e *entry, change func(*entry)) {
 	for ctx.Err() == nil {
 		now, err := l.load(ctx, e.ID)

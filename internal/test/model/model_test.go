@@ -1,7 +1,7 @@
 //go:build !race
 
-// These tests run thousands of operations to notice a thing, which the race detector makes
-// ten times as long.
+// These tests run thousands of operations to notice anything, and the race detector makes
+// them take ten times as long.
 
 package model
 
@@ -15,19 +15,19 @@ func TestMini(t *testing.T) {
 	Check(t, 40, Kinds(Quick()), newMini(rules{}))
 }
 
-// TestNaive expects that one which buys whenever it is asked is caught, soon.
+// TestNaive expects that one which buys whenever it is asked is caught soon.
 func TestNaive(t *testing.T) {
 	stats, failed := Find(t, 20, 0, Kinds(Quick())[0], newNaive)
 	t.Log(stats)
 	if len(failed) < 15 {
-		t.Errorf("%d of %d histories were noticed", len(failed), stats.Histories)
+		t.Errorf("it was caught in %d of %d histories", len(failed), stats.Histories)
 	}
 	for _, f := range failed[:min(1, len(failed))] {
 		t.Log(f.Violation)
 	}
 }
 
-// TestMutants takes the rules away, one at a time, and expects that the model notices.
+// TestMutants removes the rules, one at a time, and expects that the model notices.
 func TestMutants(t *testing.T) {
 	lockless := func(change func(*Params)) Kind {
 		p := Quick()

@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
-// traits are what the tape chose of the vendors and the storage.
+// traits are what the tape chose for the vendors and the storage.
 type traits struct {
 	blind, noFinder, newID, coversTwin, saysTwin, tellsTerm bool
 	prepares, predicts, renews, keepsProduct, noDeaths      bool
@@ -54,14 +54,14 @@ type order struct {
 	root                      *order // the paid one; itself unless it is a reissue
 	next                      *order // the reissue that replaced it
 	status                    vendors.Status
-	ready                     time.Duration // when it is issued, or dies
+	ready                     time.Duration // when it is issued, or fails
 	shown                     time.Duration // until then the vendor denies it
 	paid, ends                time.Duration // of the paid term
 	term                      time.Duration
 	issued, expires           time.Duration
 	asked                     time.Duration // when a server that knew its ID first read it; of a root
 	cert                      []byte
-	inCertificate             []string // names, where a market tells them
+	inCertificate             []string // names, if a market reports them
 	dismissed                 bool     // a person found that it is dead
 	ours                      bool     // not bought elsewhere
 }
@@ -72,7 +72,7 @@ type seller struct {
 	number   int
 	orders   map[string]*order
 	byRef    map[string][]*order
-	list     []*order // in the order of their making
+	list     []*order // oldest first
 	prepared map[string]bool
 	charges  []Charge
 }
@@ -81,7 +81,7 @@ func newSeller(w *World, number int) *seller {
 	return &seller{w: w, number: number, orders: make(map[string]*order), byRef: make(map[string][]*order), prepared: make(map[string]bool)}
 }
 
-// buyElsewhere puts in an order that no server knows of, and returns its ID.
+// buyElsewhere adds an order of which no server knows, and returns its ID.
 func (s *seller) buyElsewhere(names []string) (id string) {
 	if s.w.market != nil {
 		id = s.w.market.BuyElsewhere(s.number, names)
@@ -100,8 +100,7 @@ func (s *seller) buyElsewhere(names []string) (id string) {
 	return id
 }
 
-// key is what an order is found by: the accounts of a market number their orders each for
-// itself.
+// key is what an order is found by: each account of a market numbers its own orders.
 func (s *seller) key(account, id string) string {
 	if s.w.market == nil || id == "" {
 		return id
@@ -183,8 +182,8 @@ var modelCA = sync.OnceValue(func() *ca {
 		}
 		*k = key
 	}
-	// Signed by a root that nobody sees, so that it is an intermediate. A bubble's clock
-	// begins with the year 2000.
+	// Signed by a root that nobody sees, so it is an intermediate. A bubble's clock
+	// starts in the year 2000.
 	template := x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "model"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),

@@ -15,7 +15,7 @@ type Locks int
 const (
 	LocksGood  Locks = iota // they exclude
 	LocksLossy              // a lock is lost a minute after it was given
-	LocksNone               // everybody gets every lock at once
+	LocksNone               // everybody gets every lock immediately
 )
 
 // Trait is a property of the vendors that is fixed, or drawn for each history.
@@ -40,17 +40,18 @@ type Params struct {
 
 	Locks Locks
 
-	// Crash is in how many operations one kills its process. 0 is none.
+	// Crash means that one in this many operations kills its process. 0 means that none
+	// does.
 	Crash int
 
-	// LateStore is the latest moment at which a write lands whose caller gave up after
-	// StoreTimeout. 0: such writes never land.
+	// LateStore is how late a write may land whose caller gave up after StoreTimeout. 0
+	// means that such writes never land.
 	LateStore time.Duration
 
 	// Lie is how long a vendor may deny an order that it has.
 	Lie time.Duration
 
-	// Land is how late a paid request arrives that was lost on its way.
+	// Land is how late a paid request arrives whose caller has given up.
 	Land time.Duration
 
 	// PaidTimeout bounds a paid call; the caller knows nothing when it has passed.
@@ -62,7 +63,7 @@ type Params struct {
 	// PauseBeforeSend is the longest stop of a process between that check and the sending.
 	PauseBeforeSend time.Duration
 
-	// AbsenceAge is the vendors' age of an attempt from which on an empty look-up proves
+	// AbsenceAge is the age of an attempt from which an empty lookup at a vendor proves
 	// absence: at least LateCheck + PauseBeforeSend + PaidTimeout + Land + Lie.
 	AbsenceAge time.Duration
 
@@ -72,14 +73,14 @@ type Params struct {
 	// Limit is how many orders one line may buy in a day.
 	Limit int
 
-	// Person is how long a person does not look at what was flagged.
+	// Person is how long it takes until a person looks again at what was flagged.
 	Person time.Duration
 
 	// Life is the time from issuance to the end of a certificate, or of the order's term.
 	Life time.Duration
 
 	// Terms are the paid terms, in days, that configs choose from, and Margins the times
-	// before a term's end from which on a new order may be bought.
+	// before a term's end from which a new order may be bought.
 	Terms   []int
 	Margins []time.Duration
 
@@ -104,27 +105,27 @@ type Params struct {
 	FixedConfig bool
 
 	// Traits of the vendors.
-	Blind      Trait // their look-ups never decide
-	NoFinder   Trait // they have no look-up at all
+	Blind      Trait // their lookups never decide
+	NoFinder   Trait // they have no lookup at all
 	NewID      Trait // a reissue has another ID than its order
 	CoversTwin Trait // an order for a name covers its www or apex twin
 	SaysTwin   Trait // their description says so, rightly or not
-	TellsTerm  Trait // they tell when the term ends
+	TellsTerm  Trait // they report when the term ends
 	Prepares   Trait // an order has a free preparation
 	Predicts   Trait // challenges are known before the order
 	Renews     Trait // they have a renewal
-	NoDeaths   Trait // orders never die by themselves
+	NoDeaths   Trait // orders never fail by themselves
 
 	// RenewKeepsProduct is whether a renewal buys what the old order bought, whatever
 	// is asked for.
 	RenewKeepsProduct Trait
 
-	// Market makes what sells in place of the model's own vendors, by choices of the
-	// history's tape. It is called in the history's bubble. Nil makes none. The traits
-	// count for the model's own vendors only, but for NoDeaths.
+	// Market makes what replaces the model's own vendors, by choices of the history's
+	// tape. It is called in the history's bubble. Nil means none. Except for NoDeaths,
+	// the traits apply only to the model's own vendors.
 	Market func(*Tape) Market
 
-	// Describe may change what a vendor tells of itself. Nil changes nothing.
+	// Describe may change a vendor's description of itself. Nil changes nothing.
 	Describe func(d *vendors.Description, renewKeepsProduct bool)
 
 	// Observe is called at each charge before it is judged. Nil observes nothing.
@@ -144,8 +145,7 @@ func Base() Params {
 	}
 }
 
-// Quick returns parameters with shorter terms and lives, so that as much happens in less
-// time.
+// Quick returns parameters with shorter terms and lives, so as much happens in less time.
 func Quick() Params {
 	p := Base()
 	p.Life, p.Terms, p.Margins = 2*day, []int{4, 3, 8}, []time.Duration{12 * time.Hour, day, 8 * time.Hour, 30 * day}
@@ -156,7 +156,7 @@ func Quick() Params {
 }
 
 // Brief returns parameters of a chaos that is shorter than a day, for histories by the
-// thousand. There is no calm after it: what is judged is what was paid.
+// thousand. There is no calm after it: only what was paid is judged.
 func Brief() Params {
 	p := Quick()
 	p.Life, p.Terms, p.Margins = 12*time.Hour, []int{1, 2, 1}, []time.Duration{6 * time.Hour, 10 * time.Hour, 3 * time.Hour, 30 * day}

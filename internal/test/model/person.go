@@ -9,7 +9,7 @@ import (
 
 // Resolver is a System in which a person can settle what time does not.
 type Resolver interface {
-	// Flagged lists what a person is asked about.
+	// Flagged lists what a person must decide.
 	Flagged(ctx context.Context) ([]Flag, error)
 
 	// Resolve settles one of them. An error means that it was refused; the person comes
@@ -17,7 +17,7 @@ type Resolver interface {
 	Resolve(ctx context.Context, f Flag, truth Truth) error
 }
 
-// Flag is something that a person is asked about.
+// Flag is something that a person must decide.
 type Flag struct {
 	ID        string // the system's own, of the entry
 	Vendor    int

@@ -1,7 +1,7 @@
 //go:build !race
 
-// These tests run thousands of operations to notice a thing, which the race detector makes
-// ten times as long.
+// These tests run thousands of operations to notice anything, and the race detector makes
+// them take ten times as long.
 
 package model
 
@@ -28,7 +28,7 @@ func TestRepeat(t *testing.T) {
 		}
 		t.Logf("%s: %d of %d histories differ", kind.Name, differ, n)
 		if differ > (n+1)/2 {
-			t.Errorf("%s: %d of %d histories do not repeat themselves", kind.Name, differ, n)
+			t.Errorf("%s: %d of %d histories cannot be repeated", kind.Name, differ, n)
 		}
 	}
 }

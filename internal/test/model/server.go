@@ -16,8 +16,8 @@ import (
 
 // System is the code under test in one process of one server.
 type System interface {
-	// Load makes a config the one in force, in place of the one before. It must return.
-	// An error means that the one before stays in force; it is tried again.
+	// Load puts a config in force, in place of the previous one. It must return. An error
+	// means that the previous one stays in force; loading is tried again.
 	Load(ctx context.Context, cfg Config) error
 
 	// Issue is certmagic's request for a certificate for the name, which is served or at
@@ -26,8 +26,8 @@ type System interface {
 	// the config.
 	Issue(ctx context.Context, name string) error
 
-	// Served returns what this process would serve for the name, or nil. It looks at
-	// memory only.
+	// Served returns what this process would serve for the name, or nil. It reads memory
+	// only.
 	Served(name string) *tls.Certificate
 
 	// Crash ends all goroutines of the process, whose context is done already. It need
@@ -39,7 +39,7 @@ type System interface {
 type Factory func(*Process) System
 
 // Process is one life of a server's program, and its access to the world. Everything that
-// it gives fails with ErrCrashed, and has no effect, once the process is dead.
+// it provides fails with ErrCrashed, and has no effect, once the process is dead.
 type Process struct {
 	// Server is the server's number, from 0, and Life which of its processes this is,
 	// from 1.
@@ -71,8 +71,8 @@ type Process struct {
 // Context ends when the process dies, with the cause ErrCrashed.
 func (p *Process) Context() context.Context { return p.ctx }
 
-// Now is the server's wall clock. It may be up to Params.Skew apart from the true time and
-// may jump; it has no monotonic reading. Monotonic time is the bubble's: time.Now.
+// Now is the server's wall clock. It may differ from the true time by up to Params.Skew
+// and may jump; it has no monotonic reading. Monotonic time is the bubble's: time.Now.
 func (p *Process) Now() time.Time {
 	return time.Now().Round(0).Add(time.Duration(p.server.offset.Load()))
 }
@@ -197,7 +197,7 @@ func (s *server) configure(cfg Config) {
 		return
 	}
 	select {
-	case <-s.up.configs: // it never came to be loaded
+	case <-s.up.configs: // it was never loaded
 	default:
 	}
 	s.up.configs <- cfg
@@ -207,7 +207,7 @@ func (s *server) configure(cfg Config) {
 // inForce notes that a config is loaded from now on, or about to be.
 func (s *server) inForce(cfg Config) { s.loaded = append(s.loaded, loadedConfig{Config: cfg}) }
 
-// replaced notes that all configs but the last n are no longer in force.
+// replaced notes that all configs so far are no longer in force.
 func (s *server) replaced(now time.Duration) {
 	for i := range s.loaded {
 		if s.loaded[i].until == 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// StoreTimeout is after what time a caller gives up a write that does not end.
+// StoreTimeout is how long a caller waits for a write before it gives up.
 const StoreTimeout = 30 * time.Second
 
 var (
@@ -108,7 +108,7 @@ func (s *storage) Delete(ctx context.Context, key string) error {
 	return s.write(ctx, "delete", clean(key), nil)
 }
 
-// read looks at the storage once.
+// read reads the storage once.
 func (s *storage) read(ctx context.Context, kind, key string, look func() error) error {
 	w := s.w
 	return w.do(ctx, s.p, kind, key, func(o *op) {
@@ -139,7 +139,7 @@ func (s *storage) Load(ctx context.Context, key string) ([]byte, error) {
 	return got, nil
 }
 
-// Exists reports false where it cannot be told, as certmagic's interface wants it.
+// Exists reports false if it cannot tell, as certmagic's interface demands.
 func (s *storage) Exists(ctx context.Context, key string) bool {
 	_, err := s.Stat(ctx, key)
 	return err == nil

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Tape is where all chance of a history comes from. A choice of 0 is always the harmless
-// one, and a tape that is at its end says 0. It records what it said, so that a history
-// can be repeated and shrunk. The zero value is an empty tape.
+// Tape is the source of all randomness of a history. A choice of 0 is always the harmless
+// one, and a tape that has ended says 0. It records what it said, so that a history can
+// be repeated and shrunk. The zero value is an empty tape.
 type Tape struct {
 	rnd  *rand.Rand // nil: the choices come from data
 	data []uint16
@@ -107,7 +107,7 @@ func ParseTape(s string) (*Tape, error) {
 			return nil, err
 		}
 		if v > 0xffff {
-			return nil, fmt.Errorf("reading a tape: %d is no choice", v)
+			return nil, fmt.Errorf("reading a tape: %d is not a choice", v)
 		}
 		run := uint64(1)
 		if v == 0 {

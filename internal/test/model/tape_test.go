@@ -41,7 +41,7 @@ func TestTapeRepeats(t *testing.T) {
 func TestTapeRefuses(t *testing.T) {
 	for _, text := range []string{"", "AAEC", "v2.AAEC", "seed:x", "v1.%", "v1.AA", "v1.gA", "v1." + strings.Repeat("AP___w8", 2)} {
 		if _, err := ParseTape(text); err == nil {
-			t.Errorf("%q is taken for a tape", text)
+			t.Errorf("%q was accepted as a tape", text)
 		}
 	}
 }

@@ -78,7 +78,7 @@ func (s *seller) client(p *Process, account string) vendors.Vendor {
 	return c
 }
 
-// Describe tells what the vendor is.
+// Describe describes the vendor.
 func (c *client) Describe() vendors.Description {
 	w := c.s.w
 	d := vendors.Description{
@@ -108,7 +108,7 @@ var (
 	errLost    = errors.New("no answer came back")
 )
 
-// call makes a call. The effect returns after what time the answer comes, and its error.
+// call makes a call. The effect returns how long the answer takes, and its error.
 func (c *client) call(ctx context.Context, kind, key string, longest time.Duration, effect func() (time.Duration, error)) error {
 	w := c.s.w
 	err := w.do(ctx, c.p, kind, key, func(o *op) {
@@ -331,7 +331,7 @@ func (f preparer) Prepare(ctx context.Context, req vendors.OrderRequest) (vendor
 	return vendors.Prepared{ID: id}, err
 }
 
-// Predict tells the challenges before the order.
+// Predict returns the challenges before the order.
 func (f predictor) Predict(req vendors.OrderRequest) ([]vendors.Challenge, error) {
 	return challenges(req.CSR, req.Method), nil
 }

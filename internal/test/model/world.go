@@ -16,9 +16,9 @@ import (
 // operation that it still attempts.
 var ErrCrashed = errors.New("this process has crashed")
 
-// World is one history under way. All that happens in it, happens one event at a time,
-// in an order that the tape decides: between two events every goroutine of the systems
-// has come to rest.
+// World is one history under way. All that happens in it happens one event at a time, in
+// an order that the tape decides: between two events every goroutine of the systems has
+// come to rest.
 type World struct {
 	p      Params
 	tape   *Tape
@@ -81,7 +81,7 @@ func (w *World) after(d time.Duration, do func()) {
 // oneIn is a fault that comes once in n, and never in the calm.
 func (w *World) oneIn(n int) bool { return !w.quiet && w.tape.OneIn(n) }
 
-// one returns the n-th of the values as the tape picks, in the calm the first.
+// one returns the value that the tape picks; in the calm, the first.
 func one[T any](w *World, values ...T) T {
 	if w.quiet {
 		return values[0]
@@ -237,8 +237,8 @@ func (w *World) submit(o *op) {
 	o.begin(o)
 }
 
-// effect lets the operation take effect after a time, if its process is still alive. The
-// effect returns what the caller is told, and after what time.
+// effect lets the operation take effect after a time, if its process is still alive. do
+// returns how long the answer takes, and its error.
 func (w *World) effect(o *op, before time.Duration, do func() (time.Duration, error)) {
 	p := o.process
 	if p.dieAfter == o {
@@ -287,7 +287,7 @@ func (w *World) delay() time.Duration {
 	return 400 * time.Second
 }
 
-// end ends the history: what comes after it is not looked at.
+// end ends the history: what comes after it is not judged.
 func (w *World) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

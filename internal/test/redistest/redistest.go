@@ -26,7 +26,7 @@ type Server struct {
 
 	tb    testing.TB
 	args  []string
-	log   bytes.Buffer // of the process; read it when that has ended
+	log   bytes.Buffer // of the process; read it only when that has ended
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
@@ -66,7 +66,7 @@ func (s *Server) Run() {
 	}
 	s.ended = make(chan struct{})
 	go func() {
-		// How it ends is not of interest: it is killed.
+		// How it exits does not matter: it is killed.
 		_ = s.cmd.Wait()
 		close(s.ended)
 	}()
@@ -95,7 +95,7 @@ func (s *Server) Kill() {
 	<-s.ended
 }
 
-// Eval runs a script, which has no double quotes in it and returns a text.
+// Eval runs a script, which must not contain double quotes and returns a string.
 func (s *Server) Eval(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -118,7 +118,7 @@ func (s *Server) Eval(script string) (string, error) {
 	size, isText := strings.CutPrefix(strings.TrimSpace(head), "$")
 	n, err := strconv.Atoi(size)
 	if !isText || err != nil || n < 0 {
-		return "", errors.New("redis says " + strings.TrimSpace(head))
+		return "", errors.New("redis answered " + strings.TrimSpace(head))
 	}
 	text := make([]byte, n)
 	_, err = io.ReadFull(r, text)

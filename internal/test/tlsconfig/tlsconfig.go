@@ -1,5 +1,5 @@
 // Package tlsconfig makes Caddy configs that have a TLS app and nothing else, for tests
-// that load issuers by themselves. Several may live side by side, as during a reload,
+// that load issuers by themselves. Several may exist side by side, as during a reload,
 // and none of them is the one that Caddy runs.
 package tlsconfig
 
@@ -35,12 +35,12 @@ type Config struct {
 }
 
 // New provisions a config whose names have the given issuers, with its storage in the
-// folder, if there is one. Close it.
+// folder, if one is given. Close it.
 func New(folder string, issuers ...json.RawMessage) (*Config, error) {
 	return NewLogging(nil, folder, issuers...)
 }
 
-// NewLogging is New for a config that logs so. With nil it logs as Caddy does by default.
+// NewLogging is New for a config with this logging. Nil means Caddy's default.
 func NewLogging(logging *caddy.Logging, folder string, issuers ...json.RawMessage) (*Config, error) {
 	provisioning.Lock()
 	defer provisioning.Unlock()
@@ -85,7 +85,7 @@ func (c *Config) Start() error {
 	}
 	app, ok := mod.(caddy.App)
 	if !ok {
-		return fmt.Errorf("%T is no app", mod)
+		return fmt.Errorf("%T is not an app", mod)
 	}
 	if err := app.Start(); err != nil {
 		return err
@@ -105,8 +105,8 @@ func (c *Config) Start() error {
 // Close cleans up as Caddy does when a config has been replaced. Only Caddy can reach
 // the function that does it.
 func (c *Config) Close() {
-	// The cache of certificates is one for the process. It goes with the last config, and no
-	// other may be about to use it.
+	// The process has one certificate cache for all configs. It goes away with the last
+	// one, so no other may be about to use it.
 	provisioning.Lock()
 	defer provisioning.Unlock()
 	field := reflect.ValueOf(c.config).Elem().FieldByName("cancelFunc")
@@ -114,10 +114,10 @@ func (c *Config) Close() {
 	cancel(errors.New("closed by the test"))
 }
 
-// place is an issuer that is there to be provisioned.
+// place is an issuer that exists only to note the context it is provisioned with.
 type place struct{}
 
-// provisioning lets one config at a time be provisioned, or cleaned up.
+// provisioning makes sure that only one config at a time is provisioned or cleaned up.
 var provisioning struct {
 	sync.Mutex
 	at caddy.Context // of the newest place

@@ -1,5 +1,5 @@
-// Package zerossltest is a stand-in of ZeroSSL's API for tests and benchmarks: certmagic's
-// issuer is led to it by a Detour.
+// Package zerossltest is a stand-in for ZeroSSL's API, for tests and benchmarks. A Detour
+// leads certmagic's issuer to it.
 package zerossltest
 
 import (
@@ -37,7 +37,7 @@ type authority struct {
 }
 
 type order struct {
-	names       []string // the certificate's, as they were asked for beside the CSR
+	names       []string // the certificate's, as they were requested besides the CSR
 	csr         *x509.CertificateRequest
 	certificate string // PEM
 }
@@ -45,8 +45,8 @@ type order struct {
 // lifetime is that of the certificates.
 const lifetime = 90 * 24 * time.Hour
 
-// New returns the API. Validation files are fetched at the port of 127.0.0.1, and
-// each answer comes late by the delay.
+// New returns the API. Validation files are fetched from the port of 127.0.0.1, and each
+// answer is delayed.
 func New(httpPort int, delay time.Duration) (http.Handler, error) {
 	a, err := newAuthority(httpPort)
 	if err != nil {
@@ -105,14 +105,14 @@ func (a *authority) answering(call func(r *http.Request) (any, error)) http.Hand
 			answer = map[string]any{"success": false, "error": map[string]any{"code": 1, "type": err.Error()}}
 		}
 		if !a.wait(r.Context()) {
-			return // nobody is there to be answered
+			return // the client has gone away
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(answer) // the client complains
+		_ = json.NewEncoder(w).Encode(answer) // the client will complain
 	}
 }
 
-// wait lets the delay pass, unless the client goes.
+// wait waits for the delay, unless the client goes away.
 func (a *authority) wait(ctx context.Context) bool {
 	if a.delay == 0 {
 		return true
@@ -218,7 +218,7 @@ func (a *authority) verify(r *http.Request) (any, error) {
 
 // check fetches a validation file.
 func (a *authority) check(ctx context.Context, url, want string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil) //nolint:gosec // whatever the name, it is this machine that is dialled
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil) //nolint:gosec // whatever the name, it dials this machine
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ const apiHost = "api.zerossl.com"
 const Variable = "ZEROSSL_STAND_IN"
 
 // Detour sends to a stand-in what is meant for the API, and refuses everything else:
-// nothing is to leave this machine. The issuer has no option for the address of the API, so
-// that it is the transport that leads there.
+// nothing may leave this machine. It is a transport because the issuer has no option for
+// the API's address.
 type Detour struct {
 	API  *url.URL
 	Next http.RoundTripper

@@ -33,8 +33,8 @@ type Zone struct {
 	calls   []string
 }
 
-// Start serves a zone until the end of the test. The name ends with a dot, and should
-// be another one in each test, because certmagic remembers where zones begin.
+// Start serves a zone until the end of the test. The name ends with a dot, and should be
+// different in each test, because certmagic remembers where zones begin.
 func Start(tb testing.TB, name string, records ...string) *Zone {
 	tb.Helper()
 	conn, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
@@ -110,14 +110,14 @@ func (z *Zone) add(answer *dns.Msg, line string) {
 	answer.Answer = append(answer.Answer, rr)
 }
 
-// Hide makes the server deny all records, as a secondary server does that is behind.
+// Hide makes the server deny all records, like a secondary server that lags behind.
 func (z *Zone) Hide(hidden bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.hidden = hidden
 }
 
-// OnQuestion has f called, by the server, with the name of each question.
+// OnQuestion makes the server call f with the name of each question.
 func (z *Zone) OnQuestion(f func(name string)) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -178,11 +178,11 @@ func (z *Zone) begin(ctx context.Context, call, zone string, list []libdns.Recor
 	return nil
 }
 
-// Provider changes the zone, and cannot list it.
+// Provider can change the zone, but not list it.
 type Provider struct{ *Zone }
 
-// AppendRecords implements libdns.RecordAppender. Like many a provider, it takes what
-// it already has a second time.
+// AppendRecords implements libdns.RecordAppender. Like many providers, it adds what it
+// already has a second time.
 func (p Provider) AppendRecords(ctx context.Context, zone string, list []libdns.Record) ([]libdns.Record, error) {
 	if err := p.begin(ctx, "append", zone, list); err != nil {
 		return nil, err

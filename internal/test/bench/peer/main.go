@@ -1,5 +1,5 @@
 // Command peer is what the benchmark "many" compares the plugin with: Caddy with its
-// standard modules, whose ZeroSSL issuer speaks to a stand-in of ZeroSSL's API on this
+// standard modules, whose ZeroSSL issuer speaks to a stand-in for ZeroSSL's API on this
 // machine; and, as "peer authority", that stand-in.
 package main
 
@@ -40,7 +40,7 @@ func main() {
 func serveAuthority(args []string) error {
 	flags := flag.NewFlagSet("peer authority", flag.ExitOnError)
 	httpPort := flags.Int("http-port", 0, "port of 127.0.0.1 where validation files are fetched")
-	delay := flags.Duration("delay", 0, "how late each answer comes")
+	delay := flags.Duration("delay", 0, "how long each answer is delayed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
