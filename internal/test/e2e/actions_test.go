@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
-// does runs one of the plugin's commands, and expects words in what it writes.
+// does runs one of the plugin's commands, and expects words in its output.
 func (w *world) does(s *server, words string, args ...string) {
 	w.t.Helper()
 	out, err := w.commercial(s, args...)
@@ -23,7 +23,7 @@ func (w *world) does(s *server, words string, args ...string) {
 	}
 }
 
-// fails does so, and expects an exit code, too.
+// fails does so, but expects the command to fail with an exit code.
 func (w *world) fails(s *server, code int, words string, args ...string) {
 	w.t.Helper()
 	out, err := w.commercial(s, args...)
@@ -33,7 +33,7 @@ func (w *world) fails(s *server, code int, words string, args ...string) {
 	}
 }
 
-// paid fails unless so many orders were paid for.
+// paid fails unless this many orders were paid for.
 func (w *world) paid(want int) {
 	w.t.Helper()
 	if got := w.ca.Charges(); len(got) != want {
@@ -41,8 +41,8 @@ func (w *world) paid(want int) {
 	}
 }
 
-// TestActions: a person renews, ends, resolves and adopts orders, at a running server, which goes on
-// at once, and without one. Nothing is bought but what they say.
+// TestActions: an operator renews, ends, resolves and adopts orders, at a running server,
+// which goes on at once, and without one. Nothing is bought without their consent.
 func TestActions(t *testing.T) {
 	t.Parallel()
 	const name = "shop.localhost"
@@ -69,10 +69,10 @@ func TestActions(t *testing.T) {
 			w.fails(s, 1, "give --yes", "revoke", order) // there is no terminal
 			w.fails(s, 1, "no ledger knows it", "revoke", "other.localhost", "--yes")
 			if n := w.ca.Calls("revoke"); n > 0 {
-				t.Errorf("revoked without leave, %d times", n)
+				t.Errorf("revoked without consent, %d times", n)
 			}
 			w.does(s, "nothing is bought in its place by itself", "revoke", order, "--yes", "--note", "key compromise")
-			w.await("that a person is asked", func() error {
+			w.await("the order to be flagged", func() error {
 				if rows := w.rows(s, "--state=flagged"); len(rows) != 1 || !strings.Contains(rows[0].Flag, "revoked by hand") {
 					return errors.Join(fmt.Errorf("%+v", w.rows(s)), s.alive())
 				}
@@ -84,7 +84,7 @@ func TestActions(t *testing.T) {
 			w.does(s, "price of the next order", "resolve", name, "--none", "--dry-run")
 			w.fails(s, 1, "give --yes", "resolve", name, "--none")
 			if rows := w.rows(s, "--state=flagged"); len(rows) != 1 || rows[0].OrderID != order {
-				t.Errorf("given up without leave: %+v", w.rows(s))
+				t.Errorf("given up without consent: %+v", w.rows(s))
 			}
 			w.paid(1)
 			w.does(s, "a new one may be placed, at once", "resolve", name, "--none", "--yes")
@@ -97,14 +97,14 @@ func TestActions(t *testing.T) {
 			w.paid(2)
 			s.stop()
 
-			// The ledger is lost, and comes back.
+			// The ledger is lost, and rebuilt.
 			if err := os.RemoveAll(filepath.Join(w.storage, "commercial")); err != nil {
 				t.Fatal(err)
 			}
 			w.fails(s, 4, "can be adopted", "reconcile")
 			w.fails(s, 1, "give --yes", "reconcile", "--adopt")
 			if rows := w.rows(s); len(rows) > 0 {
-				t.Errorf("adopted without leave: %+v", rows)
+				t.Errorf("adopted without consent: %+v", rows)
 			}
 			w.does(s, "adopted", "reconcile", "--adopt", "--yes")
 			w.does(s, "findings: 0", "reconcile")
@@ -121,8 +121,8 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// TestActionsByAdminAPI: what the commands do, the admin API does, and what is wrong with a request
-// is said with the status that it deserves.
+// TestActionsByAdminAPI: the admin API does what the commands do, and refuses bad
+// requests with the appropriate status.
 func TestActionsByAdminAPI(t *testing.T) {
 	t.Parallel()
 	const name = "shop.localhost"
@@ -146,7 +146,7 @@ func TestActionsByAdminAPI(t *testing.T) {
 		t.Error(answer, err)
 	}
 	if rows := w.rows(s); len(rows) != 1 || rows[0].OrderID != told.Plan.OrderID || rows[0].State != "issued" {
-		t.Errorf("given up without leave: %+v", rows)
+		t.Errorf("given up without consent: %+v", rows)
 	}
 	for _, c := range []struct{ action, body, status, words string }{
 		{"cancel", `{`, "400", "reading the body"},
@@ -176,7 +176,7 @@ func TestActionsByAdminAPI(t *testing.T) {
 		t.Error(answer, err)
 	}
 	if w.ca.Calls("cancel") > 0 {
-		t.Error("it was cancelled without leave")
+		t.Error("it was cancelled without consent")
 	}
 	answer, err = post("cancel", about+`,"confirm":true,"note":"bought by mistake","by":"ada"}`)
 	if err != nil || !strings.Contains(answer, `"done":true`) || w.ca.Calls("cancel") != 1 {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestOrderOfNamesThatAreHeld gives an order from elsewhere for a name that an order in the
-// ledger is for. The configuration is refused, and the running one goes on.
+// TestOrderOfNamesThatAreHeld configures an order from elsewhere for a name that has an
+// order in the ledger. The configuration is refused, and the running one stays in force.
 func TestOrderOfNamesThatAreHeld(t *testing.T) {
 	t.Parallel()
 	const name = "shop.localhost"

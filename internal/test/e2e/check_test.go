@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/check"
 )
 
-// checks runs the command check with a config, and fails unless it exits as wanted and says all of
-// the words.
+// checks runs the command check with a config, and fails unless it exits as wanted and
+// its output has all of the words.
 func (w *world) checks(config string, passes bool, words []string, args ...string) string {
 	w.t.Helper()
 	file := filepath.Join(w.node.home, "Caddyfile.check")
@@ -32,13 +32,13 @@ func (w *world) checks(config string, passes bool, words []string, args ...strin
 		}
 	}
 	if strings.Contains(out, apiToken) {
-		w.t.Errorf("check tells the token:\n%s", out)
+		w.t.Errorf("check shows the token:\n%s", out)
 	}
 	return out
 }
 
-// leftInStorage are the files of the plugin in the storage, without those that are being written: their
-// names are numbers until they are whole.
+// leftInStorage are the files of the plugin in the storage, without those that are being
+// written: their names are numbers until they are complete.
 func (w *world) leftInStorage() (files []string) {
 	err := filepath.WalkDir(filepath.Join(w.storage, "commercial"), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && strings.Trim(d.Name(), "0123456789") != "" {
@@ -55,8 +55,8 @@ func (w *world) leftInStorage() (files []string) {
 	return files
 }
 
-// quoteIsForecast compares the orders of the quote with those of the forecast's first day, which the
-// ledger's rules are asked for in another way.
+// quoteIsForecast compares the orders of the quote with those of the forecast's first
+// day, which are derived from the ledger's rules in another way.
 func (w *world) quoteIsForecast(config string, orders int) {
 	w.t.Helper()
 	file := filepath.Join(w.node.home, "Caddyfile.check")
@@ -86,7 +86,7 @@ func (w *world) quoteIsForecast(config string, orders int) {
 		o.What, o.Names = "", o.Names[:1] // the others are those that the CA is expected to add
 	}
 	if len(said.Quote) != orders || !reflect.DeepEqual(said.Quote, told.Steps) {
-		w.t.Errorf("check quotes %+v, and forecast tells %+v", said.Quote, told.Steps)
+		w.t.Errorf("check quotes %+v, and forecast shows %+v", said.Quote, told.Steps)
 	}
 }
 
@@ -103,11 +103,11 @@ func TestCheck(t *testing.T) {
 			out := w.checks(config, true, []string{"accepts the credential", "serves the validation file", "keeps what is written", "agrees with that of",
 				"would place 1 order now", seller.product})
 			if strings.Contains(out, "not told") {
-				t.Errorf("the price is not told:\n%s", out)
+				t.Errorf("the price is missing:\n%s", out)
 			}
 			w.quoteIsForecast(config, 1)
 			if left := w.leftInStorage(); len(left) > 0 {
-				t.Errorf("it leaves %q", left)
+				t.Errorf("it leaves %q behind", left)
 			}
 			w.charges(0)
 
@@ -126,7 +126,7 @@ func TestCheck(t *testing.T) {
 			before := w.leftInStorage()
 			w.checks(config, true, []string{"Caddy listens on port", "serves the validation file", "would buy nothing now"})
 			if after := w.leftInStorage(); len(after) != len(before) {
-				t.Errorf("it leaves %q, and there was %q", after, before)
+				t.Errorf("it leaves %q behind, and there was %q", after, before)
 			}
 			w.checks(config+site("new.localhost", w.issuerOf(seller, "bind 127.0.0.1")), true, []string{"warning", "does not have the name in its configuration yet", "would place 1 order now"})
 
@@ -157,7 +157,7 @@ func TestCheckRecords(t *testing.T) {
 	w.charges(0)
 }
 
-// TestNameNotInDNS: it is found out by check, and not bought for.
+// TestNameNotInDNS: check finds it out, and nothing is bought for it.
 func TestNameNotInDNS(t *testing.T) {
 	t.Parallel()
 	n := startNamed(t)

@@ -28,8 +28,9 @@ func (w *world) handshake(n node, name string, roots *x509.CertPool) (*x509.Cert
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
-// slowly connects to a server's HTTPS port, and returns what makes the handshake, with the config
-// that the server has now. Caddy may have closed the connection by then, which is no error.
+// slowly connects to a server's HTTPS port, and returns a function that makes the
+// handshake, with the config that the server has now. Caddy may have closed the
+// connection by then, which is not an error.
 func (w *world) slowly(n node, name string, roots *x509.CertPool) (shake func() error) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n.https)))
@@ -71,7 +72,7 @@ type answer struct {
 	body     string
 }
 
-// get fetches over plain HTTP, following nothing.
+// get fetches over plain HTTP, without following redirects.
 func (w *world) get(n node, host, path string) answer {
 	w.t.Helper()
 	a, err := w.tryGet(n, host, path)

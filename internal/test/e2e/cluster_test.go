@@ -20,7 +20,7 @@ type balancer struct {
 	mu    sync.Mutex
 	nodes []node
 	next  int
-	dice  bool           // whether any of them is next
+	dice  bool           // whether the next one is random
 	found map[string]int // validation files delivered, by node
 }
 
@@ -64,14 +64,14 @@ func (b *balancer) only(n node) {
 	b.nodes = []node{n}
 }
 
-// newCluster is a world with two servers' places behind one balancer.
+// newCluster is a world with places for two servers behind one balancer.
 func newCluster(t *testing.T, change func(*hostile.Config)) (*world, node, node, *balancer) {
 	w := newWorld(t, change)
 	a, b := w.node, w.newNode("second")
 	return w, a, b, w.balance(a, b)
 }
 
-// balance lets the CA come to these nodes.
+// balance leads the CA to these nodes.
 func (w *world) balance(nodes ...node) *balancer {
 	w.t.Helper()
 	lb, front := newBalancer(w, nodes...)
@@ -103,7 +103,7 @@ func TestCluster(t *testing.T) {
 	lb.mu.Lock()
 	defer lb.mu.Unlock()
 	if lb.found[a.name] == 0 || lb.found[b.name] == 0 {
-		t.Errorf("validation files were served so often by: %v; want some by each", lb.found)
+		t.Errorf("validation files served by each server: %v; want some by both", lb.found)
 	}
 }
 
@@ -131,8 +131,8 @@ func TestClusterSurvivor(t *testing.T) {
 	}
 }
 
-// TestClusterFallback: servers that made do with another issuer's certificate all
-// change over, whenever they look, and the order is reissued for none of them.
+// TestClusterFallback: servers that made do with another issuer's certificate all switch
+// over, whenever they check, and the order is not reissued for any of them.
 func TestClusterFallback(t *testing.T) {
 	t.Parallel()
 	w, a, b, _ := newCluster(t, neverIssue)

@@ -18,14 +18,14 @@ import (
 
 const mortal = "shop.localhost"
 
-// life is what happens to a server that may be killed on the way.
+// life is what happens to a server that may be killed along the way.
 type life struct {
 	title string
 
-	// before makes the past, in which nobody dies.
+	// before sets up the past, in which nobody dies.
 	before func(w *world)
 
-	// charges is what the whole life costs.
+	// charges is how many charges the whole life costs.
 	charges int
 }
 
@@ -57,9 +57,9 @@ func (w *world) losesCertificate() {
 }
 
 // watch calls visit at each point of a life from now on: before and after every call
-// reaches the vendor and every write reaches the storage. The n-th visit to a point
-// has its number. An order takes one look in vain before it is issued, so that there
-// are points while it is pending.
+// reaches the vendor and every write reaches the storage. The n-th visit to a point is
+// numbered n. An order is polled once in vain before it is issued, so there are points
+// while it is pending.
 func (w *world) watch(visit func(point string)) {
 	var mu sync.Mutex
 	visits := make(map[string]int)
@@ -70,7 +70,7 @@ func (w *world) watch(visit func(point string)) {
 		mu.Unlock()
 		visit(point)
 	}
-	// Only now, because the past was not to be slow.
+	// Only now, because the past should not be slow.
 	w.update(neverIssue)
 	w.ca.OnCall(func(endpoint string, phase hostile.Phase) {
 		if phase == hostile.BeforeEffect {
@@ -87,7 +87,7 @@ func (w *world) watch(visit func(point string)) {
 	w.onPoint = func(point string) { numbered(w.nameless(point)) }
 }
 
-// randomParts are the parts of storage keys that are made up anew in each life.
+// randomParts are the parts of storage keys that are different in each life.
 var randomParts = regexp.MustCompile(`(entries|keys|drafts|visits|commercial/dcv/[^/]+)/[^/]+$`)
 
 // nameless is a point without what differs from one life to another.
@@ -95,8 +95,8 @@ func (w *world) nameless(point string) string {
 	return randomParts.ReplaceAllString(strings.ReplaceAll(point, w.account(), "ACCOUNT"), "$1/FILE")
 }
 
-// pointsOf lists the points of an undisturbed life. They come from what the code
-// does, so a new step of it is a new point by itself.
+// pointsOf lists the points of an undisturbed life. They come from what the code does, so
+// a new step is automatically a new point.
 func pointsOf(t *testing.T, l life) []string {
 	w := newWorld(t, nil)
 	l.before(w)
@@ -194,7 +194,7 @@ func dieAndReturn(t *testing.T, l life, d death) *world {
 	select {
 	case <-died:
 	case <-time.After(patience):
-		t.Fatalf("the server never came to %s", d.point)
+		t.Fatalf("the server never reached %s", d.point)
 	}
 
 	w.start(config).served(mortal)

@@ -9,7 +9,7 @@ import (
 )
 
 // TestRandomValues: with a vendor whose file's content is known only after the paid
-// order, ten lines of config are enough as well, and each name pays once.
+// order, ten lines of config are enough as well, and each name is paid for once.
 func TestRandomValues(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *hostile.Config) { c.Perspectives = 2 })

@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
-// newDNSWorld is a world whose CA finds records only.
+// newDNSWorld is a world whose CA can only look up DNS records.
 func newDNSWorld(t *testing.T, change func(*hostile.Config)) (*world, *nameServer) {
 	t.Helper()
 	n := startNamed(t)
@@ -28,12 +28,12 @@ func newDNSWorld(t *testing.T, change func(*hostile.Config)) (*world, *nameServe
 	return w, n
 }
 
-// noWeb is where no file can be fetched.
+// noWeb is a network where no file can be fetched.
 type noWeb struct{}
 
 func (noWeb) RoundTrip(*http.Request) (*http.Response, error) { return nil, syscall.ECONNREFUSED }
 
-// provenBy fails unless all that proved the orders was records.
+// provenBy fails unless all names of all orders were proven by the method.
 func (w *world) provenBy(method string) {
 	w.t.Helper()
 	for _, o := range w.ca.Orders() {
@@ -45,8 +45,8 @@ func (w *world) provenBy(method string) {
 	}
 }
 
-// TestDNSWildcard: a wildcard gets its certificate, which no file could prove, and
-// nothing of it stays in the zone.
+// TestDNSWildcard: a wildcard, which no file could prove, gets its certificate, and
+// nothing is left in the zone.
 func TestDNSWildcard(t *testing.T) {
 	t.Parallel()
 	w, n := newDNSWorld(t, nil)
@@ -84,8 +84,8 @@ func TestDNSSeveralNames(t *testing.T) {
 	w.clean(n)
 }
 
-// TestDNSWithoutServers: a host that has no HTTP server, and whose ports nobody
-// reaches, gets its certificate all the same.
+// TestDNSWithoutServers: a host that has no HTTP server, and whose ports cannot be
+// reached, gets its certificate all the same.
 func TestDNSWithoutServers(t *testing.T) {
 	t.Parallel()
 	const name = "shop.example.com"
@@ -114,8 +114,8 @@ func TestDNSWithoutServers(t *testing.T) {
 	w.clean(n)
 }
 
-// TestDNSRestart: the record of a pending order is there once, whatever happens to the
-// server, and the server that gets the certificate removes it.
+// TestDNSRestart: the record of a pending order is there exactly once, whatever happens
+// to the server, and the server that gets the certificate removes it.
 func TestDNSRestart(t *testing.T) {
 	for title, interrupt := range map[string]func(s *server, config string) *server{
 		"reloaded": func(s *server, config string) *server {
@@ -144,7 +144,7 @@ func TestDNSRestart(t *testing.T) {
 			}
 			collected := w.ca.Calls("collect")
 			s = interrupt(s, config)
-			w.await("the order to be watched again", func() error {
+			w.await("the order to be polled again", func() error {
 				if w.ca.Calls("collect") < collected+3 {
 					return cmp.Or(s.alive(), errors.New("it is not"))
 				}
@@ -162,7 +162,7 @@ func TestDNSRestart(t *testing.T) {
 	}
 }
 
-// TestDNSRefused: nothing is bought if the record cannot be added, or not be seen.
+// TestDNSRefused: nothing is bought if the record cannot be added, or cannot be seen.
 func TestDNSRefused(t *testing.T) {
 	const name = "shop.example.com"
 	for title, tt := range map[string]struct {
@@ -191,9 +191,9 @@ func TestDNSRefused(t *testing.T) {
 	}
 }
 
-// TestDNSRandomValues: records whose value is known only after the paid order, of both
-// types, beside records of others, and where the names where the CA looks lead. The
-// provider is the one that is set for all issuers.
+// TestDNSRandomValues: records of both types whose value is known only after the paid
+// order, next to records of others, and at a delegated name. The provider is the one that
+// is set for all issuers.
 func TestDNSRandomValues(t *testing.T) {
 	for title, tt := range map[string]struct {
 		address, name, product, record, option string

@@ -3,6 +3,6 @@
 // process that it buys from over real sockets; and TLS clients that trust nothing
 // but that CA. All of it stays on loopback addresses.
 //
-// The binary is built once per run from the package testcaddy. Set MATRIX_E2E to a
-// file name to get the table of deaths written there.
+// The binary is built once per run from the package testcaddy. Set MATRIX_E2E to the name
+// of a file to write the table of deaths to it.
 package e2e

@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
-// trouble is one of the ways in which things go wrong, and how a person who has nothing but
-// the tools finds out.
+// trouble is one of the ways in which things go wrong, and how an operator with nothing
+// but the tools finds out.
 type trouble struct {
 	title   string
 	options string       // of the issuer
@@ -23,8 +23,8 @@ type trouble struct {
 	later   func(*world) // once the order is placed, or issued if nothing happens before
 	state   string       // that list shows
 	shown   []string     // what show says
-	mend    func(*world) // does what is to be done, for what the CA can mend
-	args    []string     // of the command that show tells, if there is one
+	mend    func(*world) // does what is to be done, if it is at the CA
+	args    []string     // of the command that show suggests, if there is one
 	charges int
 }
 
@@ -104,7 +104,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// breaks has the CA's API fail until mendFaults.
+// breaks makes the CA's API fail until mendFaults.
 func (w *world) breaks(f hostile.Fault) { w.faults = append(w.faults, w.ca.Inject(f)) }
 
 func (w *world) mendFaults() {
@@ -117,8 +117,8 @@ func (w *world) damagedFile() string {
 	return filepath.Join(w.storage, "commercial", "racent", w.account(), "entries", "damaged.json")
 }
 
-// TestFindOut: whatever went wrong, list and show tell what it is and what to do, and doing
-// that brings the certificate.
+// TestFindOut: whatever went wrong, list and show say what it is and what to do, and
+// doing that brings the certificate.
 func TestFindOut(t *testing.T) {
 	const name = switched
 	for _, tr := range troubles {
@@ -142,7 +142,7 @@ func TestFindOut(t *testing.T) {
 				tr.later(w)
 			}
 			var out string
-			w.await("list and show to tell", func() error {
+			w.await("list and show to say it", func() error {
 				rows := w.rows(s, "--state="+tr.state)
 				if len(rows) == 0 {
 					return errors.Join(fmt.Errorf("no row is %s: %+v", tr.state, w.rows(s)), s.alive())

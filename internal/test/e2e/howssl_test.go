@@ -23,8 +23,8 @@ func (w *world) howsslIssuer(options string) string {
 `, strings.TrimSuffix(w.api, "/ssl"), options)
 }
 
-// TestTwoSteps: with a vendor that prepares an order first and is paid for it then,
-// each name pays once, whatever becomes of the answer to the payment.
+// TestTwoSteps: with a vendor where an order is first prepared and then paid for, each
+// name is paid for once, whatever becomes of the answer to the payment.
 func TestTwoSteps(t *testing.T) {
 	const name = "shop.localhost"
 	for title, fault := range map[string]*hostile.Fault{

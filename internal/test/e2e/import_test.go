@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// elsewhere is what somebody has who bought without this storage.
+// elsewhere is what somebody who bought without this storage has.
 type elsewhere struct {
 	cert, key, order, ends string
 	leaf                   *x509.Certificate
 }
 
-// buyElsewhere buys for the name, and leaves a storage in which nothing of that is.
+// buyElsewhere buys for the name, and leaves a storage without any trace of that.
 func (w *world) buyElsewhere(config, name string) elsewhere {
 	w.t.Helper()
 	s := w.start(config)
@@ -47,7 +47,7 @@ func (w *world) buyElsewhere(config, name string) elsewhere {
 	return got
 }
 
-// imports runs the command, and fails if its output has a secret.
+// imports runs the command, and fails if its output contains a secret.
 func (w *world) imports(config string, args ...string) (string, error) {
 	w.t.Helper()
 	file := filepath.Join(w.node.home, "Caddyfile")
@@ -75,7 +75,7 @@ func shape(text string) []string {
 	return strings.Split(strings.TrimSpace(text), "\n")
 }
 
-// asDocumented compares the output of the command with what docs/import.md shows of it.
+// asDocumented compares the output of the command with what docs/import.md shows.
 func (w *world) asDocumented(out string) {
 	w.t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "import.md"))
@@ -96,8 +96,8 @@ func (w *world) asDocumented(out string) {
 	}
 }
 
-// TestImport moves a site to Caddy whose certificate was bought without it, at all vendors. It is
-// served by what was bought, and nothing is bought or reissued.
+// TestImport moves a site whose certificate was bought without Caddy to Caddy, for all
+// vendors. It is served with what was bought, and nothing is bought or reissued.
 func TestImport(t *testing.T) {
 	const name = "shop.example.com"
 	reissues := map[string]string{"racent": "replace", "digicert": "reissue", "howssl": "Reissue/submit"}
@@ -117,15 +117,15 @@ func TestImport(t *testing.T) {
 				t.Errorf("%v\n%s", err, out)
 			}
 			if _, err := os.Stat(w.storage); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("a dry run has made the storage: %v", err)
+				t.Errorf("a dry run has created the storage: %v", err)
 			}
 
-			// The site as it was: with files. Then Caddy looks after them itself.
+			// The site as it was: with files. Then Caddy manages its certificate.
 			s := w.start(w.localGlobals(w.node) + fmt.Sprintf("%s {\n\ttls %s %s\n\trespond hello\n}\n", name, bought.cert, bought.key))
 			s.served(name)
 			v := w.visit(w.node, name, w.ca.Roots())
 			all := out
-			for range 2 { // once more, it changes nothing
+			for range 2 { // the second time, it changes nothing
 				if out, err = w.imports(config, args...); err != nil {
 					t.Fatalf("%v\n%s", err, out)
 				}
@@ -140,8 +140,8 @@ func TestImport(t *testing.T) {
 			shake := w.slowly(w.node, name, w.ca.Roots())
 			s.load(config, false)
 			s.load(config, true)
-			// The very certificate that was loaded from files is now one that certmagic looks
-			// after, though Caddy takes what the old config had loaded out of the cache.
+			// certmagic now manages the very certificate that was loaded from files,
+			// although Caddy removes from the cache what the old config had loaded.
 			s.awaitEntry("the certificate to be managed", func(e logEntry) bool {
 				return e.Message == "added certificate to cache" && strings.Contains(e.raw, `"managed":true`) && strings.Contains(e.raw, `"issuer_key":"commercial-`)
 			})
@@ -157,10 +157,10 @@ func TestImport(t *testing.T) {
 				s.stop()
 				s = w.start(config)
 			}
-			// The first look at all names is three seconds after the start.
+			// The first check of all names is three seconds after the start.
 			s.served(name)
 			v = w.visit(w.node, name, w.ca.Roots())
-			w.await("a look at the ledger", func() error {
+			w.await("a check of the ledger", func() error {
 				v.mu.Lock()
 				defer v.mu.Unlock()
 				if v.made < 500 {
@@ -189,7 +189,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// TestImportErrors has what can only go wrong with a config and with a command line.
+// TestImportErrors covers what can only go wrong with a config and a command line.
 func TestImportErrors(t *testing.T) {
 	t.Parallel()
 	const name = "shop.example.com"

@@ -38,7 +38,7 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-// TestRestart: a server that comes back asks the vendor for nothing.
+// TestRestart: a server that comes back makes no calls to the vendor.
 func TestRestart(t *testing.T) {
 	for title, end := range map[string]func(*server){"stopped": (*server).stop, "killed": (*server).kill} {
 		t.Run(title, func(t *testing.T) {

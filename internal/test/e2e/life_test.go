@@ -50,9 +50,9 @@ func (w *world) publishElsewhere(name string) (path, body string) {
 	return ch.Path, string(ch.Body)
 }
 
-// TestReloadsUnderFlood: strangers ask below the validation path while configs come and
-// go that take their time. Nothing crashes, no file is lost, neither that of the pending
-// order nor one of another server, and nothing stays behind.
+// TestReloadsUnderFlood: strangers ask for files below the validation path while slow
+// configs come and go. Nothing crashes, no file is lost, neither that of the pending
+// order nor one of another server, and nothing is left behind.
 func TestReloadsUnderFlood(t *testing.T) {
 	const name = "shop.localhost"
 	for title, option := range map[string]string{"plain": "", "ECH": "ech ech.localhost"} {
@@ -165,7 +165,8 @@ func TestOtherConfigsWhilePending(t *testing.T) {
 			if _, err := s.callOnce(http.MethodPost, "/load", header, config); err == nil {
 				t.Error("the failing config has been loaded")
 			}
-			// What the failing one's own socket had accepted is dropped, but somebody listens.
+			// What the failing config's own socket had accepted is dropped, but somebody
+			// listens.
 			if _, err := w.tryGet(w.node, name, path); errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("after a config that failed: %v", err)
 			}
@@ -185,7 +186,7 @@ func TestOtherConfigsWhilePending(t *testing.T) {
 	w.nothingForgotten()
 }
 
-// TestOtherSockets: a site that is bound elsewhere keeps nobody from the file.
+// TestOtherSockets: a site that is bound elsewhere does not keep anybody from the file.
 func TestOtherSockets(t *testing.T) {
 	const name = "shop.localhost"
 	for title, other := range map[string]string{

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestNoHTTPServer: where Caddy listens for no plain HTTP, the plugin does, for as
-// long as the order is pending.
+// TestNoHTTPServer: if Caddy does not listen for plain HTTP, the plugin does, for as long
+// as the order is pending.
 func TestNoHTTPServer(t *testing.T) {
 	const name = "shop.localhost"
 	for title, start := range map[string]func(w *world) (s *server, ready func() error){
@@ -69,7 +69,7 @@ func (w *world) tlsAppAlone(name string) string {
 		"storage": object{"module": "e2e_points", "root": w.storage, "report": w.hooks + "/point"},
 		"logging": object{"logs": object{"default": object{"level": "DEBUG", "encoder": object{"format": "json"}}}},
 		"apps": object{"pki": object{
-			// Nothing of this test is to be trusted by the machine that it runs on.
+			// The machine must not be made to trust anything of this test.
 			"certificate_authorities": object{"local": object{"install_trust": false}},
 		}, "tls": object{
 			"certificates": object{"automate": []string{name}},

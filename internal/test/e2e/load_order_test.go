@@ -53,7 +53,7 @@ func TestFileIsServed(t *testing.T) {
 		"directive": {name, func(w *world, issuer string) string {
 			return w.globals(w.node) + site(name, issuer) + "http://" + name + " {\n\tdcv\n\trespond plain\n}\n"
 		}},
-		// Caddy keeps global issuers away from names that are not public.
+		// Caddy does not use global issuers for names that are not public.
 		"global issuer": {"shop.example.com", func(w *world, issuer string) string {
 			return w.localGlobals(w.node, "cert_"+strings.TrimSpace(issuer)) + plain("shop.example.com", "hello")
 		}},

@@ -12,10 +12,10 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
-// strangers ask a server for a path of a host twenty times a second until the test ends
-// them. They are let go at the end of the test at the latest.
+// strangers ask a server for a path of a host twenty times a second, until stop is called
+// or the test ends.
 type strangers struct {
-	misses atomic.Int64 // answers that were no file
+	misses atomic.Int64 // answers without a file
 	stop   func()
 }
 
@@ -44,9 +44,9 @@ func (w *world) strangers(n node, host, path string) *strangers {
 	return s
 }
 
-// TestFirstLook: the CA comes to the server that did not order, which has just told
-// strangers that there is no such file, and finds it at the first look. The file is known
-// before the order with one vendor, and only after it with another.
+// TestFirstLook: the CA comes to a server that did not place the order and has just told
+// strangers that there is no such file, and finds the file at its first attempt. With one
+// vendor the file is known before the order, and with another only after it.
 func TestFirstLook(t *testing.T) {
 	const name = "shop.localhost"
 	for title, tt := range map[string]struct {
@@ -56,8 +56,8 @@ func TestFirstLook(t *testing.T) {
 		"known before the order": {sellers[0], "/.well-known/pki-validation/0123456789ABCDEF0123456789ABCDEF.txt"},
 		"known after the order":  {sellers[1], "/.well-known/pki-validation/fileauth.txt"},
 	} {
-		// A server that has the name in its config knows where to look for its files. Both
-		// of them would order; this one has another issuer first.
+		// A server that has the name in its config knows where to look for its files.
+		// Both servers would place the order, so this one has another issuer first.
 		commercial := func(w *world) string { return w.issuerOf(tt.seller, "") }
 		for knows, looker := range map[string]func(w *world, n node) string{
 			"name": func(w *world, n node) string {
@@ -86,9 +86,9 @@ func TestFirstLook(t *testing.T) {
 
 				s := w.start(w.localGlobals(w.node) + site(name, commercial(w)))
 				s.awaitLog("order placed")
-				w.await("the CA's look", func() error {
+				w.await("the CA's first fetch", func() error {
 					if len(w.ca.Fetches()) == 0 {
-						return errors.New("it does not come")
+						return errors.New("there is none")
 					}
 					return nil
 				})

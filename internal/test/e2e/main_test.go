@@ -15,9 +15,8 @@ import (
 // caddyBinary is the file that TestMain built.
 var caddyBinary string
 
-// worldsAtOnce is how many tests run side by side. Their servers spend most of their
-// time waiting for a dead one's locks to go stale, so the number of cores is no
-// measure.
+// worldsAtOnce is how many tests run side by side. Their servers spend most of their time
+// waiting for a dead one's locks to go stale, so the number of cores does not matter.
 const worldsAtOnce = 16
 
 // onRedis is whether the clusters on Redis run, too. They take minutes and need redis-server.

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestMetricsAndEvents reads what the endpoint of a real Caddy tells after a certificate was bought,
-// and what is left of that after a reload; and what handlers of events are told.
+// TestMetricsAndEvents reads the metrics of a real Caddy after a certificate was bought
+// and after a reload, and the events that its handlers get.
 func TestMetricsAndEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -65,7 +65,7 @@ _dnsauth.shop TXT "` + othersText + `"
 _dnsauth.delegated CNAME proofs
 `
 
-// others are the records of that file but for those that describe the zone.
+// others are the records of that file, except those that describe the zone.
 var others = []string{"_dnsauth.delegated CNAME proofs.example.com.", "_dnsauth.shop TXT " + othersText, "ns A 127.0.0.1"}
 
 // startNamed runs BIND until the end of the test.
@@ -73,7 +73,7 @@ func startNamed(t *testing.T) *nameServer {
 	t.Helper()
 	binary, err := exec.LookPath("named")
 	if err != nil {
-		// Debian installs it where only root's path leads.
+		// Debian installs it in a directory that only root has in PATH.
 		if binary, err = exec.LookPath("/usr/sbin/named"); err != nil {
 			t.Skip("this test needs the name server BIND 9, on Debian: apt-get install bind9")
 		}
@@ -139,7 +139,7 @@ func (n *nameServer) ask(ctx context.Context, name string, kind uint16) ([]dns.R
 	return answer.Answer, nil
 }
 
-// lookUp makes the CA ask this server.
+// lookUp makes the CA use this server.
 func (n *nameServer) lookUp(c *hostile.Config) {
 	c.LookupCNAME = func(ctx context.Context, host string) (string, error) {
 		answer, err := n.ask(ctx, host, dns.TypeCNAME)
@@ -160,7 +160,7 @@ func (n *nameServer) lookUp(c *hostile.Config) {
 	}
 }
 
-// zone lists the records of example.com but for those that describe the zone.
+// zone lists the records of example.com, except those that describe the zone.
 func (n *nameServer) zone() []string {
 	n.t.Helper()
 	list, err := n.provider.GetRecords(n.t.Context(), "example.com.")

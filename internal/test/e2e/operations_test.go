@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// maxOperations is what an issuance may cost of the storage.
+// maxOperations is how many storage operations an issuance may take.
 const maxOperations = 12
 
-// TestOperations counts what a plain issuance costs of the storage, from the first look
-// into the ledger until nothing is left to do. What certmagic does is only told.
+// TestOperations counts the storage operations of a plain issuance, from the first read
+// of the ledger until nothing is left to do. Those of certmagic are only logged.
 func TestOperations(t *testing.T) {
 	t.Parallel()
 	const name = "shop.localhost"
@@ -31,10 +31,10 @@ func TestOperations(t *testing.T) {
 		ops := w.operations(journal)
 		ours := ofLedger(ops)
 		if len(ours) == 0 {
-			t.Fatalf("nothing was noted: %q", ops)
+			t.Fatalf("nothing was recorded: %q", ops)
 		}
 		if took := ours[len(ours)-1].at.Sub(ops[0].at); took > 2*time.Second {
-			// The names are looked over after three seconds, which is not part of it.
+			// All names are checked after three seconds, which is not part of it.
 			t.Logf("this machine is busy: it took %s", took)
 			if try < 4 {
 				s.stop()
@@ -55,14 +55,14 @@ func TestOperations(t *testing.T) {
 		}
 		t.Logf("of Caddy and certmagic, start included: %s", strings.Join(told, ", "))
 		if len(ours) > maxOperations {
-			t.Errorf("an issuance took %d operations of the storage, want at most %d", len(ours), maxOperations)
+			t.Errorf("an issuance took %d storage operations, want at most %d", len(ours), maxOperations)
 		}
 		return
 	}
 }
 
-// withoutSweep leaves out what looking over the names adds, which are listings: an issuance
-// has two, before and after its entry is stored.
+// withoutSweep leaves out what the check of all names adds, which are listings: an
+// issuance has two, before and after its entry is stored.
 func withoutSweep(ops []operation) []operation {
 	lists := 0
 	return slices.DeleteFunc(ops, func(op operation) bool {
@@ -81,7 +81,7 @@ type operation struct {
 
 func (o operation) String() string { return o.what + " " + o.key }
 
-// operations reads what a server's storage has noted.
+// operations reads what a server's storage has recorded.
 func (w *world) operations(journal string) []operation {
 	w.t.Helper()
 	data, err := os.ReadFile(journal)

@@ -19,7 +19,7 @@ func (w *world) commercial(s *server, args ...string) (string, error) {
 	return w.run(s.node, append([]string{"commercial", args[0], "--config", s.config}, args[1:]...)...)
 }
 
-// lines are those of an output that Caddy's logger has not written.
+// lines are those of an output that were not written by Caddy's logger.
 func lines(out string) (list []string) {
 	for line := range strings.Lines(out) {
 		if !strings.HasPrefix(line, `{"level"`) {
@@ -29,7 +29,7 @@ func lines(out string) (list []string) {
 	return list
 }
 
-// rows reads what list --json has written.
+// rows runs list --json and reads its output.
 func (w *world) rows(s *server, args ...string) []operator.Row {
 	w.t.Helper()
 	out, err := w.commercial(s, append([]string{"list", "--json"}, args...)...)
@@ -99,7 +99,7 @@ func TestListAndShow(t *testing.T) {
 				}
 			}
 			if got, err := s.call(http.MethodGet, "/commercial/orders", http.Header{"Origin": {"https://evil.example"}}, ""); err == nil {
-				t.Errorf("another origin is answered: %s", got)
+				t.Errorf("another origin got an answer: %s", got)
 			}
 			foretold := func() string {
 				out, err := w.commercial(s, "forecast", "--csv", "--days", "300", "--vendor", seller.name)
@@ -115,7 +115,7 @@ func TestListAndShow(t *testing.T) {
 			}
 			for _, bad := range []string{"--days=0", "--days=4001", "--csv --json", "--vendor=x"} {
 				if out, err := w.commercial(s, append([]string{"forecast"}, strings.Fields(bad)...)...); err == nil {
-					t.Errorf("%s is taken: %s", bad, out)
+					t.Errorf("%s was accepted: %s", bad, out)
 				}
 			}
 			down := w.rows(s)
@@ -135,8 +135,8 @@ func TestListAndShow(t *testing.T) {
 	}
 }
 
-// TestNameWithoutOrder: a name that nothing is bought for is listed by a running server, with the
-// reason.
+// TestNameWithoutOrder: a name for which nothing is bought is listed by a running server,
+// with the reason.
 func TestNameWithoutOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -64,9 +64,9 @@ func TestKilledWhilePending(t *testing.T) {
 	}
 }
 
-// TestUnloadedWhilePending: a config that knows nothing of this plugin is loaded while an
-// order is pending. It loads, nobody touches the order, and the next config that wants
-// the name goes on with it.
+// TestUnloadedWhilePending: a config without this plugin is loaded while an order is
+// pending. It loads, nobody touches the order, and the next config that has the name goes
+// on with it.
 func TestUnloadedWhilePending(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, neverIssue)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestProducts: all vendors of a config tell what they sell, whether or not it is running,
-// and nothing is ordered.
+// TestProducts: all vendors of a config list what they sell, whether or not it is
+// running, and nothing is ordered.
 func TestProducts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -59,7 +59,7 @@ func TestProducts(t *testing.T) {
 		json.Unmarshal([]byte(strings.Join(lines(out), "\n")), &catalogues) != nil || catalogues[0].Products[0].Prices[12] == "" {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// That of the running server is left alone: its directory is one process's.
+	// A sandbox is left alone: its directory belongs to one process, the running server.
 	dir := filepath.Join(w.dir, "sandbox")
 	config = w.localGlobals(w.node) + site("demo.localhost", "issuer commercial {\n\tvendor sandbox {\n\t\tdata_dir "+dir+"\n\t}\n}\n")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

@@ -22,7 +22,8 @@ func shiftedBinary(t *testing.T) string {
 	return built(t, &shiftedBuild)
 }
 
-// clockVariable is how far the wall clock of a shifted binary is ahead, as a duration.
+// clockVariable is the environment variable that says how far the wall clock of a shifted
+// binary is ahead, as a duration.
 const clockVariable = "E2E_CLOCK"
 
 // build is a binary that is built when a test first needs it.
@@ -73,9 +74,9 @@ func (e *buildError) Error() string {
 	return "building rediscaddy: " + e.error.Error() + "\n" + e.output
 }
 
-// Nothing in production code asks where the wall clock comes from, and nothing needs to: the
-// shifted binary has another time.Now. Monotonic clocks and timers stay as they are, as on a
-// machine whose clock is wrong.
+// Production code has no setting for the wall clock, and needs none: the shifted binary
+// has another time.Now. Monotonic clocks and timers stay as they are, as on a machine
+// whose clock is wrong.
 const (
 	nowBegins = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	nowShifts = nowBegins + "\tsec += e2eShift\n"

@@ -46,8 +46,8 @@ type redisScenario struct {
 	// late is how late a server sees what another one writes. If it is set, locks do nothing.
 	late time.Duration
 
-	// deaths is whether orders get lost that only time can prove lost. The vendor is then a
-	// test service, with which that is a matter of seconds.
+	// deaths is whether orders get lost that only time can prove lost. The vendor is then
+	// a test service, where that is a matter of seconds.
 	deaths bool
 
 	// settle is that of the issuer; 1s if it is empty.
@@ -56,7 +56,7 @@ type redisScenario struct {
 	// clocks are how far the servers' wall clocks are ahead.
 	clocks []time.Duration
 
-	// disturb happens from when the servers have the names. They have them all certified
+	// disturb runs once the servers have the names. All names are certified some time
 	// after it has returned.
 	disturb func(c *redisCluster)
 }
@@ -67,7 +67,8 @@ var redisScenarios = []redisScenario{
 	{title: "killed", deaths: true, disturb: (*redisCluster).killServers},
 	{title: "killed, unkind", deaths: true, late: 500 * time.Millisecond, disturb: (*redisCluster).killServers},
 	{title: "stopped", disturb: (*redisCluster).stopServers},
-	// With appendfsync everysec, Redis puts off writing for up to two seconds where the disk is busy.
+	// With appendfsync everysec, Redis puts off writing for up to two seconds when the
+	// disk is busy.
 	{title: "Redis killed", deaths: true, settle: "2500ms", disturb: (*redisCluster).killRedis},
 	{title: "clocks", clocks: []time.Duration{-30 * time.Minute, 0, 30 * time.Minute}},
 	{title: "clocks, unkind", late: 500 * time.Millisecond, clocks: []time.Duration{-30 * time.Minute, 0, 30 * time.Minute}},
@@ -121,8 +122,8 @@ func newRedisCluster(t *testing.T, s redisScenario) *redisCluster {
 	}
 	c.balance(c.nodes...).dice = true
 
-	// As with a real vendor, which would not let names below localhost pass, but for the look
-	// through the name at port 80 of this machine.
+	// As with a real vendor, which would not accept names below localhost, but without
+	// the probe, which would go to port 80 of this machine.
 	zone := zonetest.Start(t, "example.com.")
 	issuer := strings.NewReplacer("test_service", "", "probe strict", "probe off").Replace(c.issuer())
 	settle := "settle " + cmp.Or(s.settle, "1s")
@@ -186,8 +187,8 @@ func (c *redisCluster) killServers() {
 	}
 }
 
-// stopServers stops one server after the other until its locks are those of others, and
-// lets it go on.
+// stopServers stops one server after the other until its locks have passed to others, and
+// resumes it.
 func (c *redisCluster) stopServers() {
 	for i, s := range c.servers {
 		c.bought(20 + 80*i)
@@ -280,7 +281,7 @@ func (c *redisCluster) paidOnce() {
 		}
 	}
 	c.charges(len(c.names))
-	c.await("all orders to come to their end", func() error {
+	c.await("all orders to finish", func() error {
 		issued := make(map[string]int)
 		for _, e := range c.entries() {
 			switch e.State {
@@ -301,7 +302,7 @@ func (c *redisCluster) paidOnce() {
 	c.nothingForgotten()
 }
 
-// export brings all that Redis has into the directory storage.
+// export copies everything in Redis into the directory storage.
 func (c *redisCluster) export() {
 	c.t.Helper()
 	config := filepath.Join(c.dir, "export.Caddyfile")

@@ -69,6 +69,6 @@ func TestReloadsLeaveNothing(t *testing.T) {
 	})
 	w.charges(1)
 	if n := w.ca.Calls("replace"); n != 0 {
-		t.Errorf("%d reissues were asked for", n)
+		t.Errorf("%d reissues were requested", n)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 )
 
-// TestRenewals: within the paid term certificates are renewed for nothing, when it
+// TestRenewals: within the paid term certificates are renewed free of charge, when it
 // ends exactly one order follows, and no client ever meets an expired certificate.
 func TestRenewals(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestRenewals(t *testing.T) {
 		site(name, w.issuer(fmt.Sprintf("renew_margin %s", margin))))
 	first := s.served(name)
 
-	// A visitor who looks all the time.
+	// A visitor who connects all the time.
 	ctx, cancel := context.WithCancel(t.Context())
 	var visitor sync.WaitGroup
 	seen := map[string]bool{}

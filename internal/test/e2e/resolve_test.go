@@ -21,13 +21,13 @@ func lostOrder(t *testing.T, name string, phase hostile.Phase) *world {
 	w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: phase, Kind: hostile.Reset, Times: 1})
 	w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTML})
 	s := w.start(w.simple(w.node, name))
-	s.awaitEntry("a look-up in vain", func(e logEntry) bool { return strings.Contains(e.raw, "looking up reference") })
+	s.awaitEntry("a failed lookup", func(e logEntry) bool { return strings.Contains(e.raw, "looking up reference") })
 	s.stop()
 
-	// The look-ups go on failing, but a person is not asked before a week has passed.
+	// The lookups keep failing, but the order is flagged only after a week.
 	entries := w.entries()
 	if len(entries) != 1 || entries[0].State != ledger.Asked {
-		t.Fatalf("the ledger has not one order whose answer is missing: %+v", entries)
+		t.Fatalf("the ledger does not have one order whose answer is missing: %+v", entries)
 	}
 	e := entries[0]
 	e.Attempt.Started = e.Attempt.Started.AddDate(0, 0, -8)
@@ -46,8 +46,8 @@ func lostOrder(t *testing.T, name string, phase hostile.Phase) *world {
 	return w
 }
 
-// TestResolve: an order whose fate cannot be told stops all buying, the log says what
-// to do, and doing it brings the certificate.
+// TestResolve: an order whose fate is unknown stops all buying, the log says what to do,
+// and doing it brings the certificate.
 func TestResolve(t *testing.T) {
 	const name = "shop.localhost"
 	for title, tt := range map[string]struct {
@@ -75,7 +75,7 @@ func TestResolve(t *testing.T) {
 				}
 			}
 			if n := w.ca.Calls("place") - placed; n != 0 {
-				t.Errorf("%d orders were placed without leave", n)
+				t.Errorf("%d orders were placed without consent", n)
 			}
 
 			args := append([]string{"commercial", "resolve", name, "--config", s.config}, tt.answer(w)...)
@@ -83,7 +83,7 @@ func TestResolve(t *testing.T) {
 				w.fails(s, 1, "give --yes", "resolve", name, "--none") // there is no terminal
 				w.charges(tt.orders)
 				if e := w.entries()[0]; e.State != ledger.Asked {
-					t.Fatalf("the order was given up without leave: %+v", e)
+					t.Fatalf("the order was given up without consent: %+v", e)
 				}
 			}
 			if out, err := w.run(w.node, args...); err != nil {

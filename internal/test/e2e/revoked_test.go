@@ -10,9 +10,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// TestRevokedCertificate: a certificate that the CA revokes is replaced while Caddy runs, for free,
-// for another key, and no handshake fails meanwhile. An order that the vendor cancels is a
-// person's matter, and its certificate is served on.
+// TestRevokedCertificate: a certificate that the CA revokes is replaced while Caddy runs,
+// free of charge and with another key, and no handshake fails meanwhile. An order that
+// the vendor cancels is flagged for a person, and its certificate is still served.
 func TestRevokedCertificate(t *testing.T) {
 	const name = "shop.example.com"
 	for _, seller := range sellers {
@@ -42,7 +42,7 @@ func TestRevokedCertificate(t *testing.T) {
 			if n, err := w.ca.EndAll(hostile.StatusCancelled); n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
-			w.await("a person to be asked", func() error {
+			w.await("the order to be flagged", func() error {
 				for _, e := range w.entries() {
 					if e.State == ledger.Open && e.Flag != nil && e.Flag.Ended {
 						return nil

@@ -72,7 +72,7 @@ func (l *logLines) all() []logEntry {
 	return slices.Clone(l.entries)
 }
 
-// with returns up to fifty lines, JSON or not, from the first that has the text.
+// with returns up to fifty lines, JSON or not, from the first that contains the text.
 func (l *logLines) with(text string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,9 +91,10 @@ func (w *world) startAt(n node, caddyfile string) *server {
 	return w.launch(n, "Caddyfile", caddyfile)
 }
 
-// launch runs a server with a config in a file of that name, when those before it have
-// begun to serve: Caddy makes its local CA without a lock, and two servers that do so at
-// the same moment on one storage read each other's halves, whereupon one of them ends.
+// launch runs a server with a config in a file of that name, once those before it have
+// begun to serve. Caddy makes its local CA without a lock: when two servers do so at the
+// same moment on one storage, they read each other's incomplete files, and one of them
+// exits.
 func (w *world) launch(n node, file, config string) *server {
 	w.t.Helper()
 	w.mu.Lock()
@@ -126,7 +127,7 @@ func (w *world) launch(n node, file, config string) *server {
 	return s
 }
 
-// command is the binary at a node, with nothing of this process's environment.
+// command is the binary at a node, with nothing of this process's environment but PATH.
 func (w *world) command(ctx context.Context, n node, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, w.binary, args...)
 	cmd.Dir = n.home
@@ -238,8 +239,8 @@ func (s *server) excerpt() string {
 }
 
 // call calls the admin API. Each reload replaces the admin server, and a connection that
-// the old one had not answered yet is dropped; so a call is made again, a few times.
-// Loading a config twice does no more than loading it once.
+// the old one had not answered yet is dropped; so a call is retried a few times. Loading
+// a config twice does no more than loading it once.
 func (s *server) call(method, path string, header http.Header, body string) (answer string, err error) {
 	for range 5 {
 		answer, err = s.callOnce(method, path, header, body)
@@ -273,8 +274,7 @@ func (s *server) callOnce(method, path string, header http.Header, body string) 
 	return string(answer), err
 }
 
-// load gives the running server a config; force makes it start over even with the
-// one it has.
+// load gives the running server a config; force makes it load even the one that it has.
 func (s *server) load(caddyfile string, force bool) {
 	s.w.t.Helper()
 	header := http.Header{"Content-Type": {"text/caddyfile"}}

@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
 
-// statusSites show the status page on this machine, to users, and to everybody. The hash is that of
-// a password, made with as little effort as can be.
+// statusSites show the status page on this machine, to users, and to everybody. The
+// password's hash has the lowest possible cost.
 const statusSites = `
 http://status.localhost {
 	commercial_status
@@ -48,7 +48,8 @@ func (w *world) status(host string, header http.Header) (answer, error) {
 	return roundTrip(req)
 }
 
-// TestStatusPage shows orders that are issued, pending, and ask a person, to whom it may.
+// TestStatusPage shows orders that are issued, pending and flagged, to those who may see
+// them.
 func TestStatusPage(t *testing.T) {
 	t.Parallel()
 	w := lostOrder(t, "lost.localhost", hostile.BeforeEffect)
@@ -121,7 +122,7 @@ func TestStatusPage(t *testing.T) {
 	})
 }
 
-// statusInBrowser looks at the page in light and dark, on a phone and a desktop.
+// statusInBrowser opens the page in light and dark, on a phone and a desktop.
 func (w *world) statusInBrowser(t *testing.T) {
 	b := chromium.Start(t)
 	for _, screen := range []chromium.Screen{
@@ -138,7 +139,7 @@ func (w *world) statusInBrowser(t *testing.T) {
 			var colour string
 			p.Eval("getComputedStyle(document.body).backgroundColor", &colour)
 			if want := map[bool]string{false: "rgb(246, 247, 249)", true: "rgb(18, 21, 26)"}[screen.Dark]; colour != want {
-				t.Errorf("%+v, %q: the ground is %s, want %s: is the style sheet there?", screen, query, colour, want)
+				t.Errorf("%+v, %q: the background is %s, want %s: is the style sheet there?", screen, query, colour, want)
 			}
 			if shot := p.Screenshot(); len(shot) < 10_000 {
 				t.Errorf("%+v, %q: a picture of %d bytes", screen, query, len(shot))

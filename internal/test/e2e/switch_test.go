@@ -56,7 +56,7 @@ var origins = []origin{
 	}, (*world).localRoots, true},
 }
 
-// ownPair makes the files of a certificate that an operator has got elsewhere, and returns
+// ownPair makes the files of a certificate that an operator got elsewhere, and returns
 // the directive's line for them.
 func (w *world) ownPair(name string) string {
 	w.t.Helper()
@@ -91,11 +91,11 @@ func (w *world) ownPair(name string) string {
 	return files
 }
 
-// ownRoots are what trusts the pair of ownPair.
+// ownRoots trusts the pair of ownPair.
 func (w *world) ownRoots() (*x509.CertPool, error) { return trusted(filepath.Join(w.dir, "own.crt")) }
 
-// trusting waits until the servers serve the name as before the switch, and returns what a
-// visitor trusts who accepts that and the certificate that is bought.
+// trusting waits until the servers serve the name as before the switch, and returns the
+// roots of a visitor who accepts both that and the certificate that is bought.
 func (o origin) trusting(w *world, servers ...*server) *x509.CertPool {
 	w.t.Helper()
 	var roots *x509.CertPool
@@ -111,9 +111,9 @@ func (o origin) trusting(w *world, servers ...*server) *x509.CertPool {
 	return roots
 }
 
-// TestSwitch: a site that is given to this plugin's issuer is served by what it had until
-// the order is done, for as long as that takes, and whatever happens to the config and the
-// server meanwhile. No handshake fails.
+// TestSwitch: a site that is given to this plugin's issuer is served with what it had
+// until the order is done, for as long as that takes, and whatever happens to the config
+// and the server meanwhile. No handshake fails.
 func TestSwitch(t *testing.T) {
 	for _, o := range origins {
 		for _, to := range sellers {
@@ -134,7 +134,7 @@ func TestSwitchFromACME(t *testing.T) {
 	w, n := newWorld(t, neverIssue), startNamed(t)
 	ca := w.localGlobals(w.node) + "acme.localhost {\n\ttls {\n\tissuer internal\n}\n\tacme_server {\n\tresolvers " + n.addr + "\n}\n}\n"
 	s := w.start(ca)
-	// An issuer wants to read the root when its config is loaded.
+	// An issuer reads the root when its config is loaded.
 	o := origin{title: "ACME", name: "acme.localhost", roots: (*world).localRoots, restarts: true}
 	o.trusting(w, s)
 	o.name = name
@@ -148,8 +148,8 @@ func TestSwitchFromACME(t *testing.T) {
 	o.switchOver(w, s, sellers[0])
 }
 
-// TestSwitchFromZeroSSL: the same with a certificate of Caddy's ZeroSSL issuer, from a stand-in
-// of its API. What the issuer has stored stays as it is.
+// TestSwitchFromZeroSSL: the same with a certificate of Caddy's ZeroSSL issuer, from a
+// stand-in for its API. What the issuer has stored stays as it is.
 func TestSwitchFromZeroSSL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, neverIssue)
@@ -194,8 +194,9 @@ func (w *world) stored(folder string) map[string]string {
 	return files
 }
 
-// TestSwitchVendor: the same with a certificate that this plugin bought of another vendor, or
-// in another account. What was paid for there stays in its ledger, and nobody touches it.
+// TestSwitchVendor: the same with a certificate that this plugin bought from another
+// vendor, or in another account. What was paid for there stays in its ledger, and nobody
+// touches it.
 func TestSwitchVendor(t *testing.T) {
 	racent, digicert, howssl := sellers[0], sellers[1], sellers[2]
 	second := racent
@@ -274,7 +275,7 @@ func (o origin) switchOver(w *world, s *server, to seller) {
 	}
 }
 
-// newest reports whether a certificate is of the order that was placed last.
+// newest reports whether a certificate belongs to the order that was placed last.
 func (w *world) newest(leaf *x509.Certificate) bool {
 	newest := slices.MaxFunc(w.entries(), func(a, b *ledger.Entry) int { return a.Paid.Compare(b.Paid) })
 	return newest.Certificate != nil && newest.Certificate.Serial == fmt.Sprintf("%x", leaf.SerialNumber)
@@ -309,13 +310,13 @@ func TestSwitchCluster(t *testing.T) {
 	w.nothingForgotten()
 }
 
-// calledMore returns a check that an endpoint of the vendor is called so many times more;
-// the empty one is any of them.
+// calledMore returns a check that an endpoint of the vendor is called this many times
+// more; the empty one means any of them.
 func (w *world) calledMore(endpoint string, n int) func() error {
 	before := w.ca.Calls(endpoint)
 	return func() error {
 		if w.ca.Calls(endpoint) < before+n {
-			return errors.New("the vendor is not asked for the order")
+			return errors.New("the order is not polled")
 		}
 		return nil
 	}

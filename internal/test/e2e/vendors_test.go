@@ -49,8 +49,8 @@ func (w *world) issuerOf(s seller, options string) string {
 `, s.name, w.hooks+s.path, s.options, s.product, contact, options)
 }
 
-// TestAllSellers takes each vendor, by file and by record, through what a certificate
-// goes through: the first order, a restart, a renewal within the term, revocation.
+// TestAllSellers takes each vendor, by file and by record, through the life of a
+// certificate: the first order, a restart, a renewal within the term, revocation.
 func TestAllSellers(t *testing.T) {
 	const name = "shop.example.com"
 	for _, seller := range sellers {
@@ -78,7 +78,7 @@ func TestAllSellers(t *testing.T) {
 				}
 				s.stop()
 
-				// Without its certificate the name is asked for anew, as for a renewal.
+				// Without its certificate a new one is requested, as for a renewal.
 				if err := os.RemoveAll(filepath.Join(w.storage, "certificates")); err != nil {
 					t.Fatal(err)
 				}
@@ -98,7 +98,7 @@ func TestAllSellers(t *testing.T) {
 				case seller.revokes && !w.ca.Revoked(renewed.SerialNumber):
 					t.Error("the certificate is not revoked")
 				case !seller.revokes && (err == nil || !strings.Contains(err.Error(), "cannot revoke")):
-					t.Errorf("revoking where that cannot be done: %v", err)
+					t.Errorf("revoking at a vendor that cannot: %v", err)
 				}
 				if n := len(w.ca.Charges()); n != 1 {
 					t.Errorf("charged %d times", n)
@@ -108,7 +108,7 @@ func TestAllSellers(t *testing.T) {
 	}
 }
 
-// metadata is what certmagic stored beside the name's certificate.
+// metadata is what certmagic stored alongside the name's certificate.
 func (w *world) metadata(name string) []byte {
 	w.t.Helper()
 	files, err := filepath.Glob(filepath.Join(w.storage, "certificates", "*", name, name+".json"))

@@ -22,8 +22,8 @@ type visitor struct {
 // maxVisits bounds the handshakes of one visitor.
 const maxVisits = 5000
 
-// visit lets a visitor who trusts only roots come to a server again and again, until stop
-// is called.
+// visit sends a visitor who trusts only roots to a server again and again, until stop is
+// called.
 func (w *world) visit(n node, name string, roots *x509.CertPool) *visitor {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	v := new(visitor)
@@ -76,7 +76,7 @@ func (v *visitor) sees(leaf *x509.Certificate) error {
 	return nil
 }
 
-// welcome fails if the visitor was refused once. Before, it waits until there were some visits.
+// welcome fails if the visitor was ever refused. First it waits for some visits.
 func (w *world) welcome(title string, v *visitor) {
 	w.t.Helper()
 	w.await("visits", func() error {

@@ -69,7 +69,7 @@ func TestSlowOnlyIssuer(t *testing.T) {
 	s := w.start(w.simple(w.node, name, "max_wait 1s"))
 	s.awaitLog("the certificate takes its time; going on in the background")
 	w.issueNow()
-	// No retry of certmagic comes so soon.
+	// certmagic does not retry this soon.
 	ready := time.Now()
 	s.served(name)
 	if late := time.Since(ready); late > 30*time.Second {

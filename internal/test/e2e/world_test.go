@@ -39,14 +39,14 @@ type world struct {
 	ca      *hostile.CA
 	api     string // base URL of the sandbox's API
 	hooks   string // URL that storages report to
-	zerossl string // base URL of a stand-in of ZeroSSL's API, if there is one
+	zerossl string // base URL of a stand-in for ZeroSSL's API, if there is one
 	dir     string
 	storage string
 	node    node          // where the first, and usually only, server lives
 	binary  string        // that servers run
 	patient time.Duration // how long await waits
 
-	// keep is the option of a server's storage. fetch brings what is in it into the
+	// keep is the option of a server's storage. fetch copies its content into the
 	// directory storage, unless it is there anyway.
 	keep  func(n node) string
 	fetch func()
@@ -103,7 +103,7 @@ func newWorld(t *testing.T, change func(*hostile.Config)) *world {
 		srv.Close()
 	})
 	w.api, w.hooks = srv.URL+"/ssl", srv.URL
-	// Before the CA goes: nothing may outlive the test, or hide from its checks.
+	// Before the CA is closed: nothing may outlive the test, or escape its checks.
 	t.Cleanup(w.end)
 	return w
 }
@@ -165,9 +165,9 @@ func (w *world) newNode(name string) node {
 	return n
 }
 
-// lastPort is the port handed out last. They come from below the range that systems
-// take the ports of outgoing connections from, so that a port stays free until the
-// server that it is meant for listens.
+// lastPort is the port handed out last. Ports come from below the range that systems use
+// for outgoing connections, so a port stays free until the server that it is meant for
+// listens.
 var lastPort atomic.Int64
 
 func init() { lastPort.Store(20_000 + int64(os.Getpid()%100)*100) }
@@ -237,7 +237,8 @@ func (w *world) charges(want int) {
 	}
 }
 
-// entries reads the ledger from the storage's files, those of terms that are over as well.
+// entries reads the ledger from the storage's files, including those of terms that are
+// over.
 func (w *world) entries() []*ledger.Entry {
 	w.t.Helper()
 	w.fetch()
@@ -263,8 +264,9 @@ func (w *world) entries() []*ledger.Entry {
 }
 
 // nothingForgotten fails if there is a charge that the ledger knows nothing of, or if the
-// private key of a request is left in storage when all certificates are where they belong.
-// That of an order which died before it was in the ledger is left for some hours.
+// private key of a request is left in storage when all certificates are where they
+// belong. The key of an order that got lost before it was in the ledger stays for some
+// hours.
 func (w *world) nothingForgotten() {
 	w.t.Helper()
 	known := make(map[string]bool)
@@ -272,7 +274,8 @@ func (w *world) nothingForgotten() {
 		known[e.Attempt.Reference], known[e.OrderID], known[e.RootID] = true, true, true
 	}
 	for _, charge := range w.ca.Charges() {
-		// A reissue has another reference, and a vendor without any knows its own ID only.
+		// A reissue has another reference, and a vendor without references knows only its
+		// own ID.
 		if !known[charge.Reference] && !known[charge.OrderID] {
 			w.t.Errorf("order %s with reference %s was paid for, and the ledger does not know it", charge.OrderID, charge.Reference)
 		}

@@ -89,7 +89,7 @@ func (p *Provider) GetRecords(_ context.Context, zone string) ([]libdns.Record, 
 	return list, err
 }
 
-// data is a record without its head, as libdns wants it.
+// data is a record without its header, as libdns expects it.
 func data(rr dns.RR) string {
 	if txt, ok := rr.(*dns.TXT); ok {
 		return strings.Join(txt.Txt, "")

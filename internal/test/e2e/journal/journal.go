@@ -1,4 +1,4 @@
-// Package journal notes what is done with a storage of the end-to-end tests.
+// Package journal records what is done with a storage of the end-to-end tests.
 package journal
 
 import (
@@ -10,15 +10,15 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// Storage is what is noted: all that certmagic does with the storages of tests.
+// Storage is what is recorded: all that certmagic does with the storages of tests.
 type Storage interface {
 	certmagic.Storage
 	certmagic.TryLocker
 }
 
-// Note returns a storage that notes each call in a file, in the order in which they
-// begin: the time in nanoseconds, what is done, and the key. Unlocking is part of locking.
-// What is in the file already stays there.
+// Note returns a storage that records each call in a file, in the order in which they
+// begin: the time in nanoseconds, what is done, and the key. Unlocking is not recorded.
+// What is already in the file stays there.
 func Note(s Storage, file string) (Storage, error) {
 	journal, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

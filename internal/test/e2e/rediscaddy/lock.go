@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// leaseTime is how long a lock is held by a process that does nothing.
+	// leaseTime is how long a lock stays held if its process does not renew it.
 	leaseTime = 5 * time.Second
 
-	// retryTime is how often a lock that is taken is asked for.
+	// retryTime is how long to wait before trying a taken lock again.
 	retryTime = 500 * time.Millisecond
 )
 
@@ -22,7 +22,7 @@ const (
 type lease struct {
 	token string
 	stop  context.CancelFunc
-	ended chan struct{} // when nobody renews it any more
+	ended chan struct{} // closed when nobody renews it any more
 }
 
 // Both do nothing unless the lock has the token of the caller.
@@ -62,7 +62,7 @@ func (s *store) TryLock(ctx context.Context, name string) (bool, error) {
 	renewing, stop := context.WithCancel(context.Background())
 	l := &lease{token: token, stop: stop, ended: make(chan struct{})}
 	s.mu.Lock()
-	s.held[name] = l // a lease of before is lost, and its token with it
+	s.held[name] = l // an earlier lease is lost, and its token with it
 	s.mu.Unlock()
 	go s.renew(renewing, name, l)
 	return true, nil

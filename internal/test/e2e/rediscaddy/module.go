@@ -15,18 +15,19 @@ func init() {
 	caddy.RegisterModule(new(Storage))
 }
 
-// Storage keeps everything in Redis, as the storages do that Caddys in a cluster commonly
+// Storage keeps everything in Redis, like the storages that Caddys in a cluster commonly
 // share: what is written is visible at once, and locks are leases.
 type Storage struct {
 	// Address of Redis.
 	Addr string `json:"addr,omitempty"`
 
-	// File to note each call in, see package journal. Empty means that none are noted.
+	// File to record each call in, see package journal. Empty means that none are
+	// recorded.
 	Journal string `json:"journal,omitempty"`
 
-	// How late other connections see what this one writes or deletes: those of other servers,
-	// and of the same one after a reload. If it is set, locks do nothing: such is a storage
-	// that only replicates.
+	// How late other connections see what this one writes or deletes: those of other
+	// servers, and of the same one after a reload. If it is set, locks do nothing, as in
+	// a storage that only replicates.
 	Late caddy.Duration `json:"late,omitempty"`
 
 	store *store
@@ -58,8 +59,8 @@ func (s *Storage) CertMagicStorage() (certmagic.Storage, error) {
 	return &handle{noted, s}, err
 }
 
-// handle is the storage that certmagic gets. It is a module and can be marshalled, as the
-// common storages are their own modules; so the plugin can open it a second time.
+// handle is the storage that certmagic gets. Like the common storages, it is its own
+// module and can be marshalled, so the plugin can open it a second time.
 type handle struct {
 	journal.Storage
 	module *Storage

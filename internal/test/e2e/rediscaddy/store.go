@@ -160,7 +160,7 @@ func (s *store) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error)
 		err = fmt.Errorf("unexpected answer %v", facts)
 	}
 	if err != nil {
-		return certmagic.KeyInfo{}, fmt.Errorf("looking at %s: %w", key, err)
+		return certmagic.KeyInfo{}, fmt.Errorf("getting the metadata of %s: %w", key, err)
 	}
 	if facts[0] == 0 {
 		return certmagic.KeyInfo{Key: key}, nil
@@ -168,8 +168,8 @@ func (s *store) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error)
 	return certmagic.KeyInfo{Key: key, Modified: time.UnixMicro(facts[0]), Size: facts[1], IsTerminal: true}, nil
 }
 
-// List implements certmagic.Storage. As with others, folders are listed only where they
-// are not walked.
+// List implements certmagic.Storage. As in other storages, folders are listed only if the
+// listing is not recursive.
 func (s *store) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
 	prefix = strings.Trim(prefix, "/")
 	keys, err := s.run(ctx, listScript, prefix).StringSlice()

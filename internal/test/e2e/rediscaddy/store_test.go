@@ -89,7 +89,7 @@ func TestValues(t *testing.T) {
 		t.Errorf("%+v %v", info, err)
 	}
 	if !s.Exists(ctx, "a/b") || !s.Exists(ctx, "a/b/one") || s.Exists(ctx, "a/b/o") {
-		t.Error("what exists is not right")
+		t.Error("Exists is wrong")
 	}
 	if err := s.Delete(ctx, "a/b"); err != nil {
 		t.Fatal(err)

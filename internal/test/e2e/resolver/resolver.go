@@ -12,10 +12,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Use gives this process a resolver of its own, which has the names of
-// tests lead to the loopback address, and knows no others. RFC 6761, section 6.3,
-// says so of those below localhost, but not every system's resolver does it, and a
-// test asks no name server.
+// Use gives this process a resolver of its own, which resolves the names of tests to the
+// loopback address, and no others. RFC 6761, section 6.3, demands this for those below
+// localhost, but not every system's resolver does it, and a test must not ask a name
+// server.
 func Use() {
 	net.DefaultResolver = &net.Resolver{
 		PreferGo: true,
@@ -53,8 +53,8 @@ func answerDNS(conn net.Conn) {
 	}
 }
 
-// local tells the names of tests: those below localhost, and those below example.com
-// where the name must look like a public one.
+// local reports whether a name is one of the tests': those below localhost, and those
+// below example.com where the name must look like a public one.
 func local(name string) bool {
 	return name == "localhost." || strings.HasSuffix(name, ".localhost.") || strings.HasSuffix(name, ".example.com.")
 }

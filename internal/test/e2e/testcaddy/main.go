@@ -1,8 +1,7 @@
-// Command testcaddy is Caddy with its standard modules and this plugin, as the
-// end-to-end tests run it. Some things differ from a real one: there is a storage
-// module that tells the test of every write, see [Storage], the names of tests lead to
-// this machine, whatever the resolver of the system says of them, and ZeroSSL's API is a
-// stand-in.
+// Command testcaddy is Caddy with its standard modules and this plugin, as the end-to-end
+// tests run it. Some things differ from a real one: a storage module reports every write
+// to the test, see [Storage]; the names of tests lead to this machine, whatever the
+// system's resolver says; and ZeroSSL's API is a stand-in.
 package main
 
 import (

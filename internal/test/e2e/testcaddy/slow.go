@@ -19,8 +19,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("e2e_slow", httpcaddyfile.Before, "respond")
 }
 
-// SlowApp is an app that needs the TLS app and takes its time, as apps do that fetch
-// something when they are provisioned or started. It makes races wide.
+// SlowApp is an app that needs the TLS app and takes its time, like apps that fetch
+// something when they are provisioned or started. It makes races likely.
 type SlowApp struct {
 	// How long provisioning takes, after the TLS app has been provisioned.
 	Provisioning caddy.Duration `json:"provisioning,omitempty"`
@@ -56,8 +56,8 @@ func (a *SlowApp) Start() error {
 // Stop implements caddy.App.
 func (*SlowApp) Stop() error { return nil }
 
-// SlowHandler is a handler that takes its time to be provisioned, as one does that
-// compiles rules.
+// SlowHandler is a handler that takes its time to be provisioned, like one that compiles
+// rules.
 type SlowHandler struct {
 	// How long provisioning takes.
 	Provisioning caddy.Duration `json:"provisioning,omitempty"`

@@ -18,9 +18,9 @@ func init() {
 	caddy.RegisterModule(Storage{})
 }
 
-// Storage keeps everything in a directory, as Caddy's own does, and tells a test of
-// each write that matters before and after it is done. The test answers when the
-// server may go on, or never, if it kills it there.
+// Storage keeps everything in a directory, as Caddy's own does, and reports each write
+// that matters to a test, before and after it is done. The test answers when the server
+// may go on, or never, if it kills the server there.
 type Storage struct {
 	// Directory of the files.
 	Root string `json:"root,omitempty"`
@@ -28,7 +28,8 @@ type Storage struct {
 	// URL to report writes to. Empty means that none are reported.
 	Report string `json:"report,omitempty"`
 
-	// File to note each call in, see package journal. Empty means that none are noted.
+	// File to record each call in, see package journal. Empty means that none are
+	// recorded.
 	Journal string `json:"journal,omitempty"`
 }
 
@@ -100,7 +101,7 @@ func (s *reporting) around(ctx context.Context, what, key string, do func() erro
 
 func (s *reporting) report(ctx context.Context, point, key string) error {
 	form := url.Values{"point": {point}, "key": {key}}
-	// A write may be about something that has happened, and then goes on after ctx.
+	// A write may record something that has already happened, so it goes on after ctx.
 	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, s.url, strings.NewReader(form.Encode()))
 	if err != nil {
 		return err

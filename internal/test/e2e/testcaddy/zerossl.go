@@ -9,9 +9,9 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/test/zerossltest"
 )
 
-// detour leads Caddy's ZeroSSL issuer to the stand-in of the API, if the test has one. The
-// default transport stays what it is: vendors' clients are made of copies of it, which have
-// no detour.
+// detour leads Caddy's ZeroSSL issuer to the stand-in for the API, if the test has one.
+// The default transport stays what it is: the vendors' clients use copies of it, which
+// have no detour.
 func detour() error {
 	text := os.Getenv(zerossltest.Variable)
 	if text == "" {
