@@ -2,7 +2,7 @@ package sandboxca
 
 import "time"
 
-// era is the rules that CAs follow from one day on, and what they issue then.
+// era is a set of rules that CAs follow from one day on.
 type era struct {
 	from time.Time
 
@@ -33,8 +33,8 @@ func midnight(year, month, dayOfMonth int) time.Time {
 	return time.Date(year, time.Month(month), dayOfMonth, 0, 0, 0, 0, time.UTC)
 }
 
-// keepCalendar replaces the configured rules with those in force at a moment, if the
-// calendar is on.
+// keepCalendar replaces the configured rules with those in force at a moment, if Calendar
+// is set.
 func (cfg *Config) keepCalendar(now time.Time) {
 	if !cfg.Calendar {
 		return

@@ -22,8 +22,8 @@ type Leaf struct {
 	Instead []byte
 }
 
-// Hooks change what the CA does by itself. Each of them may be nil; all are in a CA that
-// behaves. They are called with the books open.
+// Hooks change what the CA does by itself. Any of them may be nil, and all are in a CA
+// that behaves. They are called with the books open.
 type Hooks struct {
 	// Repeat may change what a seller does with a reference that was used before.
 	Repeat func(Repeat) Repeat

@@ -57,7 +57,7 @@ func Unknown() *Refusal { return &Refusal{BadInput, AboutOrder, "there is no suc
 
 func insufficient() *Refusal { return &Refusal{NoMoney, AboutBalance, "insufficient balance"} }
 
-// Windows of the seller in days of a 365-day year.
+// Time windows of the seller, in days of a 365-day year.
 const (
 	renewWindowDays  = 90
 	refundWindowDays = 30

@@ -8,8 +8,8 @@ import (
 // Validation types of a product.
 const (
 	DV = "dv" // control of the names only
-	OV = "ov" // the organisation as well
-	EV = "ev" // the organisation, thoroughly
+	OV = "ov" // the organization as well
+	EV = "ev" // the organization, thoroughly
 )
 
 // Product is one item of the catalogue.

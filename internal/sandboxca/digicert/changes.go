@@ -11,7 +11,7 @@ import (
 // maxChangeMinutes bounds what can be asked for: a week.
 const maxChangeMinutes = 10_080
 
-// changes lists the orders whose status has changed in the last so many minutes, with
+// changes lists the orders whose status has changed in the given number of minutes, with
 // their current status, and answers {} if there are none (both documented). When an order
 // ended is not known here, so orders that have ended are always listed.
 func (d *Dialect) changes(c *call) sandboxca.Answer {
@@ -43,8 +43,8 @@ func (d *Dialect) changes(c *call) sandboxca.Answer {
 }
 
 // changedWithin reports whether an active order was taken or issued within a span of
-// time, or its certificate revoked, which is not documented to be listed. One that has
-// ended always counts.
+// time, or its certificate revoked; that revocations are listed is not documented. An
+// order that has ended always counts.
 func (f *family) changedWithin(c *call, books sandboxca.Books, span time.Duration) bool {
 	switch f.status(books.Now()) {
 	case "pending", "needs_approval", "issued", "reissue_pending":

@@ -19,15 +19,15 @@ type Quirks struct {
 	// list of orders empty.
 	HideAlternate, HideList bool
 
-	// Unreferenced leaves reference and comments out of what is reported of orders, and
-	// Anonymous the CSR as well.
+	// Unreferenced leaves reference and comments out of what is reported about orders,
+	// and Anonymous the CSR as well.
 	Unreferenced, Anonymous bool
 
 	// BareEmptyList answers with an empty object if a list of orders is empty.
 	BareEmptyList bool
 
-	// NoMethod leaves dcv_method out of what is reported of orders, and order_dcv_method
-	// out of what they wait for.
+	// NoMethod leaves dcv_method out of what is reported about orders, and
+	// order_dcv_method out of what they wait for.
 	NoMethod bool
 
 	// StringIDs sends identifiers as strings.

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca"
 )
 
-// info answers the state of an order. The CA checks for the proofs by itself; here it
+// info returns the state of an order. DigiCert checks the proofs by itself; the sandbox
 // does so when somebody asks.
 func (d *Dialect) info(c *call) sandboxca.Answer {
 	d.lookAt(c, false)
@@ -113,7 +113,7 @@ func productType(p sandboxca.Product) string {
 	return "ssl_certificate"
 }
 
-// validation answers what an order waits for. Here, order_id is a string.
+// validation returns what an order waits for. Here, order_id is a string.
 func (d *Dialect) validation(c *call) sandboxca.Answer {
 	books := d.ca.Open()
 	defer books.Close()

@@ -111,7 +111,7 @@ func TestValidationIsReused(t *testing.T) {
 		b.clock.add(time.Duration(c.days)*day - time.Minute)
 		order("issued", "example.com")
 		order("pending", "example.com", "example.org")
-		b.clock.add(time.Minute) // the order before did not check the name again
+		b.clock.add(time.Minute) // the previous order did not check the name again
 		order("pending", "example.com")
 	}
 }

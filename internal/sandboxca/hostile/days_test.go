@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/internal/csrtest"
 )
 
-// What sellers and their CA were seen to do from one day to the next.
+// What sellers and their CAs have been seen to do overnight.
 
 // change changes the quirks of a running sandbox.
 func (b *bench) change(f func(*Quirks)) {
@@ -69,8 +69,8 @@ func TestCountryIsSuddenlyDemanded(t *testing.T) {
 	b.want(b.call("place", form), 1)
 }
 
-// TestNoMoney: Racent's answer to an order that the balance does not cover was seen in
-// two forms.
+// TestNoMoney: Racent's answer to an order that the balance does not cover has been seen
+// in two forms.
 func TestNoMoney(t *testing.T) {
 	for bare, code := range map[bool]int{false: -4, true: -2} {
 		b := newBench(t, func(cfg *Config) { cfg.Quirks.BareNoMoney = bare })

@@ -68,7 +68,7 @@ func (b *bench) expectStatus(r digicertReply, status int, code string) digicertR
 	return r
 }
 
-// digicertOrderBody is a valid order, unless it is changed.
+// digicertOrderBody is a valid order, which change may modify.
 func digicertOrderBody(t *testing.T, change func(order, cert map[string]any), names ...string) string {
 	t.Helper()
 	cert := map[string]any{

@@ -114,7 +114,7 @@ func (q Quirks) collect(env object) object {
 	return env
 }
 
-// data changes what is reported of an order.
+// data changes what is reported about an order.
 func (q Quirks) data(ca *sandboxca.CA, path string, data object) {
 	o, known := ca.Order(data.text("certId"))
 	if known && q.TwinInDCVList && o.Twin != "" && data["dcvList"] != nil {

@@ -176,8 +176,8 @@ func (w *hoster) first(ctx context.Context) (took time.Duration, u used, err err
 	return took, u, err
 }
 
-// The entries were paid for between these times ago, evenly spread. None of their orders
-// has ended, and none of their certificates is due.
+// The entries were paid for between these ages, evenly spread. None of their orders has
+// ended, and none of their certificates is due.
 const (
 	oldestEntry = 90 * 24 * time.Hour
 	newestEntry = 10 * 24 * time.Hour

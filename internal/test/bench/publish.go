@@ -79,8 +79,8 @@ func newPublisher(ctx context.Context, dir string, others int) (*publisher, erro
 	return p, p.fill(ctx, others)
 }
 
-// fill adds this many other hosts to the storage, each with a copy of the file, without
-// waiting for the disk. Nobody reads them here; what counts is that they are there.
+// fill adds the other hosts to the storage, each with a copy of the file, without waiting
+// for the disk. Nobody reads them here; what counts is that they are there.
 func (p *publisher) fill(ctx context.Context, others int) error {
 	if err := p.store.Present(ctx, p.storage, p.file); err != nil {
 		return err

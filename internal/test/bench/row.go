@@ -94,7 +94,7 @@ func printTable(w io.Writer, rows []row) error {
 	return table.Flush()
 }
 
-// number prints three digits, or what is before the decimal point.
+// number prints three significant digits, or what is before the decimal point.
 func number(v float64) string {
 	switch {
 	case v == 0:

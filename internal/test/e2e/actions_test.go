@@ -42,7 +42,7 @@ func (w *world) paid(want int) {
 }
 
 // TestActions: an operator renews, ends, resolves and adopts orders, at a running server,
-// which goes on at once, and without one. Nothing is bought without their consent.
+// which carries on at once, and without one. Nothing is bought without their consent.
 func TestActions(t *testing.T) {
 	t.Parallel()
 	const name = "shop.localhost"

@@ -14,7 +14,7 @@ type Locks int
 // The kinds of locks. Leases of a dead process run out after a minute in all of them.
 const (
 	LocksGood  Locks = iota // they exclude
-	LocksLossy              // a lock is lost a minute after it was given
+	LocksLossy              // a lock is lost a minute after it was granted
 	LocksNone               // everybody gets every lock immediately
 )
 

@@ -48,7 +48,7 @@ type World struct {
 	open   map[*op]struct{} // the world's own operations under way
 }
 
-// now is the true time since the history's begin.
+// now is the true time since the history began.
 func (w *World) now() time.Duration { return time.Since(w.start) }
 
 // event is something that happens at a moment.
