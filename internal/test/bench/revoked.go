@@ -188,7 +188,7 @@ func (r *revocation) run(ctx context.Context, twin *hoster) error {
 // noticedSoFar is how many certificates the servers have reported to be revoked.
 func (r *revocation) noticedSoFar() (n int) {
 	for _, c := range r.servers {
-		n += c.said("so that clients that check revocation refuse it")
+		n += c.said("the certificate of a paid order was revoked, so clients that check")
 	}
 	return n
 }
