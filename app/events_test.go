@@ -132,7 +132,7 @@ func TestSlowHandler(t *testing.T) {
 		if handled != cap(em.queue)+1 {
 			t.Errorf("%d events were handled", handled)
 		}
-		if n := logs.FilterMessageSnippet("panic in a handler").Len(); n != 1 {
+		if n := logs.FilterMessageSnippet("panic in an event handler").Len(); n != 1 {
 			t.Errorf("%d panics", n)
 		}
 		em.close()
