@@ -189,8 +189,7 @@ func (f *flow) renewable(about []*ledger.Entry, names []string) string {
 		if e.State != ledger.Issued || !due || !slices.Equal(e.Names, names) || f.account.renewalRefused(e.OrderID) {
 			continue
 		}
-		// What an adopted order bought is not known.
-		same := e.Product == f.order.Product && e.Term == f.order.Term && !e.Adopted
+		same := e.Product == f.order.Product && e.Term == f.order.Term && !e.BoughtElsewhere()
 		if same || !f.about.RenewKeepsProduct {
 			return e.OrderID
 		}

@@ -78,6 +78,10 @@ type Entry struct {
 	// Adopted is whether the order was bought elsewhere.
 	Adopted bool `json:"adopted,omitempty"`
 
+	// Substitute is whether a person has put another order, bought elsewhere, in the place of the one
+	// that was paid for.
+	Substitute bool `json:"substitute,omitempty"`
+
 	// Attempt is the latest request for a certificate, done or under way.
 	Attempt Attempt `json:"attempt"`
 
@@ -212,6 +216,10 @@ func (e *Entry) Over(now time.Time) bool { return !now.Before(e.Ends) }
 // LostCertificate reports whether the latest certificate is of no use.
 func (e *Entry) LostCertificate() bool { return e.Certificate != nil && e.Certificate.Lost }
 
+// BoughtElsewhere reports whether somebody else bought the order, so that it is not known what it is
+// for but the names.
+func (e *Entry) BoughtElsewhere() bool { return e.Adopted || e.Substitute }
+
 // WhyEnded tells why the order has ended, given what the vendor says of it.
 func (e *Entry) WhyEnded(says string) string {
 	if e.EndedByHand == "" {
@@ -252,7 +260,7 @@ func (e *Entry) Blocks(name string, margin time.Duration, now time.Time) bool {
 // ended, given all entries for its names: it was not bought elsewhere, no person has ended it, and
 // it is not itself in the place of one that was given up within its term.
 func (e *Entry) MayBeReplaced(about []*Entry, now time.Time) bool {
-	return !e.Adopted && e.EndedByHand == "" && !slices.ContainsFunc(about, func(other *Entry) bool {
+	return !e.BoughtElsewhere() && e.EndedByHand == "" && !slices.ContainsFunc(about, func(other *Entry) bool {
 		return other.ID != e.ID && other.GivenUp && !other.Over(now)
 	})
 }

@@ -86,7 +86,7 @@ func firstIssued(e *ledger.Entry) (first time.Time) {
 		}
 	}
 	switch {
-	case e.Adopted:
+	case e.BoughtElsewhere():
 		return time.Time{}
 	case given > 0 && given == e.Issued:
 		return first
