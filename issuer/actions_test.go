@@ -530,3 +530,50 @@ func TestEndByHandThatComesLater(t *testing.T) {
 		})
 	}
 }
+
+// An order that is adopted while its certificate is on its way may cover a name beside those that it
+// was placed for, as any other. No order is placed for that name meanwhile.
+func TestAdoptPendingKeepsTwin(t *testing.T) {
+	for _, v := range vendorKinds {
+		if v.name == "digicert" {
+			continue // adds no names
+		}
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 3 * time.Hour })
+			id := w.pendingElsewhere(v.start, "example.com")
+			p := v.start(w, nil, all(quickly, func(f *flow) { f.rules.spend.Orders = 0 }))
+			p.site.manage("example.com")
+			p.site.manage("www.example.com")
+			w.act(p.desk(true), "adopt", operator.Action{About: "example.com", Order: id})
+			p.reload(func(f *flow) { f.rules.spend.Orders = 10 })
+			p.configure("example.com", "www.example.com")
+			time.Sleep(2 * day)
+			p.untilServed(day, "example.com", "www.example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
+// An order that is adopted is reissued with the common name that it has, whichever of its names is
+// asked for.
+func TestAdoptKeepsTheCommonName(t *testing.T) {
+	names := []string{"example.com", "www.example.com"}
+	for _, v := range vendorKinds {
+		for _, ordered := range names {
+			for _, asked := range names {
+				inBubble(t, fmt.Sprintf("%s, %s, asked for %s", v.name, ordered, asked), func(t *testing.T) {
+					if v.name == "digicert" && ordered != asked {
+						t.Skip("the order is for one name only")
+					}
+					w := newWorld(t, nil)
+					id := orderedElsewhere(w, v.start, ordered)
+					p := v.start(w, nil, all(quickly, func(f *flow) { f.rules.spend.Orders = 0 }))
+					p.site.manage(asked)
+					w.act(p.desk(true), "adopt", operator.Action{About: asked, Order: id})
+					p.untilServed(day, asked)
+					w.wantCharges(1)
+				})
+			}
+		}
+	}
+}

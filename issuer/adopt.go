@@ -66,7 +66,7 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 		}
 	}
 	order.ID = a.ID
-	e := f.ledger.Adopt(order, names, a.Names, f.order)
+	e := f.ledger.Adopt(order, names, slices.Concat(a.Names, f.maybeNames(names)), f.order)
 	f.logger.Info("adopting an order that was bought elsewhere", zap.String("identifier", name), zap.String("vendor", f.about.Name),
 		zap.String("order_id", a.ID), zap.Strings("names", names), zap.String("status", order.RawStatus))
 	return e, f.ledger.Create(ctx, e)

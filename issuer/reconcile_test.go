@@ -206,3 +206,40 @@ func TestReconcileFindings(t *testing.T) {
 		}
 	}
 }
+
+// A ledger that was lost comes back with orders that cover names beside those that were paid for. No
+// order is placed for those either.
+func TestReconcileKeepsTwins(t *testing.T) {
+	names := []string{"example.com", "www.example.com"}
+	for _, v := range []int{0, 2} {
+		v := vendorKinds[v]
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			p := v.start(w, nil, quickly)
+			p.configure(names...)
+			p.untilServed(day, names...)
+			p.stop()
+			w.wantCharges(1)
+			id := w.entry("example.com").OrderID
+			w.lose()
+			for _, name := range names {
+				if err := w.storage.Delete(t.Context(), pairKey(name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			desk := p.desk(false)
+			if v.name == "racent" {
+				if audits, err := desk.Reconcile(t.Context(), operator.Reconciliation{Adopt: true, Confirm: true}); err != nil || audits[0].Open() != 0 {
+					t.Fatalf("%+v, %v", audits, err)
+				}
+			} else {
+				w.act(desk, "adopt", operator.Action{About: "example.com", Order: id})
+			}
+			p = v.start(w, nil, quickly)
+			p.configure(names...)
+			p.untilServed(day, names...)
+			time.Sleep(5 * day)
+			w.wantCharges(1)
+		})
+	}
+}

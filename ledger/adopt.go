@@ -18,9 +18,10 @@ func (l *Ledger) NewReference() string {
 	return "cc" + hex.EncodeToString(b)
 }
 
-// Adopt is the entry of an order that was bought elsewhere for the wanted names, as the vendor
-// shows it, before it is stored. Its certificate, when it has one, belongs to a key that is not here.
-// The product, the term and the method are those of today's configuration.
+// Adopt is the entry of an order that was bought elsewhere for the given names, as the vendor shows
+// it, before it is stored. It may be for the wanted names, too. Its certificate, when it has one,
+// belongs to a key that is not here. The product, the term and the method are those of today's
+// configuration.
 func (l *Ledger) Adopt(order vendors.Order, names, wanted []string, cfg vendors.OrderConfig) *Entry {
 	now := l.Time()
 	e := &Entry{

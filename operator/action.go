@@ -257,7 +257,7 @@ func (k known) wake() {
 	if k.account == nil || k.account.Wake == nil {
 		return
 	}
-	for _, name := range namesOf(k.entry) {
+	for _, name := range slices.Concat(namesOf(k.entry), k.entry.Maybe) {
 		if k.account.Manages(name) {
 			k.account.Wake(name)
 		}

@@ -90,11 +90,15 @@ func (d *Desk) adoptFor(ctx context.Context, account *Account, name, id, words s
 	if !slices.Contains(known, name) && len(known) > 0 {
 		return deed{}, refuse("order %s at %s is for %s, not for %s", id, about.Name, strings.Join(known, ", "), name)
 	}
-	before, err := account.free(ctx, id, names)
+	before, err := account.free(ctx, id, append(slices.Clone(names), name))
 	if err != nil {
 		return deed{}, err
 	}
-	e := account.Ledger.Adopt(order, names, []string{name}, account.Order(name))
+	wanted := append(known, name)
+	if account.Maybe != nil {
+		wanted = append(wanted, account.Maybe(names)...)
+	}
+	e := account.Ledger.Adopt(order, names, wanted, account.Order(name))
 	plan := Plan{
 		Vendor: about.Name, Account: about.Account, OrderID: id, Names: names, Entry: e.ID, Said: order.Describe(),
 		Does: "the order is entered into the ledger; nothing is bought, and nothing is done at the vendor", Then: []string{},
@@ -110,32 +114,55 @@ func (d *Desk) adoptFor(ctx context.Context, account *Account, name, id, words s
 // of is an entry of the account.
 func (a *Account) of(e *ledger.Entry) known { return known{account: a, entry: e} }
 
-// namesToAdopt are those that an order is to be used for, the name that is asked for among them, and
-// those that it is known to be for: the vendor's word, or else that of the certificate. The twin
-// with or without www, which a CA adds by itself, is not used unless the config has it.
+// namesToAdopt are those that an order was placed for, as the vendor tells, and those that it is known
+// to be for, the ones of its certificate among them. Where the vendor does not tell, it was placed for
+// those of the certificate, the common name first, but for the twin with or without www that a CA adds
+// by itself, unless the config has both on one order.
 func (a *Account) namesToAdopt(order vendors.Order, name string) (names, known []string) {
 	for _, n := range order.Names {
-		known = append(known, strings.ToLower(n.Name))
+		names = append(names, strings.ToLower(n.Name))
 	}
-	if len(known) > 0 {
-		return known, known
+	certified := certifiedNames(order)
+	known = slices.Clone(names)
+	for _, n := range certified {
+		if !slices.Contains(known, n) {
+			known = append(known, n)
+		}
 	}
+	switch {
+	case len(names) > 0:
+		return names, known
+	case len(certified) == 0:
+		return []string{name}, nil
+	case len(certified) == 2 && a.About.CoversTwin && strings.TrimPrefix(certified[0], "www.") == strings.TrimPrefix(certified[1], "www.") && !a.share(certified...):
+		return certified[:1], known
+	}
+	return certified, known
+}
+
+// share reports whether the config has the names on one order.
+func (a *Account) share(names ...string) bool {
+	return a.Rules != nil && !slices.ContainsFunc(names, func(name string) bool {
+		return !slices.Contains(a.Rules(names[0]).Group, name)
+	})
+}
+
+// certifiedNames are those of the certificate of an order, the common name first.
+func certifiedNames(order vendors.Order) (names []string) {
 	for _, der := range order.Certificates {
-		if cert, err := x509.ParseCertificate(der); err == nil && !cert.IsCA {
-			for _, n := range cert.DNSNames {
-				known = append(known, strings.ToLower(n))
-			}
-			break
+		cert, err := x509.ParseCertificate(der)
+		if err != nil || cert.IsCA {
+			continue
 		}
-	}
-	names = append(names, name)
-	for _, n := range known {
-		twin := strings.TrimPrefix(n, "www.") == strings.TrimPrefix(name, "www.")
-		if n != name && (!a.About.CoversTwin || !twin || a.Manages(n)) {
-			names = append(names, n)
+		for _, n := range cert.DNSNames {
+			names = append(names, strings.ToLower(n))
 		}
+		if i := slices.Index(names, strings.ToLower(cert.Subject.CommonName)); i > 0 {
+			names = slices.Insert(slices.Delete(names, i, i+1), 0, strings.ToLower(cert.Subject.CommonName))
+		}
+		break
 	}
-	return names, known
+	return names
 }
 
 // free refuses to adopt an order if one in force is in its way. It returns the order's entry if it
