@@ -380,7 +380,7 @@ func TestForecastNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(f.Notes, "\n")
-	for _, want := range []string{key, "1 of the orders in force", "howssl/elsewhere.example", "names that handshakes bring up"} {
+	for _, want := range []string{key, "1 of the orders in force", "howssl/elsewhere.example", "only known from TLS handshakes"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
