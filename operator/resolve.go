@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddy-commercial/caddy-commercial/ledger"
@@ -36,20 +37,39 @@ func (d *Desk) resolve(ctx context.Context, a Action) (deed, error) {
 	case k.entry.StandsWithoutReissue():
 		plan.Does = "it is noted that the reissue was not made; the paid order stands"
 		plan.Then = append(plan.Then, "it is asked for again, free of charge, "+k.goesOn())
-	case k.account != nil && k.managed():
-		plan.Does = "the order is given up in the ledger; nothing is done at the vendor"
-		plan.Then = append(plan.Then, "another order is placed, and paid for, "+k.goesOn(),
-			"to have none placed, remove the site from the config before")
-		got.priced = &k
-	case k.account == nil:
-		plan.Does = "the order is given up in the ledger; nothing is done at the vendor"
-		plan.Then = append(plan.Then, "a Caddy whose config needs its names places another order, and pays for it, "+k.goesOn())
 	default:
 		plan.Does = "the order is given up in the ledger; nothing is done at the vendor"
-		plan.Then = append(plan.Then, "nothing: no site of the config needs its names")
+		then, buys := k.givenUp()
+		plan.Then = append(plan.Then, then...)
+		if buys {
+			got.priced = &k
+		}
 	}
 	got.plan = plan
 	return got, nil
+}
+
+// givenUp tells what follows once the order is given up, and whether the config has another one bought.
+func (k known) givenUp() (then []string, buys bool) {
+	if k.account == nil {
+		return []string{"a Caddy whose config needs its names places another order, and pays for it, " + k.goesOn()}, false
+	}
+	any := func(is func(name string) bool) bool { return slices.ContainsFunc(namesOf(k.entry), is) }
+	rules := func(name string) Rules {
+		if k.account.Rules == nil {
+			return Rules{Allowed: true}
+		}
+		return k.account.Rules(name)
+	}
+	switch {
+	case any(func(name string) bool { return k.account.Manages(name) && !rules(name).Adopted }):
+		return []string{"another order is placed, and paid for, " + k.goesOn(), "to have none placed, remove the site from the config before"}, true
+	case k.managed():
+		return []string{"no other order is placed, as the option order gives one for its names; if it is this one, give another one there"}, false
+	case k.account.OnDemand && any(func(name string) bool { return rules(name).Allowed && !rules(name).Adopted }):
+		return []string{"another order is placed, and paid for, when a TLS handshake asks for one of its names"}, true
+	}
+	return []string{"nothing: no site of the config needs its names"}, false
 }
 
 func (k known) settle(ctx context.Context, r ledger.Resolution) (string, error) {

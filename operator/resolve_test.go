@@ -135,3 +135,32 @@ func TestResolveBesideADamagedEntry(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 }
+
+// What follows after an order is given up is told as the config has it, also where only handshakes ask
+// for its names, or where the option order forbids another one.
+func TestResolveNoneTellsWhatFollows(t *testing.T) {
+	const handshake, bought, given, nothing = "when a TLS handshake asks", "another order is placed, and paid for, when Caddy starts", "as the option order gives one", "nothing: no site"
+	for _, c := range []struct {
+		name     string
+		onDemand bool
+		rules    Rules
+		want     string
+		priced   bool
+	}{
+		{"a.example", false, Rules{Allowed: true}, bought, true},
+		{"a.example", false, Rules{Allowed: true, Adopted: true}, given, false},
+		{"old.a.example", true, Rules{Allowed: true}, handshake, true},
+		{"old.a.example", false, Rules{Allowed: true}, nothing, false},
+		{"old.a.example", true, Rules{}, nothing, false},
+	} {
+		o := newOffice(t)
+		o.enter("racent", "portal.example", c.name, func(e *ledger.Entry) { e.Covered = []string{c.name} })
+		o.selling()
+		c.rules.Group = []string{c.name}
+		o.Accounts[0].OnDemand, o.Accounts[0].Rules = c.onDemand, func(string) Rules { return c.rules }
+		out, err := o.Do(t.Context(), "resolve", Action{About: c.name, None: true})
+		if then := strings.Join(out.Plan.Then, "; "); err != nil || !strings.Contains(then, c.want) || (out.Plan.Price != "") != c.priced {
+			t.Errorf("%+v: %q, price %q, %v", c, then, out.Plan.Price, err)
+		}
+	}
+}
