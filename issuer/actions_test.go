@@ -391,7 +391,7 @@ func TestActBesideAServer(t *testing.T) {
 					if what == "adopt" {
 						elsewhere = w.orderElsewhere([]string{"example.com"}, nil)
 					}
-					log := &lateLog{last: make(map[string]lateWrite)}
+					log := &lateLog{last: make(map[string][]lateWrite)}
 					p := w.start(nil, all(quickly, watching, replacing, func(f *flow) {
 						f.ledger.Storage = slow{&lateView{w.storage, log, 900 * time.Millisecond}, 50 * time.Millisecond}
 					}))
@@ -572,6 +572,62 @@ func TestAdoptKeepsTheCommonName(t *testing.T) {
 					w.act(p.desk(true), "adopt", operator.Action{About: asked, Order: id})
 					p.untilServed(day, asked)
 					w.wantCharges(1)
+				})
+			}
+		}
+	}
+}
+
+// A person acts where a server elsewhere has the order reissued at that moment, on a storage that shows
+// each of them late what the other has written. What the person is told to be done stands, and an order
+// that was ended by hand is not bought again.
+func TestActUnseen(t *testing.T) {
+	tooSlowForRaces(t)
+	for _, kind := range vendorKinds[:2] {
+		for _, what := range []string{"cancel", "revoke", "renew", "resolve", "use"} {
+			if kind.name == "digicert" && what == "cancel" {
+				continue
+			}
+			for offset := time.Duration(0); offset < 1200*time.Millisecond; offset += 300 * time.Millisecond {
+				inBubble(t, fmt.Sprintf("%s, %s, after %s", kind.name, what, offset), func(t *testing.T) {
+					w := newWorld(t, nil)
+					log := &lateLog{last: make(map[string][]lateWrite)}
+					p := kind.start(w, nil, all(quickly, watching, replacing, func(f *flow) {
+						f.ledger.Storage = slow{&lateView{w.storage, log, 900 * time.Millisecond}, 50 * time.Millisecond}
+					}))
+					p.configure("example.com")
+					p.untilServed(day, "example.com")
+					time.Sleep(day)
+					before := w.charges()
+					desk := p.desk(false)
+					own := &lateView{w.storage, log, 900 * time.Millisecond}
+					desk.Storages[0], desk.Accounts[0].Ledger.Storage = own, own
+					a := operator.Action{About: "example.com", Confirm: true}
+					verb := what
+					switch what {
+					case "resolve":
+						a.None = true
+					case "use":
+						verb, a.Order = "resolve", w.entry("example.com").OrderID
+					}
+					var rounds sync.WaitGroup
+					rounds.Go(func() { _, _ = p.attempt(w.ctx, "example.com") })
+					time.Sleep(offset)
+					out, err := desk.Do(t.Context(), verb, a)
+					rounds.Wait()
+					time.Sleep(3 * time.Hour)
+					list := w.entries("example.com")
+					e := list[len(list)-1]
+					if err == nil && (!w.decided("example.com", verb) || what == "cancel" && e.EndedByHand == "" || a.None && e.State != ledger.Gone) {
+						t.Errorf("%s, %q, and it said: %s", e.State, e.EndedByHand, out.Result)
+					}
+					time.Sleep(2 * day)
+					if a.None && err == nil {
+						before++ // as was told
+					}
+					if n := w.charges(); n > before {
+						t.Errorf("charges = %d, want %d: %v, %s", n, before, err, out.Result)
+					}
 				})
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -69,14 +70,15 @@ func (s slowToDelete) Delete(ctx context.Context, key string) error {
 // lateLog records the writes to a storage that shows them late to all but their writer.
 type lateLog struct {
 	mu   sync.Mutex
-	last map[string]lateWrite
+	last map[string][]lateWrite // the latest of each key, oldest first
 }
 
+// lateWrite is what a key holds since a moment.
 type lateWrite struct {
-	by      *lateView
-	at      time.Time
-	before  string
-	existed bool
+	by     *lateView
+	at     time.Time
+	value  string
+	exists bool
 }
 
 // lateView is that storage as one process sees it.
@@ -86,54 +88,69 @@ type lateView struct {
 	lag time.Duration
 }
 
-func (s *lateView) note(key string) {
-	before, err := s.memStorage.Load(context.Background(), key)
+// write notes what a key holds after it was written. The lock is not held.
+func (s *lateView) write(key string, write func() error) error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	s.log.last[key] = lateWrite{s, time.Now(), string(before), err == nil}
+	list := s.log.last[key]
+	if before, err := s.memStorage.Load(context.Background(), key); list == nil {
+		list = []lateWrite{{value: string(before), exists: err == nil}}
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	after, err := s.memStorage.Load(context.Background(), key)
+	s.log.last[key] = append(list[max(len(list)-20, 0):], lateWrite{s, time.Now(), string(after), err == nil})
+	return nil
 }
 
-func (s *lateView) late(key string) (lateWrite, bool) {
+// seen is what this process sees of a key: what it has written itself, or what others wrote a while ago.
+func (s *lateView) seen(key string) (seen lateWrite, known bool) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	w, ok := s.log.last[key]
-	return w, ok && w.by != s && time.Since(w.at) < s.lag
+	list := s.log.last[key]
+	for _, w := range slices.Backward(list) {
+		if w.by == s || time.Since(w.at) >= s.lag {
+			return w, true
+		}
+	}
+	return lateWrite{}, false
 }
 
 func (s *lateView) Store(ctx context.Context, key string, v []byte) error {
-	s.note(key)
-	return s.memStorage.Store(ctx, key, v)
+	return s.write(key, func() error { return s.memStorage.Store(ctx, key, v) })
 }
 
 func (s *lateView) Delete(ctx context.Context, key string) error {
-	s.note(key)
-	return s.memStorage.Delete(ctx, key)
+	return s.write(key, func() error { return s.memStorage.Delete(ctx, key) })
 }
 
 func (s *lateView) Load(ctx context.Context, key string) ([]byte, error) {
-	if w, late := s.late(key); late {
-		if !w.existed {
-			return nil, fs.ErrNotExist
-		}
-		return []byte(w.before), nil
+	switch w, known := s.seen(key); {
+	case !known:
+		return s.memStorage.Load(ctx, key)
+	case !w.exists:
+		return nil, fs.ErrNotExist
+	default:
+		return []byte(w.value), nil
 	}
-	return s.memStorage.Load(ctx, key)
 }
 
 func (s *lateView) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
 	keys, err := s.memStorage.List(ctx, prefix, recursive)
-	seen := slices.DeleteFunc(keys, func(key string) bool {
-		w, late := s.late(key)
-		return late && !w.existed
+	listed := slices.DeleteFunc(keys, func(key string) bool {
+		w, known := s.seen(key)
+		return known && !w.exists
 	})
 	s.log.mu.Lock()
-	defer s.log.mu.Unlock()
-	for key, w := range s.log.last {
-		if w.by != s && time.Since(w.at) < s.lag && w.existed && strings.HasPrefix(key, prefix+"/") && !slices.Contains(seen, key) {
-			seen = append(seen, key)
+	written := slices.Collect(maps.Keys(s.log.last))
+	s.log.mu.Unlock()
+	for _, key := range written {
+		if w, _ := s.seen(key); w.exists && strings.HasPrefix(key, prefix+"/") && !slices.Contains(listed, key) {
+			listed = append(listed, key)
 		}
 	}
-	return seen, err
+	return listed, err
 }
 
 // TestServersAtOnce: money does not depend on locks: servers that find nothing in the ledger at
@@ -143,7 +160,7 @@ func TestServersAtOnce(t *testing.T) {
 		for _, v := range vendorKinds {
 			inBubble(t, fmt.Sprintf("%s, %s apart", v.name, offset), func(t *testing.T) {
 				w := newWorld(t, nil)
-				log := &lateLog{last: make(map[string]lateWrite)}
+				log := &lateLog{last: make(map[string][]lateWrite)}
 				var calls sync.WaitGroup
 				var servers []*process
 				for i := range 3 {
@@ -258,7 +275,7 @@ func TestServersAtOnceWithGroup(t *testing.T) {
 		inBubble(t, "", func(t *testing.T) {
 			w := newWorld(t, nil)
 			names := []string{"example.com", "example.net", "example.org"}
-			log := &lateLog{last: make(map[string]lateWrite)}
+			log := &lateLog{last: make(map[string][]lateWrite)}
 			var calls sync.WaitGroup
 			for _, name := range names {
 				p := w.start(nil, all(group(names...), func(f *flow) {

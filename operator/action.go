@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -250,6 +251,37 @@ func (k known) alone(ctx context.Context, do func() (string, error)) (string, er
 			return "", refuse("the server is at work on the order for %s; try again in a moment", k.entry.Names[0])
 		}
 	}
+}
+
+// stands returns the entry once all servers must see what was written for a person, if it is still
+// there. Until then, one that does not see it may write over it: that is [ledger.ErrConflict].
+func (k known) stands(ctx context.Context, written *ledger.Entry) (*ledger.Entry, error) {
+	if k.account == nil || k.account.Settle <= 0 {
+		return written, nil
+	}
+	// The last that does not see it is seen as long after that.
+	err := poll.Wait(ctx, 2*k.account.Settle)
+	var now *ledger.Entry
+	if err == nil {
+		now, err = k.ledger().Load(ctx, written.ID)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it is not there any more", ledger.ErrConflict)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("whether a server has written over it could not be seen; look again: %w", err)
+	}
+	decided := written.Story[len(written.Story)-1]
+	for _, event := range slices.Backward(written.Story) {
+		if event.What == ledger.Decided {
+			decided = event
+			break
+		}
+	}
+	if !slices.Contains(now.Story, decided) {
+		return nil, fmt.Errorf("%w: a server was at work on the order at that very moment", ledger.ErrConflict)
+	}
+	return now, nil
 }
 
 // wake has a server that runs here go on with the names of the order.

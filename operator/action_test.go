@@ -441,3 +441,41 @@ func TestUntilWhenUnknown(t *testing.T) {
 		}
 	}
 }
+
+// meddled is a vendor during whose calls something else happens.
+type meddled struct {
+	able
+	during func()
+}
+
+func (v meddled) Cancel(ctx context.Context, id, reason string) error {
+	v.during()
+	return v.able.Cancel(ctx, id, reason)
+}
+
+// An order that the ledger goes on with in another way while the vendor cancels it is left alone, and
+// the person is told so.
+func TestCancelWhileTheLedgerGoesOn(t *testing.T) {
+	for name, change := range map[string]func(*ledger.Entry){
+		"under another ID": func(e *ledger.Entry) { e.OrderID = "another" },
+		"given up":         func(e *ledger.Entry) { e.State = ledger.Gone },
+	} {
+		o := newOffice(t)
+		id := o.enter("racent", "portal.example", "a.example", nil).ID
+		v := o.selling()
+		o.Accounts[0].Vendor = meddled{able{v}, func() {
+			l := o.ledger("racent", "portal.example")
+			e, err := l.Load(t.Context(), id)
+			if err == nil {
+				_, err = l.Write(t.Context(), e, change)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}}
+		out, err := o.Do(t.Context(), "cancel", Action{About: "a.example", Confirm: true})
+		if err == nil || out.Done || errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), "was cancelled (CANCELLED)") || !strings.Contains(err.Error(), "has gone on") {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+	}
+}

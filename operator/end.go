@@ -127,7 +127,12 @@ func (d *Desk) end(ctx context.Context, a Action, how func(known) (ending, error
 		return deed{}, refuse("%s says that order %s was reissued under another ID (%s); look at %s", k.account.About.Name, e.OrderID, order.Describe(), k.account.About.Portal)
 	case ends.isDone(order):
 		plan.Does, plan.Means, plan.Until = "nothing is asked of the vendor, which says that it is done; the ledger is put right", "", time.Time{}
-		finish = func(ctx context.Context) (string, error) { return k.putRight(ctx, a, ends, order) }
+		finish = func(ctx context.Context) (string, error) {
+			if _, _, err := k.note(ctx, a, ends); err != nil {
+				return "", err
+			}
+			return k.putRight(ctx, ends, order)
+		}
 	}
 	name := e.Names[0]
 	if ends.as == ledger.Revoked {
@@ -163,18 +168,36 @@ func (k known) ask(ctx context.Context) (vendors.Order, error) {
 	return order, nil
 }
 
+// note writes down that a person has the order ended, and returns the entry once all servers see that,
+// as they have left it.
+func (k known) note(ctx context.Context, a Action, ends ending) (noted, now *ledger.Entry, err error) {
+	l := k.ledger()
+	noted, err = l.Write(ctx, k.entry, func(e *ledger.Entry) {
+		e.Decide(l.Time(), a.words(ends.verb))
+		e.EndedByHand = ends.as
+	})
+	if err == nil {
+		now, err = k.stands(ctx, noted)
+	}
+	return noted, now, err
+}
+
 // finish has the order ended: the intent is written down, the vendor is called, and then asked what
 // came of it, which is written down as well.
 func (k known) finish(ctx context.Context, a Action, ends ending) (string, error) {
 	l, before := k.ledger(), k.entry.EndedByHand
-	noted, err := l.Write(ctx, k.entry, func(e *ledger.Entry) {
-		e.Decide(l.Time(), a.words(ends.verb))
-		e.EndedByHand = ends.as
-	})
+	noted, now, err := k.note(ctx, a, ends)
 	if err != nil {
 		return "", err
 	}
-	id := noted.OrderID
+	if now.Revision != noted.Revision {
+		_, err := l.Write(ctx, now, func(e *ledger.Entry) {
+			e.Decide(l.Time(), "caddy commercial "+ends.verb+" was not done, as a server was at work on the order")
+			e.EndedByHand = before
+		})
+		return "", errors.Join(fmt.Errorf("%w: a server has gone on with the order", ledger.ErrConflict), err)
+	}
+	id := k.entry.OrderID
 	called := ends.call(ctx, id, a.Note)
 	if called != nil && vendors.VerdictOf(called) != vendors.Uncertain {
 		err := k.record(ctx, func(e *ledger.Entry) {
@@ -186,7 +209,7 @@ func (k known) finish(ctx context.Context, a Action, ends ending) (string, error
 	order, err := k.account.Vendor.Status(ctx, id)
 	switch {
 	case err == nil && ends.isDone(order):
-		return k.putRight(ctx, a, ends, order)
+		return k.putRight(ctx, ends, order)
 	case called == nil && err == nil:
 		called = fmt.Errorf("%s accepted the request, but says of the order: %s", k.account.About.Name, order.Describe())
 	case called == nil:
@@ -200,14 +223,11 @@ func (k known) finish(ctx context.Context, a Action, ends ending) (string, error
 }
 
 // putRight writes down what the vendor says of an order that was ended by hand.
-func (k known) putRight(ctx context.Context, a Action, ends ending, order vendors.Order) (string, error) {
+func (k known) putRight(ctx context.Context, ends ending, order vendors.Order) (string, error) {
 	l, says := k.ledger(), order.Describe()
 	lives := ends.as == ledger.Revoked && (order.Status == vendors.StatusRevoked || !order.Status.Ended())
 	err := k.record(ctx, func(e *ledger.Entry) {
-		if e.EndedByHand != ends.as {
-			e.Decide(l.Time(), a.words(ends.verb))
-			e.EndedByHand = ends.as
-		}
+		e.EndedByHand = ends.as
 		dead := order.Status == vendors.StatusRevoked || order.Status == vendors.StatusCancelled || order.CertificateRevoked
 		if c := e.Certificate; c != nil && dead {
 			c.Lost, c.Unwanted = true, false
@@ -238,7 +258,8 @@ func (k known) putRight(ctx context.Context, a Action, ends ending, order vendor
 const recordTries = 5
 
 // record writes down what has happened to the order at the vendor, whoever has written to its entry
-// meanwhile. An order that was given up meanwhile, or goes on under another ID, is left alone.
+// meanwhile. An order that was given up meanwhile, or goes on under another ID, is left alone, which is
+// an error.
 func (k known) record(ctx context.Context, change func(*ledger.Entry)) error {
 	l := k.ledger()
 	var err error
@@ -248,7 +269,7 @@ func (k known) record(ctx context.Context, change func(*ledger.Entry)) error {
 			return err
 		}
 		if e.State == ledger.Gone || e.OrderID != k.entry.OrderID {
-			return nil
+			return fmt.Errorf("meanwhile, the ledger has gone on (entry %s, order %s, %s)", e.ID, Word(e.OrderID), e.State)
 		}
 		if _, err = l.Write(ctx, e, change); !errors.Is(err, ledger.ErrConflict) {
 			return err

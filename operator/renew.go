@@ -69,11 +69,14 @@ func (k known) renewable(d *Desk) error {
 
 func (k known) reissue(ctx context.Context, a Action) (string, error) {
 	l := k.ledger()
-	_, err := l.Write(ctx, k.entry, func(e *ledger.Entry) {
+	e, err := l.Write(ctx, k.entry, func(e *ledger.Entry) {
 		e.Decide(l.Time(), a.words("renew"))
 		e.Certificate.Lost, e.Certificate.Unwanted = true, true
 		e.Problem = "a person asked for another certificate"
 	})
+	if err == nil {
+		_, err = k.stands(ctx, e)
+	}
 	if err != nil {
 		return "", err
 	}

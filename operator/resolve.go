@@ -74,6 +74,9 @@ func (k known) givenUp() (then []string, buys bool) {
 
 func (k known) settle(ctx context.Context, r ledger.Resolution) (string, error) {
 	e, err := k.ledger().Settle(ctx, k.entry, r)
+	if err == nil {
+		_, err = k.stands(ctx, e)
+	}
 	if err != nil {
 		return "", err
 	}
