@@ -633,3 +633,44 @@ func TestActUnseen(t *testing.T) {
 		}
 	}
 }
+
+// The answer to a reissue is entered whatever a person has written meanwhile, unseen by the server that
+// has sent it, and the name gets its certificate.
+func TestAnswerMeetsAPerson(t *testing.T) {
+	tooSlowForRaces(t)
+	for _, kind := range vendorKinds[:2] {
+		for _, verb := range []string{"renew", "resolve"} {
+			for offset := time.Duration(0); offset < 1200*time.Millisecond; offset += 300 * time.Millisecond {
+				inBubble(t, fmt.Sprintf("%s, %s, after %s", kind.name, verb, offset), func(t *testing.T) {
+					w := newWorld(t, nil)
+					log := &lateLog{last: make(map[string][]lateWrite)}
+					p := kind.start(w, nil, all(quickly, watching, replacing, func(f *flow) {
+						f.ledger.Storage = slow{&lateView{w.storage, log, 900 * time.Millisecond}, 50 * time.Millisecond}
+					}))
+					p.configure("example.com")
+					p.untilServed(day, "example.com")
+					time.Sleep(9 * day)
+					first := p.site.serving("example.com").leaf()
+					desk := p.desk(false)
+					own := &lateView{w.storage, log, 900 * time.Millisecond}
+					desk.Storages[0], desk.Accounts[0].Ledger.Storage = own, own
+					a := operator.Action{About: "example.com", Confirm: true}
+					if verb == "resolve" {
+						a.Order = w.entry("example.com").OrderID
+					}
+					w.ca.Inject(hostile.Fault{Endpoint: kind.reissue, Phase: hostile.AfterEffect, Kind: hostile.Delay, Delay: 3 * time.Second})
+					var rounds sync.WaitGroup
+					rounds.Go(func() { _, _ = p.attempt(w.ctx, "example.com") })
+					time.Sleep(offset)
+					_, err := desk.Do(t.Context(), verb, a)
+					rounds.Wait()
+					time.Sleep(6 * time.Hour)
+					if e := w.entry("example.com"); e.State != ledger.Issued || e.Flag != nil || err == nil && verb == "renew" && p.site.serving("example.com").leaf().Equal(first) {
+						t.Errorf("%v: %s, %+v, %s", err, e.State, e.Flag, e.Problem)
+					}
+					w.wantCharges(1)
+				})
+			}
+		}
+	}
+}

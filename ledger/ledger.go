@@ -363,13 +363,18 @@ func (l *Ledger) answer(ctx context.Context, e *Entry, change func(*Entry)) (*En
 	base := e
 	if stored != nil {
 		base = stored
-		if stored.Revision != e.Revision && stored.Attempt.Reference != e.Attempt.Reference {
-			return stored, nil // it has gone on from this answer already
-		}
 	}
 	next := base.clone()
+	same := base.Attempt.Reference == e.Attempt.Reference
+	if !same {
+		unseen := base.Revision == e.Revision || base.Attempt.Started.Before(e.Attempt.Started)
+		if !unseen {
+			return stored, nil // it has gone on from this answer already
+		}
+		next.Attempt = e.clone().Attempt // which another writer did not see
+	}
 	change(next)
-	if stored != nil && stored.Revision != e.Revision && stored.OrderID == next.OrderID && stored.State != Gone {
+	if same && base.Revision != e.Revision && base.OrderID == next.OrderID && base.State != Gone {
 		return stored, nil
 	}
 	return next, l.store(ctx, base, next)
