@@ -37,13 +37,28 @@ func Running() *App {
 	return running.apps[len(running.apps)-1]
 }
 
-// Desk shows the orders of all issuers, each account once.
+// Desk shows the orders of all issuers, each account once, always in the order of the config: pages of
+// a list go by it.
 func (a *App) Desk() *operator.Desk {
 	var accounts []operator.Account
-	for m := range a.members {
+	for _, m := range a.inOrder() {
 		if account, ok := m.Account(); ok {
 			accounts = append(accounts, account)
 		}
 	}
 	return operator.NewDesk(accounts)
+}
+
+// inOrder are the issuers of the config's policies, each once. None before Start.
+func (a *App) inOrder() (members []Member) {
+	h := a.hosts.Load()
+	if h == nil {
+		return nil
+	}
+	for _, m := range slices.Concat(h.members...) {
+		if !slices.Contains(members, m) {
+			members = append(members, m)
+		}
+	}
+	return members
 }
