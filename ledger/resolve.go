@@ -71,8 +71,8 @@ func (l *Ledger) Settle(ctx context.Context, e *Entry, r Resolution) (*Entry, er
 		}
 	})
 	if err == nil && r.None {
-		// Nobody gets a certificate for it any more.
-		err = l.ForgetKey(ctx, e.Attempt.Reference)
+		// Nobody gets a certificate for it any more. Servers remove keys that were left behind.
+		_ = l.ForgetKey(ctx, e.Attempt.Reference)
 	}
 	return next, err
 }

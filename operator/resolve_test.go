@@ -1,9 +1,13 @@
 package operator
 
 import (
+	"context"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 )
@@ -162,5 +166,25 @@ func TestResolveNoneTellsWhatFollows(t *testing.T) {
 		if then := strings.Join(out.Plan.Then, "; "); err != nil || !strings.Contains(then, c.want) || (out.Plan.Price != "") != c.priced {
 			t.Errorf("%+v: %q, price %q, %v", c, then, out.Plan.Price, err)
 		}
+	}
+}
+
+// undeletable is a storage that deletes nothing.
+type undeletable struct{ certmagic.Storage }
+
+func (undeletable) Delete(context.Context, string) error { return fs.ErrPermission }
+
+// An order that is given up is told to be, even if its private key stays behind.
+func TestResolveNoneLeavesAKeyBehind(t *testing.T) {
+	o := newOffice(t)
+	o.enter("racent", "portal.example", "a.example", nil)
+	o.selling()
+	o.Storages[0] = undeletable{o.storage}
+	o.Accounts[0].Ledger.Storage = o.Storages[0]
+	if out, err := o.Do(t.Context(), "resolve", Action{About: "a.example", None: true, Confirm: true}); err != nil || !out.Done {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if row := o.rows(Query{State: "gone"}); len(row) != 1 {
+		t.Errorf("%+v", row)
 	}
 }
