@@ -674,3 +674,26 @@ func TestAnswerMeetsAPerson(t *testing.T) {
 		}
 	}
 }
+
+// The present certificate is served until the new one is there, by all names of the order, also by one
+// that has yet to get it.
+func TestRenewLeavesNoNameWithout(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		names := []string{"a.example.com", "b.example.com"}
+		p := w.start(nil, all(group(names...), quickly, watching))
+		p.configure(names...)
+		p.untilServed(day, names...)
+		p.stop()
+		if err := w.storage.Delete(t.Context(), pairKey(names[1])); err != nil {
+			t.Fatal(err)
+		}
+		w.ca.Inject(hostile.Fault{Endpoint: "replace", Kind: hostile.HTTPStatus, Status: 503})
+		w.act(p.desk(false), "renew", operator.Action{About: names[0]})
+		p = w.start(nil, all(group(names...), quickly, watching))
+		p.configure(names...)
+		p.untilServed(day, names...)
+		time.Sleep(day)
+		w.wantCharges(1)
+	})
+}

@@ -315,8 +315,11 @@ func (f *flow) keep(ctx context.Context, name string, have *x509.Certificate, sp
 // for reissues for ever.
 func (f *flow) better(e *ledger.Entry, name string, have *x509.Certificate) bool {
 	c := e.Certificate
-	if e.State != ledger.Issued || c == nil || c.Lost || !time.Now().Before(c.NotAfter) {
+	if e.State != ledger.Issued || c == nil || e.DeadCertificate() || !time.Now().Before(c.NotAfter) {
 		return false
+	}
+	if e.UnwantedCertificate() {
+		return have == nil // it is served until there is another one
 	}
 	if have == nil || f.lost(name, have) {
 		return true
