@@ -176,13 +176,13 @@ func (a *Account) free(ctx context.Context, id string, names []string) (before *
 		return nil, err
 	}
 	now := a.Ledger.Time()
+	about = slices.DeleteFunc(about, func(e *ledger.Entry) bool { return e.State == ledger.Gone || e.Over(now) })
 	for _, e := range about {
-		if e.State == ledger.Gone || e.Over(now) {
-			continue
-		}
 		if e.OrderID == id || e.RootID == id {
 			return nil, refuse("order %s is in the ledger already (entry %s, %s)", id, e.ID, e.State)
 		}
+	}
+	for _, e := range about {
 		for _, name := range names {
 			if e.Blocks(name, a.Margin(e), now) {
 				return nil, refuse("order %s of the ledger is for %s until %s (entry %s, %s); to use the other one in its place: caddy commercial resolve %s --entry %s --order %s",

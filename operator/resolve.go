@@ -26,6 +26,11 @@ func (d *Desk) resolve(ctx context.Context, a Action) (deed, error) {
 	if err := k.ledger().MayResolve(k.entry); err != nil {
 		return deed{}, &RefusedError{err}
 	}
+	if r.OrderID != "" {
+		if err := d.unheld(ctx, k, r.OrderID); err != nil {
+			return deed{}, err
+		}
+	}
 	plan := k.begin(d.now())
 	got := deed{do: func(ctx context.Context) (string, error) {
 		return k.alone(ctx, func() (string, error) { return k.settle(ctx, r) })
@@ -47,6 +52,17 @@ func (d *Desk) resolve(ctx context.Context, a Action) (deed, error) {
 	}
 	got.plan = plan
 	return got, nil
+}
+
+// unheld refuses an order that another entry goes on with: an order has one entry.
+func (d *Desk) unheld(ctx context.Context, k known, id string) error {
+	return d.each(ctx, Query{Vendor: k.place.Vendor + "/" + k.place.Account}, func(other known) error {
+		e := other.entry
+		if other.err != nil || e.ID == k.entry.ID || other.storage != k.storage || e.State == ledger.Gone || e.Over(d.now()) || e.OrderID != id && e.RootID != id {
+			return nil // one that cannot be read keeps nobody from settling another one
+		}
+		return refuse("order %s is in the ledger already (entry %s, %s), for %s", id, e.ID, e.State, strings.Join(e.Names, ", "))
+	})
 }
 
 // givenUp tells what follows once the order is given up, and whether the config has another one bought.

@@ -188,3 +188,30 @@ func TestResolveNoneLeavesAKeyBehind(t *testing.T) {
 		t.Errorf("%+v", row)
 	}
 }
+
+// An order has one entry: one that another entry goes on with cannot be put in the place of a second
+// one.
+func TestResolveToAnOrderOfTheLedger(t *testing.T) {
+	o := newOffice(t)
+	first := o.enter("racent", "portal.example", "a.example", func(e *ledger.Entry) { e.Flag = &ledger.Flag{Reason: "REJECTED"} })
+	for name, change := range map[string]func(*ledger.Entry){
+		"b.example": nil,
+		"c.example": func(e *ledger.Entry) { e.State, e.Certificate, e.Issued = ledger.Open, nil, 0 },
+		"d.example": func(e *ledger.Entry) { e.RootID, e.OrderID = e.OrderID, "reissued" },
+	} {
+		o.enter("racent", "portal.example", name, change)
+	}
+	o.enter("racent", "portal.example", "gone.example", func(e *ledger.Entry) { e.State = ledger.Gone })
+	o.enter("racent", "portal.example", "over.example", func(e *ledger.Entry) { e.Ends = today.Add(-day) })
+	o.enter("digicert", "api.example/Shop_1", "e.example", nil)
+	o.selling()
+	for id, free := range map[string]bool{
+		"o-b.example": false, "o-c.example": false, "o-d.example": false, "reissued": false,
+		"o-gone.example": true, "o-e.example": true, "o-a.example": true, "7": true,
+	} {
+		_, err := o.Do(t.Context(), "resolve", Action{About: "a.example", Entry: first.ID, Order: id})
+		if (err == nil) != free || err != nil && !strings.Contains(err.Error(), "is in the ledger already") {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
