@@ -25,7 +25,7 @@ var situations = []*situation{
 		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
 		w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTTPStatus, Status: 503})
 		p.configure("example.com")
-		time.Sleep(time.Hour)
+		time.Sleep(2 * time.Hour)
 	}},
 	{name: "asked for a week", state: ledger.Asked, flagged: true, make: func(t *testing.T, w *world, p *process) {
 		w.ca.Inject(hostile.Fault{Endpoint: "place", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
@@ -59,7 +59,7 @@ var situations = []*situation{
 		w.ca.Inject(hostile.Fault{Endpoint: "replace", Phase: hostile.AfterEffect, Kind: hostile.Reset, Times: 1})
 		w.ca.Inject(hostile.Fault{Endpoint: "certIdByrefId", Kind: hostile.HTTPStatus, Status: 503})
 		_, _ = p.attempt(t.Context(), "example.com")
-		time.Sleep(time.Hour)
+		time.Sleep(2 * time.Hour)
 	}},
 }
 

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -91,5 +92,28 @@ func TestResolveOrderIsNotRenewedAsItIs(t *testing.T) {
 				t.Errorf("bought %s", o.Product)
 			}
 		}
+	})
+}
+
+// A request that is on its way is not given up by a person whose clock is ahead of that of the server
+// that has sent it. Nothing is paid twice.
+func TestResolveNoneWithAWrongClock(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.Delay, Delay: 25 * time.Second, Times: 1})
+		a := w.start(nil, all(quickly, ahead(-50*time.Minute)))
+		b := w.start(nil, quickly)
+		a.configure("example.com")
+		time.Sleep(10 * time.Second)
+		err := w.tryResolve(operator.Action{About: "example.com", None: true})
+		if err == nil || !strings.Contains(err.Error(), "may still be on its way") {
+			t.Errorf("error = %v", err)
+		}
+		b.configure("example.com")
+		a.untilServed(day, "example.com")
+		b.untilServed(day, "example.com")
+		time.Sleep(day)
+		w.wantCharges(1)
+		w.allKnown()
 	})
 }

@@ -33,13 +33,20 @@ func (r Resolution) Check() error {
 	return nil
 }
 
+// clockSkew is how far the clocks of servers may be apart.
+const clockSkew = time.Hour
+
 // MayResolve reports why a person cannot settle the entry now; nil if that is possible.
 func (l *Ledger) MayResolve(e *Entry) error {
 	if e.State == Gone {
 		return fmt.Errorf("%w: the order for %s is gone", ErrNothingToResolve, strings.Join(e.Names, ", "))
 	}
 	if e.State == Asked {
-		if ready := e.Attempt.Started.Add(e.Attempt.AbsenceAge); l.Time().Before(ready) {
+		ready := e.Attempt.Started.Add(e.Attempt.AbsenceAge)
+		if e.Flag == nil { // otherwise a server has waited for as long by its own clock
+			ready = ready.Add(clockSkew)
+		}
+		if l.Time().Before(ready) {
 			return fmt.Errorf("the request with reference %s for %s was sent at %s and may still be on its way; "+
 				"try again after %s", e.Attempt.Reference, strings.Join(e.Names, ", "),
 				e.Attempt.Started.UTC().Format(time.RFC3339), ready.UTC().Format(time.RFC3339))
