@@ -250,7 +250,8 @@ func (f *flow) endOfTerm(order vendors.Order, t takeover) (time.Time, error) {
 
 // namesToReissue are the names that the order was paid for, the common name first: what the
 // vendor tells, or else those of the certificate. The twin with or without www that a CA adds by
-// itself is not among them, unless the configuration has it, too: it might lead elsewhere.
+// itself is not among them, unless the configuration has both on one order: it might lead elsewhere,
+// and vendors refuse what was not ordered.
 func (f *flow) namesToReissue(order vendors.Order, t takeover) []string {
 	var names []string
 	for _, n := range order.Names {
@@ -260,7 +261,7 @@ func (f *flow) namesToReissue(order vendors.Order, t takeover) []string {
 	first := firstName(leaf)
 	if len(names) == 0 {
 		names = lowered(leaf.DNSNames)
-		if twin := dcv.Twin(first); f.about.CoversTwin && len(names) == 2 && slices.Contains(names, twin) && !slices.Contains(t.names, twin) {
+		if twin := dcv.Twin(first); f.about.CoversTwin && len(names) == 2 && slices.Contains(names, twin) && !slices.Contains(f.group(first), twin) {
 			names = []string{first}
 		}
 	}
