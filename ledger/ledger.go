@@ -319,6 +319,9 @@ func (l *Ledger) Write(ctx context.Context, e *Entry, change func(*Entry)) (*Ent
 	if stored.Revision != e.Revision {
 		return nil, fmt.Errorf("%w: %s has revision %d, expected %d", ErrConflict, l.key(e.ID), stored.Revision, e.Revision)
 	}
+	if !stored.Updated.Equal(e.Updated) {
+		return nil, fmt.Errorf("%w: another writer, which had not seen it, made revision %d of %s, too", ErrConflict, e.Revision, l.key(e.ID))
+	}
 	next := e.clone()
 	if next.Attempt.Visits == nil {
 		next.Attempt.Visits = stored.Attempt.Visits // which memory may have left out

@@ -467,3 +467,35 @@ func FuzzEscape(f *testing.F) {
 		}
 	})
 }
+
+// Of two writers that have not seen each other, one has its entry stored over that of the other, with
+// the same revision. The other one does not write over what it has not read, once it sees that.
+func TestWritersThatDoNotSeeEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		mine, theirs := testLedger(storage), testLedger(storage)
+		e := create(t, mine, asked(mine, "example.com"))
+		time.Sleep(time.Second)
+		e, err := mine.Write(t.Context(), e, placed("1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := storage.data[mine.key(e.ID)]
+		time.Sleep(time.Second)
+		ours, err := mine.Write(t.Context(), e, func(e *Entry) { e.Problem = "ours" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		storage.data[mine.key(e.ID)] = seen // theirs is shown late what was written
+		time.Sleep(100 * time.Millisecond)
+		if _, err := theirs.Write(t.Context(), e, func(e *Entry) { e.EndedByHand = Cancelled }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mine.Write(t.Context(), ours, func(e *Entry) { e.Problem = "" }); !errors.Is(err, ErrConflict) {
+			t.Errorf("error = %v", err)
+		}
+		if now, err := mine.Load(t.Context(), e.ID); err != nil || now.EndedByHand != Cancelled {
+			t.Errorf("%+v, %v", now, err)
+		}
+	})
+}
