@@ -95,6 +95,31 @@ func TestResolveOrderIsNotRenewedAsItIs(t *testing.T) {
 	})
 }
 
+// Where an order is given up whose certificate is good, another one is placed when the plan says so: when
+// that certificate is due. Until then, an order that was bought elsewhere can take its place.
+func TestResolveNoneOfAGoodOrder(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, all(quickly, watching))
+		defer p.maintain(false)()
+		p.configure("example.com")
+		p.untilServed(day, "example.com")
+		time.Sleep(5 * day)
+		c := w.entry("example.com").Certificate
+		due := ledger.RenewalBegins(c.NotBefore, c.NotAfter, 0)
+		out := w.act(p.desk(true), "resolve", operator.Action{About: "example.com", None: true})
+		for _, said := range []string{strings.Join(out.Plan.Then, "; "), out.Result} {
+			if !strings.Contains(said, "when its certificate is due, on "+due.Format(time.DateOnly)) {
+				t.Errorf("it said: %s", said)
+			}
+		}
+		time.Sleep(time.Until(due.Add(-day)))
+		w.wantCharges(1)
+		w.until(2*day, "another one is bought", func() bool { return w.charges() == 2 })
+		p.untilServed(day, "example.com")
+	})
+}
+
 // A request that is on its way is not given up by a person whose clock is ahead of that of the server
 // that has sent it. Nothing is paid twice.
 func TestResolveNoneWithAWrongClock(t *testing.T) {

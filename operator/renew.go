@@ -61,8 +61,8 @@ func (k known) renewable(d *Desk) error {
 		return refuse("the term of order %s ends on %s, and so close to its end nothing is reissued by hand; no other order is placed, as the option order gives this one",
 			e.OrderID, dayOf(e.Ends))
 	case !now.Before(free):
-		return refuse("the term of order %s ends on %s, and so close to its end nothing is reissued by hand: the next order is placed, and paid for, on %s; "+
-			"to have it placed now, give this one up: caddy commercial resolve %s --none", e.OrderID, dayOf(e.Ends), dayOf(k.row(now).NextCharge), e.Names[0])
+		return refuse("the term of order %s ends on %s, and so close to its end nothing is reissued by hand: the next order is placed, and paid for, on %s",
+			e.OrderID, dayOf(e.Ends), dayOf(k.row(now).NextCharge))
 	}
 	return nil
 }

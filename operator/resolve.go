@@ -79,13 +79,27 @@ func (k known) givenUp() (then []string, buys bool) {
 	}
 	switch {
 	case any(func(name string) bool { return k.account.Manages(name) && !rules(name).Adopted }):
-		return []string{"another order is placed, and paid for, " + k.goesOn(), "to have none placed, remove the site from the config before"}, true
+		return []string{"another order is placed, and paid for, " + k.whenBoughtAgain(), "to have none placed, remove the site from the config before"}, true
 	case k.managed():
 		return []string{"no other order is placed, as the option order gives one for its names; if it is this one, give another one there"}, false
 	case k.account.OnDemand && any(func(name string) bool { return rules(name).Allowed && !rules(name).Adopted }):
 		return []string{"another order is placed, and paid for, when a TLS handshake asks for one of its names"}, true
 	}
 	return []string{"nothing: no site of the config needs its names"}, false
+}
+
+// whenBoughtAgain says when the config has another order placed once this one is given up: a certificate
+// that is good is used until it is due.
+func (k known) whenBoughtAgain() string {
+	c := k.entry.Certificate
+	if c == nil || c.Lost {
+		return k.goesOn()
+	}
+	due := ledger.RenewalBegins(c.NotBefore, c.NotAfter, k.account.WindowRatio)
+	if !k.account.Ledger.Time().Before(due) {
+		return k.goesOn()
+	}
+	return fmt.Sprintf("when its certificate is due, on %s; for a name that does not have that, %s", dayOf(due), k.goesOn())
 }
 
 func (k known) settle(ctx context.Context, r ledger.Resolution) (string, error) {
@@ -96,9 +110,12 @@ func (k known) settle(ctx context.Context, r ledger.Resolution) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	what := fmt.Sprintf("order %s is used", e.OrderID)
+	what := fmt.Sprintf("order %s is used, %s", e.OrderID, k.goesOn())
 	if e.State == ledger.Gone {
-		what = "there is no order, and a new one may be placed"
+		what = "there is no order, and a new one may be placed, " + k.goesOn()
+		if k.account != nil {
+			what = "there is no order, and a new one may be placed, " + k.whenBoughtAgain()
+		}
 	}
-	return fmt.Sprintf("%s: %s, %s", strings.Join(e.Names, ", "), what, k.goesOn()), nil
+	return fmt.Sprintf("%s: %s", strings.Join(e.Names, ", "), what), nil
 }

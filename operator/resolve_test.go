@@ -143,7 +143,7 @@ func TestResolveBesideADamagedEntry(t *testing.T) {
 // What follows after an order is given up is told as the config has it, also where only handshakes ask
 // for its names, or where the option order forbids another one.
 func TestResolveNoneTellsWhatFollows(t *testing.T) {
-	const handshake, bought, given, nothing = "when a TLS handshake asks", "another order is placed, and paid for, when Caddy starts", "as the option order gives one", "nothing: no site"
+	const handshake, bought, given, nothing = "when a TLS handshake asks", "another order is placed, and paid for, when its certificate is due, on 2027-", "as the option order gives one", "nothing: no site"
 	for _, c := range []struct {
 		name     string
 		onDemand bool
