@@ -143,6 +143,10 @@ func (ls *listeners) try(ctx context.Context, l *listener) error {
 	switch {
 	case err == nil:
 		l.socket = socket
+		if l.retry != nil { // another user was quicker
+			l.retry.Stop()
+			l.retry = nil
+		}
 		close(l.ready)
 		l.logger.Info("listening for validation requests", zap.String("address", socket.Addr().String()))
 		l.stand.serve(socket)

@@ -137,6 +137,31 @@ func TestListenWaitsForASolver(t *testing.T) {
 	}
 }
 
+// Two orders begin while the port is taken. The second one finds it free before it is tried again
+// for the first one.
+func TestPortIsFreeBeforeTheRetry(t *testing.T) {
+	port := freePort(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // waits for nothing
+	taken, err := net.Listen("tcp", fmt.Sprintf("%s:%d", loopback, port))
+	must(t, err)
+	first, err := Listen(ctx, new(Front), loopback, port, zap.NewNop())
+	t.Cleanup(first.Release)
+	if err == nil {
+		t.Fatal("listens on a port that is taken")
+	}
+	must(t, taken.Close())
+	second, err := listenAt(t, port)
+	must(t, err)
+	if second.listener != first.listener {
+		t.Fatal("the listener is not shared")
+	}
+	temporary.tryAgain(first.listener) // as the timer does
+	if n := sharers(loopback, port); n != 1 {
+		t.Errorf("%d sockets are open", n)
+	}
+}
+
 // TestReleasedBeforeThePortIsFree: a port that nobody waits for any more must not be taken later.
 func TestReleasedBeforeThePortIsFree(t *testing.T) {
 	port := freePort(t)
