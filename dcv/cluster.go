@@ -174,6 +174,7 @@ func (r *remote) find(ctx context.Context, host, path string) (*file, error) {
 	}
 	defer r.held.Add(-1)
 
+	host = strings.Clone(host) // it is kept, and may be a part of a long request line
 	ctx, cancel := context.WithTimeoutCause(ctx, holdTime, fmt.Errorf("storage has not answered within %s", holdTime))
 	defer cancel()
 	var errs []error

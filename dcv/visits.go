@@ -62,6 +62,7 @@ type visitLog struct {
 }
 
 func (l *visitLogs) add(f *file, v Visit) {
+	v.Host = strings.Clone(v.Host) // it may be a part of a long request line
 	v.UserAgent = strings.ToValidUTF8(v.UserAgent, "")
 	if len(v.UserAgent) > maxUserAgent {
 		v.UserAgent = strings.Clone(strings.ToValidUTF8(v.UserAgent[:maxUserAgent], ""))

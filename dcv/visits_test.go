@@ -1,11 +1,14 @@
 package dcv
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,6 +67,44 @@ func TestMisses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With the host in its target, a request may have a line as long as Caddy takes one, of which nothing
+// but the host is kept.
+func TestLongRequestLines(t *testing.T) {
+	const size, hosts = 16 << 10, 256
+	storage := newMemoryStorage("shared")
+	s := NewStore()
+	defer s.Manage(storage, func(string) (managed, exact bool) { return true, true })()
+	must(t, s.Present(t.Context(), nil, challenge(t, "a", "a.txt", "one", "example.com")))
+	must(t, NewStore().Present(t.Context(), storage, challenge(t, "b", "b.txt", "two", "0.example.org")))
+	come := func(host, file string) {
+		t.Helper()
+		line := "GET http://" + host + PathPrefix + file + "?" + strings.Repeat("a", size) + " HTTP/1.1\r\nHost: x\r\n\r\n"
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line)))
+		must(t, err)
+		ask(t, newHandler(), s, r)
+	}
+	before := heap()
+	for i := range hosts {
+		come("example.com", "a.txt")
+		come(fmt.Sprintf("%d.example.org", i), "b.txt")
+	}
+	if n := s.VisitCount("a") + s.VisitCount("b"); n != hosts+1 {
+		t.Fatalf("%d visits", n)
+	}
+	if kept := int64(heap() - before); kept > hosts*size/4 {
+		t.Errorf("%d bytes are kept of %d requests", kept, 2*hosts)
+	}
+	runtime.KeepAlive(s)
+}
+
+// heap is how many bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // written is what WriteVisits has passed on.
