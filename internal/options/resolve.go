@@ -3,6 +3,7 @@ package options
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -32,6 +33,9 @@ func Resolve(repl *caddy.Replacer, field, value string) (string, error) {
 	}
 	if resolved = strings.TrimSpace(resolved); resolved == "" {
 		return "", fmt.Errorf("%s: value is empty after replacing placeholders", field)
+	}
+	if !utf8.ValidString(resolved) {
+		return "", fmt.Errorf("%s: value is not UTF-8; some shells write files in UTF-16", field)
 	}
 	return resolved, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -80,6 +81,9 @@ func (a *Account) Config(ctx caddy.Context, credentialName, credential, endpoint
 		variable := about.Name + "_" + credentialName[strings.LastIndexByte(credentialName, '_')+1:]
 		return cfg, fmt.Errorf("%s: missing; give it after the vendor's name, for example: vendor %s {env.%s}",
 			credentialName, about.Name, strings.ToUpper(variable))
+	}
+	if strings.ContainsFunc(cfg.Secret, unicode.IsControl) {
+		return cfg, fmt.Errorf("%s: must be one line without control characters", credentialName)
 	}
 	if cfg.Endpoint, err = options.Resolve(repl, "endpoint", a.Endpoint); err != nil {
 		return cfg, err

@@ -1,6 +1,8 @@
 package kit
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,25 @@ func TestMissingCredentialSaysWhatToWrite(t *testing.T) {
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// Some shells write UTF-16 into a file.
+func TestCredentialThatIsNoText(t *testing.T) {
+	for _, credential := range []string{"\xff\xfeX\x00Y\x00", "X\x00Y\x00", "X\xe9Y", "X\nY"} {
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(credential), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		cfg, err := new(Account).Config(ctx, "api_token", "{file."+file+"}", "https://portal.example", vendors.Description{Name: "racent"}, Limits{})
+		if err == nil {
+			_, err = NewClient(cfg)
+		}
+		cancel()
+		if err == nil || !strings.HasPrefix(err.Error(), "api_token: ") || strings.Contains(err.Error(), "Y") {
+			t.Errorf("%q: got %v", credential, err)
 		}
 	}
 }
