@@ -128,6 +128,9 @@ func NewClient(cfg Config) (*Client, error) {
 		effects.ForceAttemptHTTP2 = false
 		effects.Protocols = new(http.Protocols)
 		effects.Protocols.SetHTTP1(true)
+		if effects.TLSClientConfig != nil {
+			effects.TLSClientConfig.NextProtos = nil // or else HTTP/2 is still offered
+		}
 		c.reads, c.effects = reads, effects
 	}
 	if cfg.account != nil {

@@ -2,9 +2,11 @@ package kit
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -503,6 +505,33 @@ func TestEffectsDoNotReuseConnections(t *testing.T) {
 	}
 	if len(conns) != 4 {
 		t.Errorf("6 requests over connections %v, want one for the reads and one for each effect", conns)
+	}
+}
+
+// A vendor's server speaks HTTP/2, too, and then takes nothing else on such a connection.
+func TestEffectsSpeakHTTP1OverTLS(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%q", r.Proto)
+	}))
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	c, err := NewClient(Config{Description: vendors.Description{Name: "tester"}, Endpoint: srv.URL, Secret: secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, rt := range []http.RoundTripper{c.reads, c.effects} {
+		rt.(*http.Transport).TLSClientConfig.RootCAs = roots
+	}
+	for want, req := range map[string]Request{`"HTTP/2.0"`: read(), `"HTTP/1.1"`: effect()} {
+		resp, err := c.Do(t.Context(), req)
+		if err != nil || string(resp.Body) != want {
+			t.Errorf("got %+v, %v, want %s", resp, err, want)
+		}
 	}
 }
 
