@@ -148,7 +148,7 @@ func cmdAct(what string) caddycmd.CommandFunc {
 			if out, err = d.do(ctx, what, a); err != nil {
 				return err
 			}
-			fmt.Println(out.Result)
+			fmt.Println(operator.Word(out.Result))
 			return nil
 		})
 	}
@@ -248,7 +248,7 @@ func cmdReconcile(fl caddycmd.Flags) (int, error) {
 	for _, a := range audits {
 		findings += a.Open()
 		if a.Problem != "" {
-			err = errors.Join(err, errors.New(a.Problem))
+			err = errors.Join(err, printable(errors.New(a.Problem)))
 		}
 	}
 	switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -80,9 +81,18 @@ func atDesk(fl caddycmd.Flags, do func(context.Context, *desk) error) (int, erro
 		err = do(ctx, d)
 	}
 	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return caddy.ExitCodeFailedStartup, printable(err)
 	}
 	return caddy.ExitCodeSuccess, nil
+}
+
+// printable is an error in words that a terminal may be given: some may be a vendor's.
+func printable(err error) error {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = operator.Word(line)
+	}
+	return errors.New(strings.Join(lines, "\n"))
 }
 
 func showCommand() *cobra.Command {

@@ -5,13 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
+
+	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/ledger"
 	"github.com/caddy-commercial/caddy-commercial/operator"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // TestAwait: a command that waits ends according to the states that it sees, and reports each change
@@ -58,6 +64,30 @@ func TestAwait(t *testing.T) {
 				t.Errorf("%s: %v", tc.what, err)
 			}
 		})
+	}
+}
+
+// A vendor's text in an error does not command the terminal.
+func TestErrorsOfCommandsArePrintable(t *testing.T) {
+	dir := t.TempDir()
+	l := &ledger.Ledger{Storage: &certmagic.FileStorage{Path: dir}, Prefix: ledger.Prefix("racent", "portal.example"), Memory: new(ledger.Memory)}
+	now := l.Time()
+	if err := l.Create(t.Context(), &ledger.Entry{
+		ID: l.NewID(), Names: []string{shopName}, State: ledger.Open, OrderID: "7\x1b]0;owned\x07", Term: vendors.Term{Years: 1}, Paid: now, Ends: now.Add(365 * day),
+		Flag: &ledger.Flag{Since: now, Reason: "it was\u009b31m rejected"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "caddy.json")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `{"admin":{"listen":"127.0.0.1:1"},"storage":{"module":"file_system","root":%q}}`, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := waitCommand()
+	cmd.SetArgs([]string{shopName, "--config", config})
+	cmd.SilenceUsage = true
+	err := cmd.Execute()
+	if err == nil || !strings.Contains(err.Error(), "order 7 ]0;owned for "+shopName) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+		t.Errorf("got %q", err)
 	}
 }
 

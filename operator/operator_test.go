@@ -399,6 +399,27 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+// Neither a spreadsheet nor a terminal may take a vendor's text for a command.
+func TestCSVIsHarmless(t *testing.T) {
+	var out bytes.Buffer
+	w := NewWriter(&out, CSV)
+	if err := w.Row(Row{Name: "a.example", OrderID: "\x1b=cmd()", Product: "\x1b]0;x\x07\u009b3m\r\n\ttext", Problem: "line\nline"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.End(); err != nil {
+		t.Fatal(err)
+	}
+	cells, err := csv.NewReader(&out).ReadAll()
+	if err != nil || len(cells) != 2 {
+		t.Fatal(cells, err)
+	}
+	for column, want := range map[string]string{"order_id": "'=cmd()", "product": "]0;x 3m text", "problem": "line line", "flag": ""} {
+		if got := cells[1][slices.Index(cells[0], column)]; got != want {
+			t.Errorf("%s: %q, want %q", column, got, want)
+		}
+	}
+}
+
 func TestQueryValues(t *testing.T) {
 	q := Query{State: "open", Vendor: "racent/a", Expiring: 30 * day, About: "x", Past: true, After: "000/k", Limit: 7}
 	if got, err := ParseQuery(q.Values()); err != nil || got != q {

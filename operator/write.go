@@ -172,12 +172,15 @@ func (s Step) cells() []string {
 	}
 }
 
-// harmless makes the cells of a row safe for spreadsheets.
+// harmless makes the cells of a row, some of which are a vendor's text, safe for spreadsheets and
+// terminals.
 func harmless(cells []string) []string {
 	for i, cell := range cells {
-		// Spreadsheets take these for the beginning of a formula, and some of it is a vendor's text.
-		if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-			cells[i] = "'" + cell
+		if cell == "" {
+			continue
+		}
+		if cells[i] = Word(cell); strings.ContainsRune("=+-@", rune(cells[i][0])) { // spreadsheets take these for a formula
+			cells[i] = "'" + cells[i]
 		}
 	}
 	return cells
