@@ -223,6 +223,42 @@ type closedSocket struct{ net.Listener }
 
 func (closedSocket) Close() error { return nil }
 
+// pipes is a listener with a single connection, which works in a bubble of fake time.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	conn, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (p pipes) Addr() net.Addr { return new(net.TCPAddr) }
+func (p pipes) Close() error   { return nil }
+
+// Who promises a body and sends none does not keep a connection of the listener.
+func TestBodyThatNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStand(&listener{logger: zap.NewNop()})
+		socket := make(pipes)
+		s.serve(socket)
+		client, server := net.Pipe()
+		defer client.Close()
+		socket <- server
+		must(t, client.SetDeadline(time.Now().Add(time.Hour)))
+		_, err := io.WriteString(client, "POST /x HTTP/1.1\r\nHost: shop.example.com\r\nContent-Length: 9\r\n\r\n")
+		must(t, err)
+		began := time.Now()
+		if _, err := io.ReadAll(client); err != nil || time.Since(began) > guestTime+2*ownTimeout {
+			t.Errorf("the connection is open after %s: %v", time.Since(began), err)
+		}
+		close(socket)
+		s.close(socket)
+		synctest.Wait()
+	})
+}
+
 // TestHandOver: a config that wants the port gets it at once, whatever it is. Until the listener
 // learns who takes over, it holds requests that are not for it.
 func TestHandOver(t *testing.T) {

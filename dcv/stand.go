@@ -87,12 +87,14 @@ func (s *stand) close(socket net.Listener) {
 func (s *stand) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	limit := http.NewResponseController(w)
 	_ = limit.SetWriteDeadline(time.Now().Add(ownTimeout)) // TCP has deadlines
+	_ = limit.SetReadDeadline(time.Now().Add(guestTime + ownTimeout))
 	_ = s.files.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if s.front.Load().handleChallenge(w, r) {
 			return nil
 		}
 		if srv := s.awaitHeir(r.Context()); srv != nil {
 			_ = limit.SetWriteDeadline(time.Time{})
+			_ = limit.SetReadDeadline(time.Time{})
 			srv.ServeHTTP(w, r)
 			return nil
 		}
