@@ -149,7 +149,7 @@ func visitOf(r *http.Request, host string, status int) Visit {
 	from := r.RemoteAddr
 	// Behind proxies that the config trusts, Caddy knows better.
 	if ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ip != "" {
-		if host, _, err := net.SplitHostPort(from); err == nil && ip != host {
+		if host, _, err := net.SplitHostPort(from); err != nil || ip != host { // a Unix socket has no host
 			from = ip
 		}
 	}

@@ -294,5 +294,8 @@ func TestVisitsThroughProxies(t *testing.T) {
 		if got := visitOf(r, "example.com", 200).RemoteAddr; got != want {
 			t.Errorf("client %q comes from %s, want %s", client, got, want)
 		}
+		if r.RemoteAddr = "@"; client == "2001:db8::7" && visitOf(r, "example.com", 200).RemoteAddr != want { // a Unix socket
+			t.Errorf("client %q comes from %s, want %s", client, visitOf(r, "example.com", 200).RemoteAddr, want)
+		}
 	}
 }
