@@ -53,8 +53,9 @@ func authenticated(r *http.Request) bool {
 
 // onThisMachine reports whether the request was made on this machine, and to a name or an address
 // of the loopback interface. Connections that a proxy on this machine makes for others do not
-// count. They are recognized by the header fields that proxies add, by HTTP/1.0, which nginx
-// speaks, or by a host that is not this machine, which also keeps out DNS rebinding.
+// count, as far as they are recognized: by the header fields that proxies add, by HTTP/1.0, which
+// nginx spoke before 1.29.7, or by a host that is not this machine, which also keeps out DNS
+// rebinding.
 func onThisMachine(r *http.Request) bool {
 	if !r.ProtoAtLeast(1, 1) {
 		return false
