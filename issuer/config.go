@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,6 +138,19 @@ func (iss *Issuer) checkMargin() error {
 	return nil
 }
 
+// checkListen refuses what nothing could listen on.
+func (iss *Issuer) checkListen() error {
+	if p := iss.HTTPPort; p < 0 || p > 65535 {
+		return fmt.Errorf("http_port: must be 1 to 65535, got %d", p)
+	}
+	for _, host := range iss.Bind {
+		if _, err := netip.ParseAddr(host); err != nil && (host == "" || strings.ContainsAny(host, ":[]{}/ ")) {
+			return fmt.Errorf("bind: %q is not an address or a host name", host)
+		}
+	}
+	return nil
+}
+
 // checkWatch refuses an interval that is too short for vendors. Test services take any.
 func (iss *Issuer) checkWatch() error {
 	if w := iss.rules.watch; w > 0 && w < minWatch && !iss.about.AnyName {
@@ -211,8 +225,16 @@ func (r rules) check(method vendors.Method) error {
 	if r.pace.Min <= 0 || r.pace.Max < r.pace.Min {
 		return fmt.Errorf("poll: the longest wait (%s) must not be shorter than the shortest (%s)", r.pace.Max, r.pace.Min)
 	}
-	if r.maxWait < 0 || r.renewMargin < 0 || r.settle < 0 || r.spend.Per < 0 || r.spend.Orders < 0 {
-		return fmt.Errorf("durations and numbers must not be negative")
+	for _, d := range []struct {
+		option string
+		value  time.Duration
+	}{{"max_wait", r.maxWait}, {"renew_margin", r.renewMargin}, {"settle", r.settle}} {
+		if d.value < 0 {
+			return fmt.Errorf("%s: must not be negative, got %s", d.option, d.value)
+		}
+	}
+	if r.spend.Per < 0 || r.spend.Orders < 0 {
+		return fmt.Errorf("spend_limit: must not be negative, got %d per %s", r.spend.Orders, time.Duration(r.spend.Per))
 	}
 	switch r.probe {
 	case proof.ModeDefault, proof.ModeStrict, proof.ModeWarn, proof.ModeOff:

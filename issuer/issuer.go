@@ -262,6 +262,9 @@ func (iss *Issuer) Validate() error {
 		return fmt.Errorf("settle: must be at most %s, because an order is sent within %s of its entry or not at all, got %s",
 			longest, 2*longest, iss.rules.settle)
 	}
+	if err := iss.checkListen(); err != nil {
+		return err
+	}
 	if err := iss.checkMargin(); err != nil {
 		return err
 	}
