@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -62,13 +63,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Values of response headers, shared by all responses. Nothing may change them.
-var (
-	textPlain = []string{"text/plain"}
-	noStore   = []string{"no-store"}
-	noSniff   = []string{"nosniff"}
-)
-
 // ServeHTTP answers for a live challenge and calls next for everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !isValidationPath(r.URL.Path) {
@@ -102,10 +96,10 @@ func (h *Handler) serve(store *Store, w http.ResponseWriter, r *http.Request, ne
 	}
 
 	header := w.Header()
-	header["Content-Type"] = textPlain
-	header["Content-Length"] = f.length
-	header["Cache-Control"] = noStore
-	header["X-Content-Type-Options"] = noSniff
+	header.Set("Content-Type", "text/plain")
+	header.Set("Content-Length", strconv.Itoa(len(f.body)))
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(http.StatusOK)
 	var err error
 	if r.Method == http.MethodGet {

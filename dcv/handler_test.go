@@ -1,15 +1,19 @@
 package dcv
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
@@ -142,6 +146,27 @@ func TestVisits(t *testing.T) {
 	must(t, s.CleanUp(t.Context(), nil, "a", nil))
 	if s.Visits("a") != nil || s.VisitCount("a") != 0 {
 		t.Error("the visits outlived their challenge")
+	}
+}
+
+// The header handler of a site changes values in place.
+func TestHeadersOfOneSiteAreNotThoseOfOthers(t *testing.T) {
+	s := NewStore()
+	must(t, s.Present(t.Context(), nil, challenge(t, "a", "a.txt", "one", "example.com")))
+	of := func(site caddyhttp.MiddlewareHandler) http.Header {
+		r := httptest.NewRequest(http.MethodGet, "http://example.com"+PathPrefix+"a.txt", nil)
+		r = r.WithContext(context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
+		w := httptest.NewRecorder()
+		h := newHandler()
+		must(t, site.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return h.serve(s, w, r, next) })))
+		return w.Header()
+	}
+	want := of(new(headers.Handler)).Clone()
+	of(&headers.Handler{Response: &headers.RespHeaderOps{Deferred: true, HeaderOps: &headers.HeaderOps{Replace: map[string][]headers.Replacement{
+		"*": {{Search: "no-store", Replace: "public"}, {Search: "plain", Replace: "html"}, {Search: "nosniff", Replace: "x"}, {Search: "3", Replace: "4"}},
+	}}}})
+	if got := of(new(headers.Handler)); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +42,6 @@ type file struct {
 	path    string
 	lower   string // path in lower case
 	body    []byte
-	length  []string // value of the Content-Length header
 	expires time.Time
 	group   string
 
@@ -58,7 +56,6 @@ func newFile(ch Challenge, name string) *file {
 		path:    ch.Path,
 		lower:   strings.ToLower(ch.Path),
 		body:    ch.Body,
-		length:  []string{strconv.Itoa(len(ch.Body))},
 		expires: ch.Expires,
 		group:   ch.Group,
 	}
