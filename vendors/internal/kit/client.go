@@ -180,7 +180,7 @@ func CheckEndpoint(endpoint string) (string, error) {
 	if err != nil || u.Host == "" || u.Hostname() == "" {
 		return "", fmt.Errorf("endpoint: not an absolute URL")
 	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return "", fmt.Errorf("endpoint: must not hold credentials, a query or a fragment")
 	}
 	switch {
@@ -190,6 +190,11 @@ func CheckEndpoint(endpoint string) (string, error) {
 		return "", fmt.Errorf("endpoint: %s would send the credential in the clear; use https", u.Host)
 	default:
 		return "", fmt.Errorf("endpoint: scheme %q is not https", u.Scheme)
+	}
+	// The host tells accounts and their ledgers apart, so that it has one spelling.
+	u.Host = strings.ToLower(u.Host)
+	if u.Scheme == "https" {
+		u.Host = strings.TrimSuffix(u.Host, ":443")
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }

@@ -83,6 +83,8 @@ func mustFail(t *testing.T, c *Client, ctx context.Context, req Request) *vendor
 func TestCheckEndpoint(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"https://portal.example/ssl/", "https://portal.example/ssl"},
+		{"HTTPS://Portal.Example:443/SSL/", "https://portal.example/SSL"}, // the host names the ledger
+		{"https://[::1]:443", "https://[::1]"},
 		{"https://127.0.0.1:8443", "https://127.0.0.1:8443"},
 		{"http://127.0.0.1:80/ssl", "http://127.0.0.1:80/ssl"},
 		{"http://[::1]:1", "http://[::1]:1"},
@@ -97,6 +99,7 @@ func TestCheckEndpoint(t *testing.T) {
 		{"https://user:pw@portal.example", ""},
 		{"https://portal.example/?api_token=x", ""},
 		{"https://portal.example/#x", ""},
+		{"https://portal.example/ssl?", ""},
 		{"", ""},
 		{"https://%zz", ""},
 	} {
