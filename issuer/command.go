@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/certmagic"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
 func init() {
@@ -50,4 +54,18 @@ func loadStorage(raw json.RawMessage) (certmagic.Storage, func(), error) {
 		return nil, nil, fmt.Errorf("setting up the storage of the config: %w", err)
 	}
 	return storage, cancel, nil
+}
+
+// sayTo writes lines that a terminal may be given: some of their words may be a vendor's.
+func sayTo(w io.Writer) say {
+	return func(format string, args ...any) { fmt.Fprintln(w, operator.Word(fmt.Sprintf(format, args...))) }
+}
+
+// printable is an error whose text a terminal may be given.
+func printable(err error) error {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = operator.Word(line)
+	}
+	return errors.New(strings.Join(lines, "\n"))
 }

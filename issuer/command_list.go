@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -84,15 +83,6 @@ func atDesk(fl caddycmd.Flags, do func(context.Context, *desk) error) (int, erro
 		return caddy.ExitCodeFailedStartup, printable(err)
 	}
 	return caddy.ExitCodeSuccess, nil
-}
-
-// printable is an error in words that a terminal may be given: some may be a vendor's.
-func printable(err error) error {
-	lines := strings.Split(err.Error(), "\n")
-	for i, line := range lines {
-		lines[i] = operator.Word(line)
-	}
-	return errors.New(strings.Join(lines, "\n"))
 }
 
 func showCommand() *cobra.Command {

@@ -3,8 +3,12 @@ package issuer
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +17,7 @@ import (
 	"time"
 	"unicode"
 
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/ledger"
@@ -88,6 +93,31 @@ func TestErrorsOfCommandsArePrintable(t *testing.T) {
 	err := cmd.Execute()
 	if err == nil || !strings.Contains(err.Error(), "order 7 ]0;owned for "+shopName) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
 		t.Errorf("got %q", err)
+	}
+}
+
+// Nor does the text of a certificate.
+func TestImportIsPrintable(t *testing.T) {
+	key := newKey(t)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"a\x1b]0;owned\x07.example"}}, new(x509.Certificate), key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := importCommand()
+	if err := cmd.ParseFlags([]string{"--cert", file}); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := runImport(caddycmd.Flags{FlagSet: cmd.Flags()}, &out); err == nil {
+		t.Error("a certificate without a key was imported")
+	}
+	text := strings.TrimSuffix(out.String(), "\n")
+	if !strings.Contains(text, "certificate for a ]0;owned .example") || strings.ContainsFunc(text, unicode.IsControl) {
+		t.Errorf("got %q", text)
 	}
 }
 

@@ -78,7 +78,7 @@ func openDesk(ctx context.Context, fl caddycmd.Flags) (*desk, error) {
 			return nil, fmt.Errorf("reading the config: %w", err)
 		}
 	}
-	if d.Desk, d.release, err = config.desk(func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }); err != nil {
+	if d.Desk, d.release, err = config.desk(sayTo(os.Stderr)); err != nil {
 		return nil, err
 	}
 	return d, nil

@@ -69,13 +69,13 @@ const importPatience = 10 * time.Minute
 
 func cmdImport(fl caddycmd.Flags) (int, error) {
 	if err := runImport(fl, os.Stdout); err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return caddy.ExitCodeFailedStartup, printable(err)
 	}
 	return caddy.ExitCodeSuccess, nil
 }
 
 func runImport(fl caddycmd.Flags, w io.Writer) error {
-	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	say := sayTo(w)
 	t := takeover{orderID: strings.TrimSpace(fl.String("order")), noOrder: fl.Bool("no-order"), force: fl.Bool("force")}
 	if fl.Changed("order") && t.orderID == "" {
 		return errors.New("--order is empty")

@@ -81,7 +81,7 @@ func cmdProducts(fl caddycmd.Flags) (int, error) {
 		errs = append(errs, out.Encode(catalogues))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return caddy.ExitCodeFailedStartup, printable(err)
 	}
 	return caddy.ExitCodeSuccess, nil
 }
