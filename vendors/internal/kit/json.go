@@ -11,14 +11,16 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Unmarshal decodes JSON into the struct, slice or map that v points to, even if values are
 // of other kinds than the vendor's documents say: an optional field of an unexpected kind
 // must not cost a good answer, which may have been paid for.
 //
-//   - A string takes a string, number or boolean, without white space around it unless
-//     the field has the tag `kit:"exact"`. Other kinds read as empty.
+//   - A string takes a string, number or boolean, without white space around it, and without
+//     control characters that are not white space, unless the field has the tag `kit:"exact"`.
+//     Other kinds read as empty.
 //   - A bool and a number also take a string that holds one.
 //   - A struct, slice or map takes a string that holds its JSON, too.
 //   - json.RawMessage takes anything, and what implements json.Unmarshaler decides for
@@ -89,7 +91,7 @@ func decode(data json.RawMessage, target reflect.Value, exact bool) bool {
 	default:
 		text, ok := scalar(data)
 		if !exact {
-			text = strings.TrimSpace(text)
+			text = strings.TrimSpace(strings.Map(harmless, text))
 		}
 		return ok && decodeScalar(text, target)
 	}
@@ -119,6 +121,14 @@ func scalar(data json.RawMessage) (text string, ok bool) {
 	default:
 		return string(data), true
 	}
+}
+
+// harmless drops what could command a terminal: IDs and words of the vendor get into logs.
+func harmless(r rune) rune {
+	if unicode.IsControl(r) && !unicode.IsSpace(r) {
+		return -1
+	}
+	return r
 }
 
 func decodeScalar(text string, target reflect.Value) bool {

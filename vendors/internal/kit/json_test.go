@@ -49,6 +49,7 @@ func TestUnmarshal(t *testing.T) {
 		`{"text":" a\n","flag":true,"count":7,"price":1.5,"shared":"s"}`:                  {Text: "a", Flag: true, Count: 7, Price: 1.5, embedded: embedded{"s"}},
 		`{"text":12345678901234567890,"flag":"true","count":"7","price":" 1.5 "}`:         {Text: "12345678901234567890", Flag: true, Count: 7, Price: 1.5},
 		`{"text":false,"flag":"yes","count":1.5,"price":"dear"}`:                          {Text: "false"},
+		`{"text":"1\u001b[2J\u009b3m\u0000\t\n2","inner":{"value":"\u001b"}}`:             {Text: "1[2J3m\t\n2", Inner: inner{Value: "\x1b"}},
 		`{"text":null,"flag":null,"count":null,"inner":null,"inners":null,"raw":null}`:    {Raw: json.RawMessage("null")},
 		`{"text":{},"flag":[],"count":{},"price":[],"inner":[],"by_name":[],"inners":{}}`: {},
 		`{"inner":{"value":" x\n","list":["a",1,null,["b"]]}}`:                            {Inner: inner{" x\n", []string{"a", "1", "", ""}}},
