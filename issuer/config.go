@@ -33,10 +33,11 @@ const (
 	// at once.
 	defaultSettle = time.Second
 
-	// defaultWatch is how often issued orders are looked at. A shorter interval than minWatch
-	// is for test services.
+	// defaultWatch is how often issued orders are looked at. A shorter interval than minWatch,
+	// or a shorter wait between two looks than minPoll, is for test services.
 	defaultWatch = time.Hour
 	minWatch     = time.Minute
+	minPoll      = time.Second
 )
 
 // provisionOrder resolves the part of the configuration that goes into orders.
@@ -151,10 +152,13 @@ func (iss *Issuer) checkListen() error {
 	return nil
 }
 
-// checkWatch refuses an interval that is too short for vendors. Test services take any.
-func (iss *Issuer) checkWatch() error {
+// checkLooks refuses looks that are too frequent for vendors. Test services take any.
+func (iss *Issuer) checkLooks() error {
 	if w := iss.rules.watch; w > 0 && w < minWatch && !iss.about.AnyName {
 		return fmt.Errorf("watch: %s is too short, the shortest interval is %s", w, minWatch)
+	}
+	if p := iss.rules.pace.Min; p < minPoll && !iss.about.AnyName {
+		return fmt.Errorf("poll: %s is too short, the shortest wait is %s", p, minPoll)
 	}
 	return nil
 }

@@ -161,6 +161,7 @@ func TestBadJSON(t *testing.T) {
 		"probe":         {"probe", `"maybe"`, `probe: must be strict, warn or off, got "maybe"`},
 		"term":          {"term", `"soon"`, `term: must be a number of years or days such as 1y or 365d, got "soon"`},
 		"poll":          {"poll_min", `-5`, "poll: the longest wait"},
+		"nanoseconds":   {"poll_min", `5`, "poll: 5ns is too short, the shortest wait is 1s"},
 		"max_wait":      {"max_wait", `-5`, "max_wait: must not be negative, got -5ns"},
 		"renew_margin":  {"renew_margin", `-5`, "renew_margin: must not be negative, got -5ns"},
 		"settle":        {"settle", `-5`, "settle: must not be negative, got -5ns"},

@@ -265,7 +265,7 @@ func (in *inspection) accountTasks(b *inspected, seen map[string]bool) []check.T
 	orders := b.orders()
 	tasks := []check.Task{
 		one("fields", about, func(context.Context) check.Result {
-			if err := cmp.Or(iss.DCV.check(), iss.rules.check(iss.order.Method), iss.checkMargin(), iss.checkWatch()); err != nil {
+			if err := cmp.Or(iss.DCV.check(), iss.rules.check(iss.order.Method), iss.checkListen(), iss.checkMargin(), iss.checkLooks()); err != nil {
 				return check.Result{Verdict: check.Stop, Message: err.Error(), Advice: "correct the options of the issuer"}
 			}
 			return account.Fields()

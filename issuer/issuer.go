@@ -74,7 +74,7 @@ type Issuer struct {
 	MaxWait caddy.Duration `json:"max_wait,omitempty"`
 
 	// The shortest wait between two looks at a pending order, with which
-	// waiting begins. Default: the vendor's, usually 5s
+	// waiting begins, at least 1s. Default: the vendor's, usually 5s
 	PollMin caddy.Duration `json:"poll_min,omitempty"`
 
 	// The longest wait between two looks at a pending order. Default: the vendor's,
@@ -268,7 +268,7 @@ func (iss *Issuer) Validate() error {
 	if err := iss.checkMargin(); err != nil {
 		return err
 	}
-	if err := iss.checkWatch(); err != nil {
+	if err := iss.checkLooks(); err != nil {
 		return err
 	}
 	if err := iss.checkPeers(); err != nil {

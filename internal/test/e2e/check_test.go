@@ -162,7 +162,7 @@ func TestNameNotInDNS(t *testing.T) {
 	t.Parallel()
 	n := startNamed(t)
 	w := newWorld(t, nil)
-	issuer := strings.NewReplacer("test_service", "", "probe strict", "").Replace(w.issuer("bind 127.0.0.1"))
+	issuer := strings.NewReplacer("test_service", "", "probe strict", "", "poll 50ms 1s", "").Replace(w.issuer("bind 127.0.0.1"))
 	config := w.localGlobals(w.node, "tls_resolvers "+n.addr) + site("gone.example.com", issuer)
 	w.checks(config, false, []string{"STOP", "gone.example.com does not exist in DNS (NXDOMAIN) according to " + n.addr, "create its A or AAAA record"})
 	s := w.start(config)
