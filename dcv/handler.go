@@ -75,7 +75,14 @@ func isValidationPath(path string) bool {
 	return len(path) > len(PathPrefix) && path[:len(PathPrefix)] == PathPrefix
 }
 
+// lookedFor is the variable of a request that has the path for which a handler has looked.
+const lookedFor = "dcv.looked_for"
+
 func (h *Handler) serve(store *Store, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if caddyhttp.GetVar(r.Context(), lookedFor) == r.URL.Path {
+		return next.ServeHTTP(w, r) // this handler was placed by hand behind another one
+	}
+	caddyhttp.SetVar(r.Context(), lookedFor, r.URL.Path)
 	host := NormalizeHost(r.Host)
 	// File names need no escapes, so a path that has some is not a CA's.
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.RawPath != "" {

@@ -170,6 +170,31 @@ func TestHeadersOfOneSiteAreNotThoseOfOthers(t *testing.T) {
 	}
 }
 
+// A handler that was placed by hand stands behind the one that is on each server.
+func TestTwoHandlers(t *testing.T) {
+	storage := newMemoryStorage("shared")
+	s := NewStore()
+	defer s.Manage(storage, writtenOut("example.com"))()
+	must(t, s.Present(t.Context(), nil, challenge(t, "a", "A.txt", "one", "example.com")))
+	h := newHandler()
+	get := func(path string) int {
+		r := httptest.NewRequest(http.MethodGet, "http://example.com"+path, nil)
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, make(map[string]any)))
+		w := httptest.NewRecorder()
+		must(t, h.serve(s, w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			r.URL.Path = strings.TrimSuffix(r.URL.Path, ".old")
+			return h.serve(s, w, r, next)
+		})))
+		return w.Code
+	}
+	if code := get(PathPrefix + "A.TXT"); code != passed || s.VisitCount("a") != 1 || storage.count("list") != 2 {
+		t.Errorf("status %d, %d visits, %d looks into the storage", code, s.VisitCount("a"), storage.count("list"))
+	}
+	if code := get(PathPrefix + "A.txt.old"); code != http.StatusOK {
+		t.Errorf("status %d behind a rewrite", code)
+	}
+}
+
 func TestHandlerReadsStorage(t *testing.T) {
 	storage := newMemoryStorage("shared")
 	must(t, NewStore().Present(t.Context(), storage, challenge(t, "a", "a.txt", "one", "example.com")))
