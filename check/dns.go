@@ -259,6 +259,9 @@ func (r Resolvers) ask(ctx context.Context, name string, kind uint16, server str
 	}
 	switch answer.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError:
+		if i := slices.IndexFunc(extendedErrors(answer), untrue); i >= 0 {
+			return reply{err: fmt.Errorf("its answer is not that of the zone (%s)", dns.ExtendedErrorCodeToString[extendedErrors(answer)[i]])}
+		}
 		return reply{msg: answer}
 	case dns.RcodeServerFailure:
 		return r.whyFailed(ctx, name, kind, server, answer)
@@ -283,37 +286,57 @@ func (r Resolvers) whyFailed(ctx context.Context, name string, kind uint16, serv
 	case again.Rcode != dns.RcodeServerFailure:
 		return reply{err: servfail}
 	}
-	reason, network := extended(failed, again)
-	if network {
+	reason, other := extended(failed, again)
+	if other {
 		return reply{err: fmt.Errorf("it answers SERVFAIL (%s)", reason)}
 	}
 	return reply{bogus: true, reason: reason, err: servfail}
 }
 
-// extended reads the Extended DNS Errors of answers (RFC 8914). network is whether they tell of
-// servers that could not be reached, and none of signatures.
-func extended(answers ...*dns.Msg) (reason string, network bool) {
+// extended reads the Extended DNS Errors of answers (RFC 8914). other is whether they tell of another
+// cause, such as servers that could not be reached, and none of signatures.
+func extended(answers ...*dns.Msg) (reason string, other bool) {
+	for _, code := range extendedErrors(answers...) {
+		text := dns.ExtendedErrorCodeToString[code]
+		switch code {
+		case dns.ExtendedErrorCodeDNSBogus, dns.ExtendedErrorCodeSignatureExpired, dns.ExtendedErrorCodeSignatureNotYetValid,
+			dns.ExtendedErrorCodeDNSKEYMissing, dns.ExtendedErrorCodeRRSIGsMissing, dns.ExtendedErrorCodeNoZoneKeyBitSet, dns.ExtendedErrorCodeNSECMissing:
+			return text, false
+		case dns.ExtendedErrorCodeNoReachableAuthority, dns.ExtendedErrorCodeNetworkError:
+			reason, other = text, true
+		default:
+			if untrue(code) {
+				reason, other = text, true
+			}
+		}
+	}
+	return reason, other
+}
+
+func extendedErrors(answers ...*dns.Msg) (codes []uint16) {
 	for _, answer := range answers {
 		opt := answer.IsEdns0()
 		if opt == nil {
 			continue
 		}
 		for _, option := range opt.Option {
-			ede, ok := option.(*dns.EDNS0_EDE)
-			if !ok {
-				continue
-			}
-			text := dns.ExtendedErrorCodeToString[ede.InfoCode]
-			switch ede.InfoCode {
-			case dns.ExtendedErrorCodeDNSBogus, dns.ExtendedErrorCodeSignatureExpired, dns.ExtendedErrorCodeSignatureNotYetValid,
-				dns.ExtendedErrorCodeDNSKEYMissing, dns.ExtendedErrorCodeRRSIGsMissing, dns.ExtendedErrorCodeNoZoneKeyBitSet, dns.ExtendedErrorCodeNSECMissing:
-				return text, false
-			case dns.ExtendedErrorCodeNoReachableAuthority, dns.ExtendedErrorCodeNetworkError:
-				reason, network = text, true
+			if ede, ok := option.(*dns.EDNS0_EDE); ok {
+				codes = append(codes, ede.InfoCode)
 			}
 		}
 	}
-	return reason, network
+	return codes
+}
+
+// untrue reports whether a resolver says that it has made its answer up, as those do that filter
+// what was registered lately, or that it is out of date. A CA does not ask that resolver.
+func untrue(code uint16) bool {
+	switch code {
+	case dns.ExtendedErrorCodeForgedAnswer, dns.ExtendedErrorCodeBlocked, dns.ExtendedErrorCodeCensored, dns.ExtendedErrorCodeFiltered,
+		dns.ExtendedErrorCodeProhibited, dns.ExtendedErrorCodeStaleNXDOMAINAnswer:
+		return true
+	}
+	return false
 }
 
 // send asks a resolver, twice if it must be.
