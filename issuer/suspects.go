@@ -15,6 +15,10 @@ type suspects struct {
 	rushing  time.Time             // until when
 	parts    [watchParts]time.Time // when this process looked at each last; monotonic
 	cuts     map[int]string        // the last entry that was looked at, of parts that a configuration left
+	misses   map[string]int        // how many looks at an entry have failed in a row
+	began    time.Time             // the latest turn; monotonic
+	short    bool                  // whether that turn was cut short, so that the next one goes on with it
+	asked    time.Time             // when this process asked which orders have changed; monotonic
 	next     time.Time             // the next turn; monotonic
 	moved    chan struct{}         // tells that the next turn is now
 	reported [2]time.Time          // by the kind of trouble
@@ -47,6 +51,21 @@ func (s *suspects) clear(id string) {
 	delete(s.seen, id)
 }
 
+// missed notes whether a look at an entry has failed. It is then repeated in the next turn, but not
+// more often than there is time for before the entry's next round.
+func (s *suspects) missed(id string, failed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !failed || s.misses[id] == watchSlack {
+		delete(s.misses, id)
+		return
+	}
+	if s.misses == nil {
+		s.misses = make(map[string]int)
+	}
+	s.misses[id]++
+}
+
 // due returns the entries that are to be looked at again.
 func (s *suspects) due() (ids []string) {
 	s.mu.Lock()
@@ -56,8 +75,11 @@ func (s *suspects) due() (ids []string) {
 			ids = append(ids, id)
 		}
 	}
+	for id := range s.misses {
+		ids = append(ids, id)
+	}
 	slices.Sort(ids)
-	return ids
+	return slices.Compact(ids)
 }
 
 // begin returns how long a configuration waits for its first turn: no longer than the previous
@@ -88,6 +110,17 @@ func (s *suspects) await(ctx context.Context, wait time.Duration) bool {
 	return ctx.Err() == nil
 }
 
+// turn returns when the turn has begun that begins now, or that another configuration has begun.
+func (s *suspects) turn() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.short {
+		s.began = time.Now()
+	}
+	s.short = false
+	return s.began
+}
+
 // plan notes when the next turn is.
 func (s *suspects) plan(next time.Time) {
 	s.mu.Lock()
@@ -112,6 +145,13 @@ func (s *suspects) looks(part int) {
 	delete(s.cuts, part)
 }
 
+// failed notes that the vendor has not answered about a part, which begins anew in its next turn.
+func (s *suspects) failed(part int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.cuts, part)
+}
+
 // cut notes how far this process has come with a part, to go on from there.
 func (s *suspects) cut(part int, last string) {
 	s.mu.Lock()
@@ -119,7 +159,7 @@ func (s *suspects) cut(part int, last string) {
 	if s.cuts == nil {
 		s.cuts = make(map[int]string)
 	}
-	s.cuts[part] = last
+	s.cuts[part], s.short = last, true
 }
 
 // reached returns how far this process has come with a part that was cut short.
@@ -135,6 +175,20 @@ func (s *suspects) lately(part int, within time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Since(s.parts[part]) < within
+}
+
+// asks notes that this process has asked which orders have changed.
+func (s *suspects) asks() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = time.Now()
+}
+
+// askedLately reports whether it has done so within the given time.
+func (s *suspects) askedLately(within time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.asked) < within
 }
 
 // rush has orders looked at faster for a while.

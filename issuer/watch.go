@@ -67,18 +67,12 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 	part, s := f.rules.watch/watchParts, &f.account.suspects
 	wait := s.begin(time.Duration((0.5 + f.jitter()) * float64(part)))
 	for s.await(ctx, wait) {
-		began := time.Now()
-		took := part
-		s.plan(began.Add(part))
-		if f.watchPart(ctx, part, isFirst) {
-			took = spread(part) // another part is waiting
-			s.plan(began.Add(took))
-		}
+		next := f.watchPart(ctx, part, isFirst)
 		if ctx.Err() != nil {
 			s.hurry()
 			return
 		}
-		wait = max(took-time.Since(began), 0)
+		wait = max(time.Until(next), 0)
 	}
 }
 
@@ -86,25 +80,31 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 func spread(part time.Duration) time.Duration { return part * 4 / 5 }
 
 // watchPart reads the entries whose turn it is, and looks at the orders of the part that is due,
-// if any. more reports whether another part is due, too.
-func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(string) bool) (more bool) {
+// if any. next is when the next turn is: sooner if another part is due, too.
+func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(string) bool) (next time.Time) {
+	s := &f.account.suspects
+	next = time.Now().Add(part)
 	if !f.account.ledger.Listed() || !f.account.watching.TryLock() {
-		return false // the first listing is under way, or another configuration looks
+		return next // the first listing is under way, or another configuration looks
 	}
 	defer f.account.watching.Unlock()
 	defer func() {
 		if v := recover(); v != nil {
-			more = false
 			f.logger.Error("panic while looking at orders that have their certificates; trying again later",
 				zap.String("vendor", f.about.Name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
-	err := f.notice(ctx, isFirst)
-	if err == nil {
-		more, err = f.takeTurn(ctx, part)
-	}
+	began := s.turn()
+	next = began.Add(part)
+	s.plan(next)
+	f.complain(ctx, f.notice(ctx, isFirst)) // the vendor is asked all the same
+	more, err := f.takeTurn(ctx, part)
 	f.complain(ctx, err)
-	return more && err == nil
+	if more && err == nil {
+		next = began.Add(spread(part))
+		s.plan(next)
+	}
+	return next
 }
 
 // complain logs what is wrong with the looks, once an hour at most.
@@ -159,6 +159,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
+	now = f.ledger.Time() // these may have taken long
 	var due []int
 	for i, at := range turns.Parts {
 		// A time that is later than it can be was written by a server whose clock is ahead.
@@ -176,6 +177,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	}
 	slices.SortStableFunc(due, func(a, b int) int { return turns.Parts[a].Compare(turns.Parts[b]) })
 	ids := f.account.ledger.Certified(now, due[0], watchParts)
+	apart := spread(part) / time.Duration(max(len(ids), 1)) // also for the rest of a part
 	last, begun := f.account.suspects.reached(due[0])
 	if begun {
 		ids = slices.DeleteFunc(ids, func(id string) bool { return id <= last })
@@ -198,7 +200,7 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 	if err := set(now.Add(max(part, time.Duration(len(ids))*f.watchPace()*5/4))); err != nil {
 		return false, err
 	}
-	done, err := f.lookAt(ctx, ids, spread(part)/time.Duration(len(ids)))
+	done, err := f.lookAt(ctx, ids, apart)
 	if ctx.Err() != nil {
 		if done > 0 {
 			last = ids[done-1]
@@ -206,19 +208,29 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		f.account.suspects.cut(due[0], last)
 		return false, context.Cause(ctx)
 	}
-	f.account.suspects.looks(due[0])
-	if err != nil {
+	if err != nil && done < len(ids) {
+		f.account.suspects.failed(due[0])
 		return false, err
 	}
+	f.complain(ctx, err) // the looks that failed are repeated
+	f.account.suspects.looks(due[0])
 	return len(due) > 1, set(now.Add(f.rules.watch - watchSlack*part))
 }
 
 // lookAtChanges asks the vendor which orders have changed, where it tells, and looks at those.
-func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.Duration) error {
+func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.Duration) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = f.panicked("asking which orders have changed", v)
+		}
+	}()
 	lister, ok := f.vendor.(vendors.ChangeLister)
 	now := f.ledger.Time()
 	if !ok || now.Before(turns.Changes) && turns.Changes.Sub(now) <= f.rules.watch {
 		return nil
+	}
+	if f.account.suspects.askedLately(f.rules.watch - 2*part) {
+		return nil // by a clock that is wrong, it was not
 	}
 	if len(f.account.ledger.Certified(now, 0, 1)) == 0 {
 		return nil
@@ -245,6 +257,7 @@ func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.
 		}
 		f.complain(ctx, failed) // each is looked at in its part, too
 	}
+	f.account.suspects.asks()
 	rush := err != nil
 	return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
 		t.Since, t.Changes = now, now.Add(f.rules.watch-part)
@@ -326,11 +339,13 @@ func (r *lookRound) over() bool {
 func (r *lookRound) note(ctx context.Context, i int, id string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err != nil && ctx.Err() != nil {
+		return // it was cut short
+	}
+	missed := false
 	switch {
 	case err == nil:
 		r.failed = 0
-	case ctx.Err() != nil:
-		return // it was cut short
 	case vendors.VerdictOf(err) == vendors.Permanent && !errors.Is(err, vendors.ErrCredential):
 		r.failed = 0 // the vendor answers; it is about this order only
 		r.f.complain(ctx, err)
@@ -340,12 +355,14 @@ func (r *lookRound) note(ctx context.Context, i int, id string, err error) {
 			r.err = err
 		}
 	default:
+		missed = true
 		r.failed++
 		if r.failed == min(watchFailures, len(r.looked)) {
 			r.err = err
 		}
 	}
 	r.looked[i] = true
+	r.f.account.suspects.missed(id, missed)
 	if err != nil {
 		r.f.logger.Debug("looking at an order failed", zap.String("entry", id), zap.Error(err))
 	}
@@ -362,12 +379,7 @@ func (f *flow) inspect(ctx context.Context, id string) (err error) {
 	var orderID string
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("looking at order %s: %w", orderID, errPanicked)
-			if f.account.suspects.report(panics) {
-				f.logger.Error("panic while looking at an order that has its certificate; trying again later",
-					zap.String("vendor", f.about.Name), zap.String("entry", id), zap.String("order_id", orderID),
-					zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-			}
+			err = f.panicked("looking at order "+orderID, v, zap.String("entry", id), zap.String("order_id", orderID))
 		}
 	}()
 	e, err := f.ledger.Load(ctx, id) // another server may have gone on with it
@@ -417,6 +429,15 @@ func (f *flow) inspect(ctx context.Context, id string) (err error) {
 	return nil
 }
 
+// panicked logs a panic in a look, once an hour at most, and makes an error of it.
+func (f *flow) panicked(doing string, v any, about ...zap.Field) error {
+	if f.account.suspects.report(panics) {
+		f.logger.Error("panic while looking at an order that has its certificate; trying again later",
+			append(about, zap.String("vendor", f.about.Name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))...)
+	}
+	return fmt.Errorf("%s: %w", doing, errPanicked)
+}
+
 // has reports whether a name is to have a certificate of its own: the configuration has it, or a
 // stranger has asked for it and there is one. Others of the same certificate need none.
 func (f *flow) has(ctx context.Context, name string) bool {
@@ -460,6 +481,7 @@ func (f *flow) judge(e *ledger.Entry, order vendors.Order) (change func(*ledger.
 		}
 	case order.Status.Ended():
 		if order.Status == vendors.StatusExpired && e.Ends.Sub(f.ledger.Time()) <= e.Margin(f.margin(e)) {
+			f.account.suspects.clear(e.ID)
 			return nil, nil // it was about to end, and its successor is taken care of
 		}
 		if !f.account.suspects.confirmed(e.ID, string(order.Status), min(confirmAfter, f.rules.watch)) {
@@ -483,7 +505,11 @@ func (f *flow) judgeTerm(e *ledger.Entry, order vendors.Order) (change func(*led
 		return nil, nil
 	}
 	if ends.Before(e.Ends) {
-		if !ends.After(f.ledger.Time()) || !f.account.suspects.confirmed(e.ID, ends.String(), confirmTermAfter) {
+		if !ends.After(f.ledger.Time()) {
+			f.account.suspects.clear(e.ID)
+			return nil, nil
+		}
+		if !f.account.suspects.confirmed(e.ID, ends.String(), confirmTermAfter) {
 			return nil, nil
 		}
 	}
