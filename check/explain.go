@@ -239,7 +239,7 @@ func (s Site) Explain(ctx context.Context, q dcv.CAAQuestion, deaf error, visits
 		switch {
 		case len(missed) == 0:
 		case len(missed) < len(probes) && !slices.ContainsFunc(missed, func(p probed) bool { return !p.noRoute() }):
-			here += ", but for IPv6, which this machine does not have"
+			here += ", but for " + family(missed[0].addr) + ", which this machine does not have"
 		default:
 			here = "what the CA gets cannot be seen from here" // if no cause is found in them below
 		}
@@ -263,8 +263,8 @@ func (s Site) Explain(ctx context.Context, q dcv.CAAQuestion, deaf error, visits
 			if len(came.fetched) == 0 || came.over(p.addr, time.Time{}) > 0 {
 				continue // nothing tells it from the other family
 			}
-			return found(CauseUnanswered, "see to it that it answers, or remove the AAAA record",
-				"the name has the AAAA record %s, over which nothing was requested, and which this machine cannot try without IPv6", p.addr)
+			return found(CauseUnanswered, "see to it that it answers, or remove its record",
+				"the name has the address %s, at which nothing was requested, and which this machine cannot try without %s", p.addr, family(p.addr))
 		}
 		detail, advice := inTwo(problem)
 		return found(CauseUnanswered, advice, "%s does not answer: %s", p.at(s.Name), detail)

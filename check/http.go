@@ -58,10 +58,9 @@ func (s Site) Check(ctx context.Context) []Result {
 		return results
 	}
 	fetched := forEach(l.Addresses, func(addr netip.Addr) fetchedFrom { return s.fetch(ctx, addr) })
-	served := slices.ContainsFunc(fetched, func(f fetchedFrom) bool { return f.served })
 	var files []Result
 	for _, f := range fetched {
-		if f.unanswered && served {
+		if f.unanswered && slices.ContainsFunc(fetched, f.isBlamedBy) {
 			f.Verdict = Stop
 			f.Message += ", and where the name's other addresses serve the file, this one is at fault"
 		}
@@ -136,11 +135,19 @@ func (s Site) soften(results []Result) []Result {
 // fetchedFrom is what came of fetching the file from an address.
 type fetchedFrom struct {
 	Result
-	served, unanswered bool
+	addr                       netip.Addr
+	served, unanswered, inside bool
+}
+
+// isBlamedBy reports whether another address, which serves the file, shows that this one is at fault.
+// One of the other family does not show that a router sends back inside what comes from there.
+func (f fetchedFrom) isBlamedBy(other fetchedFrom) bool {
+	return other.served && (!f.inside || f.addr.Is6() == other.addr.Is6())
 }
 
 // fetch fetches the file from one address.
 func (s Site) fetch(ctx context.Context, addr netip.Addr) (f fetchedFrom) {
+	f.addr = addr
 	f.Result = s.judge(ctx, addr, &f)
 	f.Check = checkFile
 	return f
@@ -175,16 +182,23 @@ func (s Site) judge(ctx context.Context, addr netip.Addr, f *fetchedFrom) Result
 	message := fmt.Sprintf("%s: %s: %s", at, strings.ReplaceAll(string(problem.Kind), "_", " "), detail)
 	switch {
 	case problem.NoRoute():
-		return warning("run the check from a machine with IPv6, or remove the AAAA record", "%s: this machine has no IPv6 connectivity, so it is not known what the CA would get", at)
+		return warning("run the check from a machine that has it", "%s: this machine has no %s connectivity, so it is not known what the CA would get", at, family(addr))
 	case s.File == nil:
 		return warning("let the check listen, or run it while Caddy runs", "%s, which may be otherwise once Caddy runs; %s", message, s.Unserved)
 	case problem.Kind == dcv.Unreachable:
-		f.unanswered = true
+		f.unanswered, f.inside = true, problem.Inside()
 		return warning(advice, "%s; a CA that gets no answer there cannot validate", message)
 	case s.Unserved != "" && byCaddy(problem):
 		return warning("", "%s: a Caddy answers, without the file: %s", at, s.Unserved)
 	}
 	return stop(advice, "%s", message)
+}
+
+func family(addr netip.Addr) string {
+	if addr.Is6() {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 // inTwo takes the advice from the end of a probe's detail. What a host has answered may contain

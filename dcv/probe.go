@@ -55,6 +55,7 @@ type ProbeError struct {
 	Host    string
 	URL     string
 	Address netip.Addr // the one that was asked, if it was given
+	From    netip.Addr // this machine's own on the way there, if that is known
 	Kind    ProbeKind
 	Detail  string      // what came back, and what to do about it
 	Header  http.Header // of the answer, if there was one
@@ -72,10 +73,14 @@ func (e *ProbeError) Error() string {
 func (e *ProbeError) Unwrap() error { return e.Err }
 
 // NoRoute reports whether this machine cannot reach any address of that family, as one without
-// IPv6, so that the failure says nothing.
+// IPv6, so that the failure says nothing. A router that has no way does not count.
 func (e *ProbeError) NoRoute() bool {
-	return e.Address.Is6() && (errors.Is(e.Err, syscall.ENETUNREACH) || errors.Is(e.Err, syscall.EADDRNOTAVAIL) || errors.Is(e.Err, syscall.EAFNOSUPPORT))
+	return e.Address.IsValid() && !e.From.IsValid() && (errors.Is(e.Err, syscall.ENETUNREACH) || errors.Is(e.Err, syscall.EADDRNOTAVAIL) || errors.Is(e.Err, syscall.EAFNOSUPPORT))
 }
+
+// Inside reports whether a router stands between this machine and the address that gives it another
+// one, so that it may send nothing back inside.
+func (e *ProbeError) Inside() bool { return e.From.IsPrivate() }
 
 // Wrong reports whether there was an answer, so that a CA on the same way to the
 // host must be expected to get it too.
@@ -137,7 +142,7 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 		if otherProtocol(err) || heard.Load() && !p.HTTPS && probeCtx.Err() == nil {
 			return failed(WrongBody, "what listens there speaks another protocol; have the port lead to Caddy")
 		}
-		return &ProbeError{Host: host, URL: url, Address: p.Address, Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
+		return &ProbeError{Host: host, URL: url, Address: p.Address, From: p.from(probeCtx), Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
 	}
 	defer resp.Body.Close()
 	failed = func(kind ProbeKind, detail string) error {
@@ -179,6 +184,25 @@ func (p *Prober) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return p.Dial(ctx, network, addr)
 	}
 	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// from is this machine's own address on the way to the given one. Nothing is sent for it.
+func (p *Prober) from(ctx context.Context) netip.Addr {
+	if !p.Address.IsValid() {
+		return netip.Addr{}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // the probe's time may be over
+	defer cancel()
+	conn, err := p.dial(ctx, "udp", net.JoinHostPort(p.Address.String(), "80"))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer func() { _ = conn.Close() }() // nothing was written
+	own, ok := conn.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return own.AddrPort().Addr().Unmap()
 }
 
 func (p *Prober) url(host string) string {

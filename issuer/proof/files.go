@@ -204,6 +204,14 @@ type target struct {
 	file dcv.Challenge
 }
 
+// way is how to get to a host.
+type way struct {
+	host string
+	six  bool // over IPv6
+}
+
+func (t target) way() way { return way{t.host, t.at.Is6()} }
+
 // targetsOf are all that the CA may come to: it may choose any address of a host.
 func targetsOf(list []dcv.Challenge, known places) (targets []target) {
 	for _, ch := range list {
@@ -238,7 +246,7 @@ func (f *files) wait(ctx context.Context, p Proof, known places) error {
 	}
 	port := f.fetchPort(p.Method)
 	settled := time.Now().Add(settleTime)
-	var served sync.Map // hosts that have the file at one of their addresses
+	var served sync.Map // the ways over which a file was fetched
 	return forAll(targetsOf(list, known), func(t target) error {
 		prober := &dcv.Prober{Port: port, HTTPS: p.Method == vendors.MethodHTTPS, Address: t.at, Dial: f.dial}
 		for {
@@ -248,7 +256,7 @@ func (f *files) wait(ctx context.Context, p Proof, known places) error {
 				continue
 			}
 			if err == nil {
-				served.Store(t.host, true)
+				served.Store(t.way(), true)
 				return nil
 			}
 			if time.Now().After(settled) || poll.Wait(ctx, settleTime/10) != nil {
@@ -259,8 +267,9 @@ func (f *files) wait(ctx context.Context, p Proof, known places) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		_, elsewhere := served.Load(t.host)
-		return f.judge(p.ID, t, elsewhere, err)
+		_, same := served.Load(t.way())
+		_, other := served.Load(way{t.host, !t.at.Is6()})
+		return f.judge(p.ID, t, same, other, err)
 	})
 }
 
@@ -278,8 +287,9 @@ func (f *files) elsewhere(ctx context.Context, t target, known []netip.Addr, err
 
 // judge says what a failed probe means. That the file cannot be fetched from here need
 // not mean anything, except where nothing listens to serve it, or where another address of the
-// host has it, which shows that this machine can reach the host from the inside.
-func (f *files) judge(id string, t target, elsewhere bool, err error) error {
+// host has it, of the same family or of the other, which shows that this machine can reach the host
+// from the inside. Behind a router, an address of the other family does not show that.
+func (f *files) judge(id string, t target, same, other bool, err error) error {
 	problem, ok := errors.AsType[*dcv.ProbeError](err)
 	if !ok {
 		return err
@@ -293,7 +303,9 @@ func (f *files) judge(id string, t target, elsewhere bool, err error) error {
 	if deaf != nil {
 		err = fmt.Errorf("%w; and %w", err, deaf)
 	}
-	if f.mode.stops(problem.Wrong() || deaf != nil || elsewhere && check.Public(t.at)) && !problem.NoRoute() {
+	wrong := problem.Wrong() && !t.at.IsPrivate() // no CA gets to that one
+	elsewhere := (same || other && !problem.Inside()) && check.Public(t.at)
+	if f.mode.stops(wrong || deaf != nil || elsewhere) && !problem.NoRoute() {
 		return err
 	}
 	f.logger.Warn("the validation file could not be fetched from here; the CA may succeed all the same",

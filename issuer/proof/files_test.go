@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
@@ -516,5 +519,73 @@ func TestFilesAtEachAddress(t *testing.T) {
 			t.Errorf("%s: there are warnings: %v", name, logs.All())
 		}
 		m.CleanUp(t.Context(), p)
+	}
+}
+
+// ownAddress is a connection without a packet that begins at an address of this machine.
+type ownAddress struct {
+	net.Conn
+	addr string
+}
+
+func (o ownAddress) Close() error        { return nil }
+func (o ownAddress) LocalAddr() net.Addr { return &net.UDPAddr{IP: net.ParseIP(o.addr)} }
+
+// TestFilesBehindARouter: where IPv6 serves the file, an IPv4 address that does not answer stops an
+// order only if that means that the CA gets no answer either; and a private address never does,
+// whatever answers there.
+func TestFilesBehindARouter(t *testing.T) {
+	for _, c := range []struct {
+		title, own, addr string
+		err              error // nil is an answer without the file
+		stops            bool
+	}{
+		{"behind a router", "192.168.1.2", "203.0.113.1", syscall.ECONNREFUSED, false},
+		{"with a public address", "198.51.100.7", "203.0.113.1", syscall.ECONNREFUSED, true},
+		{"without IPv4", "", "203.0.113.1", syscall.ENETUNREACH, false},
+		{"a wrong answer", "192.168.1.2", "203.0.113.1", nil, true},
+		{"a wrong answer at an address that no CA gets to", "192.168.1.2", "10.0.0.7", nil, false},
+	} {
+		t.Run(c.title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, logs := newProver(t, func(config *Config) {
+					elsewhere(t, "shop.example.com. 60 IN A "+c.addr, "shop.example.com. 60 IN AAAA 2001:db8::1")(config)
+					nginx := config.Dial
+					config.Identities = nil
+					config.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+						host, _, err := net.SplitHostPort(addr)
+						switch {
+						case err != nil:
+							return nil, err
+						case network == "udp" && c.own == "":
+							return nil, syscall.ENETUNREACH
+						case network == "udp":
+							return ownAddress{addr: c.own}, nil
+						case host == c.addr && c.err != nil:
+							return nil, c.err
+						case host == c.addr:
+							return nginx(ctx, network, addr)
+						}
+						near, far := net.Pipe()
+						go func() {
+							defer func() { _ = far.Close() }()
+							if _, err := http.ReadRequest(bufio.NewReader(far)); err == nil {
+								_, _ = io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ncontent")
+							}
+						}()
+						return near, nil
+					}
+				})
+				p := fileProof("router-"+derive(c.title, "id"), "content", "shop.example.com")
+				if err := m.Present(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+				defer m.CleanUp(t.Context(), p)
+				err := m.Wait(t.Context(), p)
+				if (err != nil) != c.stops || err == nil && logs.FilterMessageSnippet("could not be fetched from here").Len() != 1 {
+					t.Errorf("error = %v, logs %v", err, logs.All())
+				}
+			})
+		})
 	}
 }
