@@ -92,6 +92,10 @@ const (
 	// questionTimeout bounds one question to one resolver, which is asked twice.
 	questionTimeout = 2 * time.Second
 	tries           = 2
+
+	// maxAddresses is how many addresses of a name are looked at. An answer can have thousands,
+	// each of which can be silent for as long as a look may take.
+	maxAddresses = 32
 )
 
 // Host looks a name up as a CA does that fetches a file from it. A *NameError says that the CA
@@ -105,10 +109,15 @@ func (r Resolvers) Host(ctx context.Context, name string) (Lookup, error) {
 		return r.trusting(ctx, name, server, len(servers) > 1, r.view(ctx, name, server))
 	})
 	var failed *NameError
+	more := false
 	for i, v := range views {
 		for _, addr := range v.addresses {
-			if !slices.Contains(l.Addresses, addr) {
+			switch {
+			case slices.Contains(l.Addresses, addr):
+			case len(l.Addresses) < maxAddresses:
 				l.Addresses = append(l.Addresses, addr)
+			default:
+				more = true
 			}
 		}
 		l.Doubts = append(l.Doubts, v.doubts...)
@@ -122,6 +131,9 @@ func (r Resolvers) Host(ctx context.Context, name string) (Lookup, error) {
 		if v.problem == failed.Problem {
 			failed.Servers = append(failed.Servers, servers[i])
 		}
+	}
+	if more {
+		l.Doubts = append(l.Doubts, fmt.Sprintf("%s has more than %d addresses, and only so many are looked at", name, maxAddresses))
 	}
 	if failed == nil {
 		return l, ctx.Err()
@@ -142,7 +154,7 @@ func (e *NameError) against(servers []string, views []view) string {
 			return servers[i] + " has verified them"
 		case e.Problem == Bogus: // one that does not verify says nothing
 		case v.problem == "" && len(v.addresses) > 0:
-			return fmt.Sprintf("%s finds %s", servers[i], joined(v.addresses))
+			return fmt.Sprintf("%s finds %s", servers[i], joined(v.addresses[:min(len(v.addresses), maxAddresses)]))
 		case v.problem == "":
 			return servers[i] + " does not tell"
 		}
@@ -233,12 +245,16 @@ func (r reply) addresses() (list []netip.Addr) {
 		case *dns.AAAA:
 			addr, _ = netip.AddrFromSlice(rr.AAAA)
 		}
-		if addr.IsValid() {
+		if addr.IsValid() && !synthesized.Contains(addr) {
 			list = append(list, addr.Unmap())
 		}
 	}
 	return list
 }
+
+// synthesized are the addresses that resolvers make of IPv4 addresses for networks without IPv4
+// (RFC 6052, section 2.1). They are in no zone.
+var synthesized = netip.MustParsePrefix("64:ff9b::/96")
 
 // alias is where the last CNAME of the answer leads, or empty.
 func (r reply) alias() string {

@@ -65,7 +65,7 @@ func (r Resolvers) authorities(ctx context.Context, name string) (zone string, v
 func conflicts(zone, name string, known []authority) (list []string) {
 	for _, v := range known[min(1, len(known)):] {
 		if first := known[0]; v.says != first.says {
-			list = append(list, fmt.Sprintf("the name servers of %s disagree about %s: %s has %s (serial %d), %s has %s (serial %d)",
+			list = append(list, fmt.Sprintf("the name servers of %s disagree about %s: %s has %.300s (serial %d), %s has %.300s (serial %d)",
 				zone, strings.TrimPrefix(name, "*."), first.server, first.says, first.serial, v.server, v.says, v.serial))
 		}
 	}
