@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/certmagic"
@@ -52,7 +53,7 @@ func (r Resolvers) CheckCAA(ctx context.Context, q dcv.CAAQuestion) error {
 	return checker.Check(ctx, q)
 }
 
-// verifyCAA looks at the records of a name and at those above it.
+// verifyCAA looks at the records of a name and, if it has none, at those above it, as a CA does.
 func (r Resolvers) verifyCAA(ctx context.Context, name string) error {
 	host := strings.TrimPrefix(name, "*.")
 	domain := registrable(host)
@@ -61,31 +62,42 @@ func (r Resolvers) verifyCAA(ctx context.Context, name string) error {
 		names = append(names, host)
 		_, host, _ = strings.Cut(host, ".")
 	}
-	for _, found := range forEach(append(names, domain), func(name string) *NameError { return r.bogusCAA(ctx, name) }) {
-		if found != nil {
-			return found
+	type answer struct {
+		bogus *NameError
+		found bool
+	}
+	for _, a := range forEach(append(names, domain), func(name string) answer {
+		bogus, found := r.bogusCAA(ctx, name)
+		return answer{bogus, found}
+	}) {
+		if a.bogus != nil {
+			return a.bogus
+		}
+		if a.found {
+			break
 		}
 	}
 	return nil
 }
 
 // bogusCAA returns nil unless a resolver says that the signatures do not verify, and none
-// has verified the records.
-func (r Resolvers) bogusCAA(ctx context.Context, name string) *NameError {
+// has verified the records. found is whether there are any.
+func (r Resolvers) bogusCAA(ctx context.Context, name string) (bogus *NameError, found bool) {
 	servers := certmagic.RecursiveNameservers(r.List)
-	failed := &NameError{Name: name, Problem: Bogus}
+	failed, verified := &NameError{Name: name, Problem: Bogus}, false
 	for i, reply := range forEach(servers, func(server string) reply { return r.ask(ctx, name, dns.TypeCAA, server) }) {
 		switch {
 		case reply.bogus && (len(servers) == 1 || !r.believesNone(ctx, name, servers[i])):
 			failed.Servers, failed.Reason = append(failed.Servers, servers[i]), reply.reason
-		case reply.err == nil && reply.msg.AuthenticatedData:
-			return nil
+		case reply.err == nil:
+			verified = verified || reply.msg.AuthenticatedData
+			found = found || slices.ContainsFunc(reply.msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeCAA })
 		}
 	}
-	if len(failed.Servers) == 0 {
-		return nil
+	if verified || len(failed.Servers) == 0 {
+		return nil, found
 	}
-	return failed
+	return failed, found
 }
 
 // split takes the text of an error apart: what is wrong, and what to do about it.

@@ -319,6 +319,7 @@ func caaWorlds() (all []world) {
 	return append(all,
 		world{title: "CAA: bad signatures", records: good + "bogus " + shop, resolvers: "validating", look: byCAA(shop, "http-01"), want: Stop, word: "DNSSEC"},
 		world{title: "CAA: bad signatures above", records: good + "bogus example.com", resolvers: "validating", look: byCAA(shop, "http-01"), want: Stop, word: "example.com"},
+		world{title: "CAA: bad signatures above the records that count", records: "shop.example.com. 60 IN CAA 0 issue \"sectigo.com\"\nbogus example.com. CAA", resolvers: "validating", look: byCAA(shop, "http-01"), want: OK},
 		world{title: "CAA: bad signatures of these records only", records: good + a(shop, "203.0.113.1") + "bogus " + shop + ". CAA", resolvers: "validating", look: byCAA(shop, "http-01"), want: Stop, word: "DNSSEC"},
 		world{title: "CAA: bad signatures that one looks at", records: good + a(shop, "203.0.113.1") + "bogus " + shop + ". CAA", resolvers: "plain,explaining", look: byCAA(shop, "http-01"), want: Stop, word: "DNSSEC"},
 		world{title: "CAA: one resolver believes nobody", records: good, resolvers: "distrusting,plain", look: byCAA(shop, "http-01"), want: OK},
