@@ -82,7 +82,10 @@ func TestLegal(t *testing.T) {
 		"xn--bcher-kva.example.com":        "",
 		"me.github.io":                     "",
 		"www.example.co.uk":                "",
-		"co.uk":                            "public suffix",
+		"co.uk":                            "is a public suffix",
+		"*.co.uk":                          "is a public suffix, and CAs must refuse",
+		"ab--cd.example.com":               "third and fourth",
+		"xn--99999999999.example.com":      "not Punycode",
 		"*.com":                            "below a public suffix",
 		"com":                              "below a public suffix",
 		"192.0.2.7":                        "IP address",
@@ -98,7 +101,7 @@ func TestLegal(t *testing.T) {
 		strings.Repeat("abc.", 70) + "com": "253",
 	} {
 		r := Legal(name)
-		if (r.Verdict != OK) != (want != "") || r.Verdict == Warning && want != "no public registry" || !strings.Contains(r.Message, want) {
+		if (r.Verdict != OK) != (want != "") || (r.Verdict == Warning) != (want == "no public registry" || want == "is a public suffix") || !strings.Contains(r.Message, want) {
 			t.Errorf("%s: %+v, want %q", name, r, want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
@@ -28,18 +29,35 @@ func Legal(name string) Result {
 		return stop(advice, "it has an underscore, which CAs must refuse (Baseline Requirements, section 7.1.4.2.1)")
 	case slices.ContainsFunc(labels, badLabel):
 		return stop(advice, "its labels must be letters, digits and hyphens, and not begin or end with a hyphen")
+	case slices.ContainsFunc(labels, reservedLabel):
+		return stop(advice, "a label has hyphens in the third and fourth place, which is for internationalized names only, so CAs must refuse it (Baseline Requirements, section 7.1.2.7.12)")
+	case slices.ContainsFunc(labels, badPunycode):
+		return stop(advice, "a label begins with xn-- and is not Punycode, so CAs must refuse it (Baseline Requirements, section 7.1.2.7.12)")
 	case len(labels) == 1:
 		return stop(advice, "it is not below a public suffix, so no CA issues for it")
 	case !icann && !strings.Contains(suffix, "."):
 		return warning(advice, "no public registry is known for names below %q; without one, no CA issues for it", suffix)
+	case suffix == host && icann && name != host:
+		return stop(advice, "%s is a public suffix, and CAs must refuse wildcards for these (Baseline Requirements, section 3.2.2.6)", host)
 	case suffix == host && icann:
-		return stop(advice, "%s is a public suffix, which CAs refuse to certify", host)
+		return warning(advice, "%s is a public suffix; some CAs refuse to certify these, though they need not", host)
 	}
 	return ok("CAs issue for such names")
 }
 
 func badLabel(label string) bool {
 	return strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != ""
+}
+
+// reservedLabel reports whether a label is reserved and not for internationalized names, RFC 5890,
+// section 2.3.1.
+func reservedLabel(label string) bool {
+	return len(label) >= 4 && label[2:4] == "--" && !strings.HasPrefix(label, "xn--")
+}
+
+func badPunycode(label string) bool {
+	_, err := idna.Punycode.ToUnicode(label)
+	return err != nil
 }
 
 // Fits judges the names of one order by what the vendor says of the product.
