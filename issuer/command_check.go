@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -56,7 +57,8 @@ type checked struct {
 }
 
 func cmdCheck(fl caddycmd.Flags) (int, error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	// However it is ended, by a service manager or as its terminal is closed, it takes its record away.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	out, err := checkConfig(ctx, fl)
 	if err != nil {
@@ -119,10 +121,12 @@ func checkConfig(ctx context.Context, fl caddycmd.Flags) (*checked, error) {
 	}
 	defer in.end()
 	in.within = fl.Duration("timeout")
-	if err := in.askRunning(ctx, address); err != nil {
+	preparing, cancel := context.WithTimeout(ctx, in.within)
+	defer cancel()
+	if err := in.askRunning(preparing, address); err != nil {
 		return nil, err
 	}
-	in.serve(ctx)
+	in.serve(preparing)
 	results := check.Run(ctx, in.within, in.tasks())
 	return &checked{Results: results, Quote: in.quotes()}, ctx.Err()
 }

@@ -172,16 +172,33 @@ func (in *inspection) askRunning(ctx context.Context, address string) error {
 	if !d.answers(ctx) {
 		return nil
 	}
+	var running *configuration
+	var err error
+	asked := make(chan struct{})
+	go func() { // a Caddy that is loading a config answers only afterwards, and the request cannot be cancelled
+		defer close(asked)
+		running, err = runningConfig(address)
+	}()
+	select {
+	case <-asked:
+		in.running = running
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the Caddy at %s does not tell its config: %w", address, context.Cause(ctx))
+	}
+}
+
+func runningConfig(address string) (*configuration, error) {
 	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/config/", nil, nil)
 	if err != nil {
-		return adminError(address, err)
+		return nil, adminError(address, err)
 	}
 	defer resp.Body.Close()
-	in.running = new(configuration)
-	if err := json.NewDecoder(resp.Body).Decode(in.running); err != nil {
-		return fmt.Errorf("reading the config of the Caddy at %s: %w", address, err)
+	c := new(configuration)
+	if err := json.NewDecoder(resp.Body).Decode(c); err != nil {
+		return nil, fmt.Errorf("reading the config of the Caddy at %s: %w", address, err)
 	}
-	return nil
+	return c, nil
 }
 
 // has reports whether a config gets a certificate for the name from one of our issuers.

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/caddy-commercial/caddy-commercial/check"
@@ -155,6 +156,41 @@ func TestCheckRecords(t *testing.T) {
 	w.checks(strings.Replace(config, keySecret, "d3Jvbmc=", 1), false, []string{"STOP", "record", "look at the credential of the DNS provider"})
 	w.clean(n)
 	w.charges(0)
+}
+
+// TestCheckThatIsEnded: whoever ends it while its record is in the zone finds the zone as before.
+func TestCheckThatIsEnded(t *testing.T) {
+	t.Parallel()
+	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(by.String(), func(t *testing.T) {
+			t.Parallel()
+			w, n := newDNSWorld(t, nil)
+			file := filepath.Join(w.node.home, "Caddyfile.check")
+			config := w.localGlobals(w.node) + site("shop.example.com", w.issuer(n.dcv(keySecret)+"propagation_delay 1m\n"))
+			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := w.command(t.Context(), w.node, "commercial", "check", "--config", file, "--adapter", "caddyfile", "--timeout", "2m")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			w.await("the record to be added", func() error {
+				if len(n.proofs()) == 0 {
+					return errors.New("there is none")
+				}
+				return nil
+			})
+			if err := cmd.Process.Signal(by); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Error("it has succeeded")
+			}
+			if own := n.proofs(); len(own) > 0 {
+				t.Errorf("it leaves %q", own)
+			}
+		})
+	}
 }
 
 // TestNameNotInDNS: check finds it out, and nothing is bought for it.
