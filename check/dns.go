@@ -101,8 +101,25 @@ const (
 // Host looks a name up as a CA does that fetches a file from it. A *NameError says that the CA
 // would find nothing. It takes the word of all resolvers: where one does not answer, or has another
 // answer, there are only doubts. Signatures that do not verify are only a doubt where another
-// resolver has verified them.
+// resolver has verified them. What resolvers remember that did not exist is only a doubt where a
+// name server of the zone has it by now.
 func (r Resolvers) Host(ctx context.Context, name string) (Lookup, error) {
+	l, err := r.host(ctx, name)
+	gone, ok := errors.AsType[*NameError](err)
+	if !ok || gone.Problem == Bogus {
+		return l, err
+	}
+	zone, views, unknown := r.authorities(ctx, name)
+	i := slices.IndexFunc(views, func(v authority) bool { return v.problem == "" && slices.ContainsFunc(v.found, Public) })
+	if unknown != nil || i < 0 {
+		return l, err
+	}
+	l.Addresses = views[i].found[:min(len(views[i].found), maxAddresses)]
+	l.Doubts = append(l.Doubts, fmt.Sprintf("%s, but %s, a name server of %s, has %s", gone.what(), views[i].server, zone, joined(l.Addresses)))
+	return l, ctx.Err()
+}
+
+func (r Resolvers) host(ctx context.Context, name string) (Lookup, error) {
 	l := Lookup{Name: name}
 	servers := certmagic.RecursiveNameservers(r.List)
 	views := forEach(servers, func(server string) view {

@@ -191,6 +191,10 @@ func (n *internet) resolver(at, kind string) {
 			if q.Question[0].Qtype == dns.TypeAAAA {
 				a.Answer, a.Rcode = nil, dns.RcodeNameError
 			}
+		case "remembering": // that there was no such name
+			if strings.EqualFold(q.Question[0].Name, shop+".") {
+				a.Answer, a.Rcode = nil, dns.RcodeNameError
+			}
 		case "fails AAAA":
 			if q.Question[0].Qtype == dns.TypeAAAA {
 				fail()

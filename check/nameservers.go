@@ -107,7 +107,7 @@ type authority struct {
 
 func (r Resolvers) authority(ctx context.Context, zone, host, server string) authority {
 	v := authority{server: server}
-	at, err := r.Host(ctx, server)
+	at, err := r.host(ctx, server)
 	if len(at.Addresses) == 0 {
 		v.problem = "has no address"
 		if err != nil && ctx.Err() != nil {

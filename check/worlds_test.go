@@ -372,6 +372,25 @@ func serverWorlds() (all []world) {
 			return r.Servers(t.Context(), shop)
 		}})
 	}
+	for _, c := range []struct {
+		title, records, kind string
+		want                 Verdict
+		word                 string
+	}{
+		{"has the name", zone, "good", Warning, "but ns1.example.com, a name server of example.com, has " + addressOf("ours", false)},
+		{"has the name, and leads to nginx", strings.Replace(zone, addressOf("ours", false), addressOf("nginx without it", false), 1), "good", Stop, "nginx"},
+		{"does not have it either", zone, "behind", Stop, "create its A or AAAA record"},
+		{"is not one", zone, "lame", Stop, "create its A or AAAA record"},
+		{"is not there", zone, "dead", Stop, "create its A or AAAA record"},
+	} {
+		all = append(all, world{title: "a resolver remembers that there was no name, and the name server " + c.title, records: c.records, resolvers: "remembering", want: c.want, word: c.word,
+			look: func(t *testing.T, n *internet, r Resolvers, p dcv.Prober) []Result {
+				if c.kind != "dead" {
+					n.nameserver("198.51.100.1:53", c.kind)
+				}
+				return bySite(t, n, r, p)
+			}})
+	}
 	return append(all,
 		world{title: "name servers: one has no address", records: strings.Replace(zone, a("ns2.example.com", "198.51.100.2"), "", 1), want: Warning, word: "has no address", look: func(t *testing.T, n *internet, r Resolvers, _ dcv.Prober) []Result {
 			n.nameserver("198.51.100.1:53", "good")

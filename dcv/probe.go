@@ -142,7 +142,7 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 		if otherProtocol(err) || heard.Load() && !p.HTTPS && probeCtx.Err() == nil {
 			return failed(WrongBody, "what listens there speaks another protocol; have the port lead to Caddy")
 		}
-		return &ProbeError{Host: host, URL: url, Address: p.Address, From: p.from(probeCtx), Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
+		return &ProbeError{Host: host, URL: url, Address: p.Address, From: p.from(ctx), Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
 	}
 	defer resp.Body.Close()
 	failed = func(kind ProbeKind, detail string) error {
@@ -191,7 +191,7 @@ func (p *Prober) from(ctx context.Context) netip.Addr {
 	if !p.Address.IsValid() {
 		return netip.Addr{}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // the probe's time may be over
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	conn, err := p.dial(ctx, "udp", net.JoinHostPort(p.Address.String(), "80"))
 	if err != nil {
