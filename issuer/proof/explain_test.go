@@ -65,7 +65,7 @@ func TestExplainOverride(t *testing.T) {
 		word  string
 	}{
 		{"", check.CauseRecord, "looks at _dnsauth.shop.example.com, which is not an alias (CNAME) of proofs.override.example"},
-		{"_dnsauth.shop.example.com. 60 IN CNAME other.override.example.", check.CauseRecord, "no alias"},
+		{"_dnsauth.shop.example.com. 60 IN CNAME other.override.example.", check.CauseRecord, "not an alias"},
 		{"_dnsauth.shop.example.com. 60 IN CNAME Proofs.override.example.", check.CauseUndecided, "as far as can be seen"},
 		{"_dnsauth.example.com. 60 IN CNAME proofs.override.example.", check.CauseUndecided, "as far as can be seen"},
 	} {
