@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ func (d *DNS) Present(ctx context.Context, r Record) (added bool, err error) {
 	d.log().Debug("adding DNS record", zap.String("zone", zone), zap.Stringer("record", r))
 	results, err := d.Provider.AppendRecords(ctx, zone, []libdns.Record{r.in(zone, d.TTL)})
 	if err != nil {
-		return true, fmt.Errorf("adding the record %s to the zone %s: %w", r, zone, err)
+		return true, fmt.Errorf("adding the record %s to the zone %s: %w", r, zone, withoutQuery(err))
 	}
 	own := placed{zone: zone}
 	if len(results) == 1 && results[0] != nil && r.is(results[0].RR(), zone) {
@@ -95,7 +96,7 @@ func (d *DNS) there(ctx context.Context, zone string, r Record) (bool, error) {
 	if getter, ok := d.Provider.(libdns.RecordGetter); ok {
 		list, err := getter.GetRecords(ctx, zone)
 		if err != nil {
-			return false, fmt.Errorf("listing the records of the zone %s: %w", zone, err)
+			return false, fmt.Errorf("listing the records of the zone %s: %w", zone, withoutQuery(err))
 		}
 		return r.among(list, zone)
 	}
@@ -151,7 +152,7 @@ func (d *DNS) Remove(ctx context.Context, r Record) error {
 	if len(victims) > 0 {
 		d.log().Debug("removing DNS record", zap.String("zone", own.zone), zap.Stringer("record", r))
 		if _, err := d.Provider.DeleteRecords(ctx, own.zone, victims); err != nil {
-			return fmt.Errorf("removing the record %s from the zone %s: %w", r, own.zone, err)
+			return fmt.Errorf("removing the record %s from the zone %s: %w", r, own.zone, withoutQuery(err))
 		}
 	}
 	d.mu.Lock()
@@ -173,9 +174,31 @@ func (d *DNS) victims(ctx context.Context, own placed, r Record) ([]libdns.Recor
 	}
 	list, err := getter.GetRecords(ctx, own.zone)
 	if err != nil {
-		return nil, fmt.Errorf("listing the records of the zone %s: %w", own.zone, err)
+		return nil, fmt.Errorf("listing the records of the zone %s: %w", own.zone, withoutQuery(err))
 	}
 	return slices.DeleteFunc(slices.Clone(list), func(other libdns.Record) bool { return !r.is(other.RR(), own.zone) }), nil
+}
+
+// queryError is an error of a provider without the query of the URL that it has asked: some send
+// their key in it.
+type queryError struct {
+	text string
+	err  error
+}
+
+func (e *queryError) Error() string { return e.text }
+func (e *queryError) Unwrap() error { return e.err }
+
+func withoutQuery(err error) error {
+	failed, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
+	}
+	address, _, found := strings.Cut(failed.URL, "?")
+	if !found {
+		return err
+	}
+	return &queryError{strings.ReplaceAll(err.Error(), failed.URL, address), err}
 }
 
 // in writes the record relative to its zone. The target of a CNAME ends with the dot of
