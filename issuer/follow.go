@@ -142,7 +142,7 @@ func (f *flow) certified(ctx context.Context, j *errand, e *ledger.Entry, look *
 		}
 		return f.recordCertificate(j, e, order, got)
 	}
-	if f.settled(e) {
+	if f.settled(e, look) {
 		// By now the request cannot be on its way any more. If the vendor gives the same answer
 		// several times in a row, it stands.
 		switch other, otherErr := f.foreignChain(e, order); {
@@ -296,9 +296,9 @@ func (f *flow) chainOf(e *ledger.Entry, order vendors.Order) (chain, error) {
 var errWithdrawn = errors.New("the vendor delivers the old certificate and is making no other; was the reissue withdrawn?")
 
 // settled reports whether the latest request of an entry is a reissue that must have begun
-// by now.
-func (f *flow) settled(e *ledger.Entry) bool {
-	return e.Attempt.Kind == ledger.KindReissue && f.ledger.Time().Sub(e.Attempt.Started) >= f.about.AbsenceAge
+// by now. It goes by what this process has seen, as another server's clock has written when it was sent.
+func (f *flow) settled(e *ledger.Entry, look *look) bool {
+	return e.Attempt.Kind == ledger.KindReissue && time.Since(look.first) >= f.about.AbsenceAge
 }
 
 // foreignChain picks the certificate of an order where that need not be for a key of ours, and

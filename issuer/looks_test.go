@@ -231,3 +231,50 @@ func TestUnreadableEntryDelaysNoLook(t *testing.T) {
 		}
 	})
 }
+
+// TestReissueIsNotGivenUpByAWrongClock: a vendor that shows the old certificate for a few minutes
+// after a reissue was asked for is waited for, by a server whose clock is ahead, too.
+func TestReissueIsNotGivenUpByAWrongClock(t *testing.T) {
+	for _, skew := range []time.Duration{0, time.Hour} {
+		inBubble(t, skew.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			var list []*erring
+			var servers []*process
+			for i := range 2 {
+				v := new(erring)
+				p := w.start(nil, all(quickly, watching, v.in, ahead(skew*time.Duration(i))))
+				p.configure("example.com")
+				p.untilServed(day, "example.com")
+				list, servers = append(list, v), append(servers, p)
+			}
+			time.Sleep(day)
+			old, err := list[0].Vendor.Status(t.Context(), w.entry("example.com").OrderID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var asked atomic.Pointer[time.Time]
+			for _, v := range list {
+				v.answers(func(string) (*vendors.Order, error) {
+					if now := time.Now(); w.reissued() == 1 && asked.CompareAndSwap(nil, &now) || asked.Load() == nil {
+						return nil, nil
+					}
+					if time.Since(*asked.Load()) < 8*time.Minute {
+						return &old, nil
+					}
+					return nil, nil
+				})
+			}
+			w.revoke("example.com")
+			if err := servers[0].inspect(t.Context(), w.entry("example.com").ID); err != nil {
+				t.Fatal(err)
+			}
+			w.until(2*time.Hour, "it is asked for", func() bool { return w.reissued() == 1 })
+			servers[1].wake("example.com")
+			w.until(6*time.Hour, "it is replaced", func() bool { return servers[0].good("example.com") && servers[1].good("example.com") })
+			time.Sleep(6 * time.Hour)
+			if n := w.reissued(); n != 1 {
+				t.Errorf("%d reissues", n)
+			}
+		})
+	}
+}
