@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -106,7 +107,7 @@ const grace = 200 * time.Millisecond
 
 func (t Task) do(ctx context.Context) []Result {
 	began := time.Now()
-	results := t.Do(ctx)
+	results := t.look(ctx)
 	took := time.Since(began).Round(time.Millisecond)
 	for i := range results {
 		r := &results[i]
@@ -116,6 +117,16 @@ func (t Task) do(ctx context.Context) []Result {
 		results = []Result{}
 	}
 	return results
+}
+
+// look does the task. A panic is a result, or else what other tasks have begun would be left behind.
+func (t Task) look(ctx context.Context) (results []Result) {
+	defer func() {
+		if v := recover(); v != nil {
+			results = []Result{warning("report this, with the stack", "the check panicked: %v\n%s", v, debug.Stack())}
+		}
+	}()
+	return t.Do(ctx)
 }
 
 // Stops reports whether any result stops an order.

@@ -56,6 +56,18 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestRunOutlivesAPanic: what the others have begun, such as a record in a zone, is ended by them.
+func TestRunOutlivesAPanic(t *testing.T) {
+	results := Run(t.Context(), time.Minute, []Task{
+		{Check: "broken", Name: "a", Do: func(context.Context) []Result { panic("out of order") }},
+		{Check: "fine", Do: func(context.Context) []Result { return []Result{ok("fine")} }},
+	})
+	if len(results) != 2 || results[0].Check != "broken" || results[0].Name != "a" || results[0].Verdict != Warning ||
+		!strings.Contains(results[0].Message, "out of order") || results[1].Verdict != OK {
+		t.Errorf("%+v", results)
+	}
+}
+
 // TestRunMany: there are more tasks than run at once.
 func TestRunMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -255,9 +267,22 @@ func TestPort(t *testing.T) {
 		{"", false, Warning, "does not identify itself"},
 	} {
 		ln := listen(t)
-		srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: say(200, "", "Server", c.server)}}
+		left := make(chan struct{})
+		srv := &httptest.Server{Listener: ln, Config: &http.Server{
+			Handler: say(200, "", "Server", c.server),
+			ConnState: func(_ net.Conn, state http.ConnState) {
+				if state == http.StateClosed {
+					close(left)
+				}
+			},
+		}}
 		srv.Start()
 		r := Port(t.Context(), ln.Addr().(*net.TCPAddr).Port, c.runs)
+		select {
+		case <-left:
+		case <-time.After(10 * time.Second):
+			t.Error("the connection is kept")
+		}
 		srv.Close()
 		if r.Verdict != c.want || !strings.Contains(r.Message+r.Advice, c.word) {
 			t.Errorf("%+v: %+v", c, r)

@@ -48,7 +48,7 @@ func listener(ctx context.Context, port int) string {
 	if err != nil {
 		return err.Error()
 	}
-	resp, err := new(http.Transport).RoundTrip(req)
+	resp, err := (&http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}).RoundTrip(req)
 	if err != nil {
 		return "it does not speak HTTP"
 	}
