@@ -278,3 +278,44 @@ func TestReissueIsNotGivenUpByAWrongClock(t *testing.T) {
 		})
 	}
 }
+
+// TestRestartsDoNotDelayLooks: all orders are looked at within the interval, though the server ends
+// again and again, as it should or by a power cut.
+func TestRestartsDoNotDelayLooks(t *testing.T) {
+	tooSlowForRaces(t)
+	for _, every := range []time.Duration{10 * time.Minute, 20 * time.Minute, 50 * time.Minute, 2*time.Hour + 7*time.Minute} {
+		for _, killed := range []bool{false, true} {
+			if killed && every < 20*time.Minute {
+				continue // what was begun is left to others for a while
+			}
+			inBubble(t, fmt.Sprintf("%s, killed %t", every, killed), func(t *testing.T) {
+				const names = 64
+				w, log := newWorld(t, nil), new(lookLog)
+				start := func() *process {
+					v := new(erring)
+					p := w.start(&fuse{left: -1}, all(quickly, spendFreely, watching, v.in))
+					p.configure(siteNames(names)...)
+					v.answers(log.look)
+					return p
+				}
+				p := start()
+				p.untilServed(day, siteNames(names)...)
+				time.Sleep(3 * time.Hour)
+				since := time.Now()
+				for time.Since(since) < 8*time.Hour {
+					if killed {
+						p.fuse.mu.Lock()
+						p.fuse.left = p.fuse.seen
+						p.fuse.mu.Unlock()
+					}
+					p.stop()
+					p = start()
+					time.Sleep(every)
+				}
+				if longest := log.longest(since); longest > time.Hour {
+					t.Errorf("%s without an answer", longest)
+				}
+			})
+		}
+	}
+}

@@ -33,6 +33,13 @@ const (
 	// one begins up to two shares after that.
 	watchSlack = 4
 
+	// watchLate is how many shares of the interval late a part may be before the looks at it are
+	// less spread, to make up for it, such as after a restart.
+	watchLate = 1
+
+	// giveBackWithin bounds how long the end of a configuration waits for the storage.
+	giveBackWithin = 2 * time.Second
+
 	// watchPace is the shortest time between two looks, unless the vendor's Pace has another.
 	// While something is bought, it is multiplied by watchYield; after more has changed than
 	// the vendor tells, it is divided by watchRush for a while.
@@ -65,7 +72,7 @@ func (f *flow) watch(ctx context.Context, isFirst func(name string) bool) {
 		return
 	}
 	part, s := f.rules.watch/watchParts, &f.account.suspects
-	wait := s.begin(time.Duration((0.5 + f.jitter()) * float64(part)))
+	wait := s.begin(time.Duration((0.5 + f.jitter()) * float64(part) / 2))
 	for s.await(ctx, wait) {
 		next := f.watchPart(ctx, part, isFirst)
 		if ctx.Err() != nil {
@@ -98,12 +105,10 @@ func (f *flow) watchPart(ctx context.Context, part time.Duration, isFirst func(s
 	next = began.Add(part)
 	s.plan(next)
 	f.complain(ctx, f.notice(ctx, isFirst)) // the vendor is asked all the same
-	more, err := f.takeTurn(ctx, part)
+	took, err := f.takeTurn(ctx, part)
 	f.complain(ctx, err)
-	if more && err == nil {
-		next = began.Add(spread(part))
-		s.plan(next)
-	}
+	next = began.Add(took)
+	s.plan(next)
 	return next
 }
 
@@ -136,12 +141,13 @@ func (f *flow) notice(ctx context.Context, isFirst func(string) bool) error {
 }
 
 // takeTurn looks at what is due: orders that may have ended, orders that have changed, and, of all
-// orders, the part that has waited longest.
-func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err error) {
+// orders, the part that has waited longest. It returns how long the turn takes: less than its part of
+// the interval if another one is due, too.
+func (f *flow) takeTurn(ctx context.Context, part time.Duration) (took time.Duration, err error) {
 	now := f.ledger.Time()
 	turns, err := f.ledger.Turns(ctx)
 	if err != nil {
-		return false, err
+		return part, err
 	}
 	if len(turns.Parts) != watchParts {
 		err := f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
@@ -150,18 +156,19 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 				t.Parts[i] = now.Add(time.Duration(i) * (f.rules.watch - watchSlack*part) / watchParts)
 			}
 		})
-		return false, err
+		return part, err
 	}
 	// If this fails, or the look at those that have changed, the others are looked at all the same.
 	_, err = f.lookAt(ctx, f.account.suspects.due(), 0)
 	f.complain(ctx, err)
 	f.complain(ctx, f.lookAtChanges(ctx, turns, part))
 	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+		return part, context.Cause(ctx)
 	}
 	now = f.ledger.Time() // these may have taken long
+	was := slices.Clone(turns.Parts)
 	var due []int
-	for i, at := range turns.Parts {
+	for i, at := range was {
 		// A time that is later than it can be was written by a server whose clock is ahead.
 		// However wrong the clocks are, no server looks more often than it would alone.
 		turn := (!now.Before(at) || at.Sub(now) > f.rules.watch) && !f.account.suspects.lately(i, f.rules.watch-(watchSlack+1)*part)
@@ -173,32 +180,34 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 		}
 	}
 	if len(due) == 0 {
-		return false, nil
+		return part, nil
 	}
 	slices.SortStableFunc(due, func(a, b int) int { return turns.Parts[a].Compare(turns.Parts[b]) })
 	ids := f.account.ledger.Certified(now, due[0], watchParts)
-	apart := spread(part) / time.Duration(max(len(ids), 1)) // also for the rest of a part
 	last, begun := f.account.suspects.reached(due[0])
+	over := spread(part)
+	if late := now.Sub(was[due[0]]) - watchLate*part; late > 0 && !begun {
+		over = max(over-late, 0)
+	}
+	took = part
+	if len(due) > 1 {
+		took = over
+	}
+	apart := over / time.Duration(max(len(ids), 1)) // also for the rest of a part
 	if begun {
 		ids = slices.DeleteFunc(ids, func(id string) bool { return id <= last })
 	}
 	if len(ids) == 0 && begun {
 		f.account.suspects.looks(due[0])
-		return len(due) > 1, nil
+		return took, nil
 	}
 	if len(ids) == 0 {
-		return len(due) > 1, nil // they have changed since due was made
-	}
-	set := func(at time.Time) error {
-		return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
-			if len(t.Parts) == watchParts {
-				t.Parts[due[0]] = at
-			}
-		})
+		return took, nil // they have changed since due was made
 	}
 	// If this server dies, another one takes the part over.
-	if err := set(now.Add(max(part, time.Duration(len(ids))*f.watchPace()*5/4))); err != nil {
-		return false, err
+	claim := now.Add(max(part, time.Duration(len(ids))*f.watchPace()*5/4))
+	if err := f.setTurn(ctx, due[0], claim, time.Time{}); err != nil {
+		return part, err
 	}
 	done, err := f.lookAt(ctx, ids, apart)
 	if ctx.Err() != nil {
@@ -206,15 +215,29 @@ func (f *flow) takeTurn(ctx context.Context, part time.Duration) (more bool, err
 			last = ids[done-1]
 		}
 		f.account.suspects.cut(due[0], last)
-		return false, context.Cause(ctx)
+		// If this process ends, the next one need not wait for it.
+		giving, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
+		defer cancel()
+		_ = f.setTurn(giving, due[0], was[due[0]], claim) // or else the claim ends by itself
+		return part, context.Cause(ctx)
 	}
 	if err != nil && done < len(ids) {
 		f.account.suspects.failed(due[0])
-		return false, err
+		return part, err
 	}
 	f.complain(ctx, err) // the looks that failed are repeated
 	f.account.suspects.looks(due[0])
-	return len(due) > 1, set(now.Add(f.rules.watch - watchSlack*part))
+	return took, f.setTurn(ctx, due[0], now.Add(f.rules.watch-watchSlack*part), time.Time{})
+}
+
+// setTurn sets when a part is looked at next, unless something else than before is written there; zero
+// is anything.
+func (f *flow) setTurn(ctx context.Context, part int, at, before time.Time) error {
+	return f.ledger.SetTurns(ctx, func(t *ledger.Turns) {
+		if len(t.Parts) == watchParts && (before.IsZero() || t.Parts[part].Equal(before)) {
+			t.Parts[part] = at
+		}
+	})
 }
 
 // lookAtChanges asks the vendor which orders have changed, where it tells, and looks at those.
