@@ -42,8 +42,12 @@ const (
 
 func (o *Orders) info(ctx context.Context, id string) (orderInfo, error) {
 	info, err := do[orderInfo](ctx, o, callInfo, nil, id)
-	if err == nil && info.ID == "" && info.Status == "" {
+	switch {
+	case err != nil:
+	case info.ID == "" && info.Status == "":
 		err = o.Fail(callInfo, "", "", errors.New("answer has no order"))
+	case info.ID != "" && info.ID != id:
+		err = o.Fail(callInfo, "", "", errors.New("answer is about another order"))
 	}
 	return info, err
 }

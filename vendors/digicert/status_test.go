@@ -234,3 +234,14 @@ func TestMethodOfAPendingOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerAboutAnotherOrder says nothing about the one that was asked for.
+func TestAnswerAboutAnotherOrder(t *testing.T) {
+	f := newFake(t)
+	f.expect("GET /order/certificate/123", "", 200, `{"id":124,"status":"revoked"}`)
+	for name, look := range map[string]func(context.Context, string) (vendors.Order, error){"look": f.orders.Look, "status": f.orders.Status} {
+		if order, err := look(t.Context(), "123"); err == nil || vendors.VerdictOf(err) == vendors.Permanent {
+			t.Errorf("%s: %+v, %v", name, order, err)
+		}
+	}
+}
