@@ -294,6 +294,15 @@ func (m *ByMethod) CleanUp(ctx context.Context, p Proof) {
 	by.CleanUp(ctx, p)
 }
 
+// Remove is CleanUp, and returns the DNS records that it cannot remove.
+func (m *ByMethod) Remove(ctx context.Context, p Proof) (left []dcv.Record) {
+	if p.Method == vendors.MethodDNS && m.records != nil {
+		return m.records.cleanUp(ctx, p)
+	}
+	m.CleanUp(ctx, p)
+	return nil
+}
+
 // Seen implements [Prover].
 func (m *ByMethod) Seen(p Proof) string {
 	by, err := m.prover(p)

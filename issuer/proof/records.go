@@ -193,7 +193,10 @@ func (r *records) waitPropagation(ctx context.Context, id string, list []dcv.Rec
 }
 
 // CleanUp implements Prover. The proof lists what a process that is gone may have added.
-func (r *records) CleanUp(ctx context.Context, p Proof) {
+func (r *records) CleanUp(ctx context.Context, p Proof) { r.cleanUp(ctx, p) }
+
+// cleanUp is CleanUp, and returns what could not be removed.
+func (r *records) cleanUp(ctx context.Context, p Proof) (left []dcv.Record) {
 	list := slices.Concat(r.known(p, p.Challenges), r.known(p, p.Trial))
 	r.mu.Lock()
 	if own := r.live[p.ID]; own != nil {
@@ -202,15 +205,17 @@ func (r *records) CleanUp(ctx context.Context, p Proof) {
 	delete(r.live, p.ID)
 	list = r.unused(list)
 	r.mu.Unlock()
-	r.remove(ctx, list)
+	return r.remove(ctx, list)
 }
 
-func (r *records) remove(ctx context.Context, list []dcv.Record) {
+func (r *records) remove(ctx context.Context, list []dcv.Record) (left []dcv.Record) {
 	for _, record := range list {
 		if err := r.dns.Remove(ctx, record); err != nil {
+			left = append(left, record)
 			r.logger.Warn("removing a DNS record failed; remove it by hand", zap.Stringer("record", record), zap.Error(err))
 		}
 	}
+	return left
 }
 
 // Seen implements Prover. It knows of no visits: they are to the name servers of the zone.
