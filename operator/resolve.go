@@ -57,11 +57,12 @@ func (d *Desk) resolve(ctx context.Context, a Action) (deed, error) {
 // unheld refuses an order that another entry goes on with: an order has one entry.
 func (d *Desk) unheld(ctx context.Context, k known, id string) error {
 	return d.each(ctx, Query{Vendor: k.place.Vendor + "/" + k.place.Account}, func(other known) error {
-		e := other.entry
-		if other.err != nil || e.ID == k.entry.ID || other.storage != k.storage || e.State == ledger.Gone || e.Over(d.now()) || e.OrderID != id && e.RootID != id {
-			return nil // one that cannot be read keeps nobody from settling another one
+		// One that cannot be read keeps nobody from settling another one.
+		if e := other.entry; other.err == nil && e.ID != k.entry.ID && other.storage == k.storage &&
+			e.State != ledger.Gone && !e.Over(d.now()) && (e.OrderID == id || e.RootID == id) {
+			return refuse("order %s is in the ledger already (entry %s, %s), for %s", id, e.ID, e.State, strings.Join(e.Names, ", "))
 		}
-		return refuse("order %s is in the ledger already (entry %s, %s), for %s", id, e.ID, e.State, strings.Join(e.Names, ", "))
+		return nil
 	})
 }
 
@@ -70,7 +71,7 @@ func (k known) givenUp() (then []string, buys bool) {
 	if k.account == nil {
 		return []string{"a Caddy whose config needs its names places another order, and pays for it, " + k.goesOn()}, false
 	}
-	any := func(is func(name string) bool) bool { return slices.ContainsFunc(namesOf(k.entry), is) }
+	some := func(is func(name string) bool) bool { return slices.ContainsFunc(namesOf(k.entry), is) }
 	rules := func(name string) Rules {
 		if k.account.Rules == nil {
 			return Rules{Allowed: true}
@@ -78,11 +79,11 @@ func (k known) givenUp() (then []string, buys bool) {
 		return k.account.Rules(name)
 	}
 	switch {
-	case any(func(name string) bool { return k.account.Manages(name) && !rules(name).Adopted }):
+	case some(func(name string) bool { return k.account.Manages(name) && !rules(name).Adopted }):
 		return []string{"another order is placed, and paid for, " + k.whenBoughtAgain(), "to have none placed, remove the site from the config before"}, true
 	case k.managed():
 		return []string{"no other order is placed, as the option order gives one for its names; if it is this one, give another one there"}, false
-	case k.account.OnDemand && any(func(name string) bool { return rules(name).Allowed && !rules(name).Adopted }):
+	case k.account.OnDemand && some(func(name string) bool { return rules(name).Allowed && !rules(name).Adopted }):
 		return []string{"another order is placed, and paid for, when a TLS handshake asks for one of its names"}, true
 	}
 	return []string{"nothing: no site of the config needs its names"}, false

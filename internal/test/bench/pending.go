@@ -91,7 +91,7 @@ func (s *server) order(ctx context.Context, i int) error {
 	asked := statusAsked.Load()
 	_, err = s.Issue(ctx, csr)
 	if _, ok := errors.AsType[*issuer.PendingError](err); !ok {
-		return fmt.Errorf("the order is not pending: %v", err)
+		return errors.Join(errors.New("the order is not pending"), err)
 	}
 	// The vendor is asked once before the long wait.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
