@@ -135,6 +135,7 @@ func (w *world) command(ctx context.Context, n node, args ...string) *exec.Cmd {
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + n.home, "XDG_DATA_HOME=" + n.home, "XDG_CONFIG_HOME=" + n.home,
 		"E2E_TOKEN=" + apiToken, clockVariable + "=" + n.clock.String(), zerossltest.Variable + "=" + w.zerossl,
+		"SSL_CERT_FILE=" + w.roots,
 	}
 	return cmd
 }

@@ -40,6 +40,7 @@ type world struct {
 	api     string // base URL of the sandbox's API
 	hooks   string // URL that storages report to
 	zerossl string // base URL of a stand-in for ZeroSSL's API, if there is one
+	roots   string // file of the CAs that servers trust; empty: those of the system
 	dir     string
 	storage string
 	node    node          // where the first, and usually only, server lives
