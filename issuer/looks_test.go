@@ -67,6 +67,7 @@ func outOfOrder() error {
 // TestFailedLookIsRepeatedInTime: a vendor that does not answer for a moment does not make an order
 // wait for longer than the interval.
 func TestFailedLookIsRepeatedInTime(t *testing.T) {
+	tooSlowForRaces(t)
 	for _, names := range []int{1, 40} {
 		inBubble(t, fmt.Sprint(names), func(t *testing.T) {
 			w, v, log := newWorld(t, nil), new(erring), new(lookLog)
@@ -181,6 +182,7 @@ func (l changesOf) Changed(context.Context, time.Time) ([]string, error) { retur
 // TestPanicInChangesDelaysNoLook: what goes wrong with the list of changes does not keep orders from
 // being looked at.
 func TestPanicInChangesDelaysNoLook(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		const names = 64
 		w, v, log := newWorld(t, nil), new(erring), new(lookLog)
@@ -215,6 +217,7 @@ func (u *unreadable) Load(ctx context.Context, key string) ([]byte, error) {
 // TestUnreadableEntryDelaysNoLook: an entry that cannot be read, such as one whose file belongs to
 // another user, does not keep the other orders from being looked at.
 func TestUnreadableEntryDelaysNoLook(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		const names = 32
 		w, v, log := newWorld(t, nil), new(erring), new(lookLog)

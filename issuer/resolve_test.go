@@ -98,6 +98,7 @@ func TestResolveOrderIsNotRenewedAsItIs(t *testing.T) {
 // Where an order is given up whose certificate is good, another one is placed when the plan says so: when
 // that certificate is due. Until then, an order that was bought elsewhere can take its place.
 func TestResolveNoneOfAGoodOrder(t *testing.T) {
+	tooSlowForRaces(t)
 	inBubble(t, "", func(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.start(nil, all(quickly, watching))
