@@ -12,7 +12,7 @@ import (
 )
 
 // maxSkew is how far in the future the NotBefore of a certificate may be, to allow for clocks
-// that disagree, as clockSkew does. CAs usually backdate by an hour or more, but not all of
+// that disagree, as ledger.ClockSkew does. CAs usually backdate by an hour or more, but not all of
 // them do, and a server whose clock is slow has no other certificate to serve.
 const maxSkew = time.Hour
 

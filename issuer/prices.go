@@ -40,7 +40,7 @@ func (f *flow) askPrice(ctx context.Context) error {
 		return err
 	}
 	last, now := prices[of], f.ledger.Time()
-	if since := now.Sub(last.Asked); -clockSkew < since && since < priceEvery {
+	if since := now.Sub(last.Asked); -ledger.ClockSkew < since && since < priceEvery {
 		return nil // another server has asked
 	}
 	last.Asked = now

@@ -61,9 +61,6 @@ const (
 	// confirmTermAfter is the same for an earlier end of a term, which lets the next order be
 	// placed sooner. There is no hurry.
 	confirmTermAfter = 24 * time.Hour
-
-	// clockSkew is how far the clocks of servers may be apart.
-	clockSkew = time.Hour
 )
 
 // watch looks at the orders that have their certificates until ctx ends.
@@ -266,7 +263,7 @@ func (f *flow) lookAtChanges(ctx context.Context, turns ledger.Turns, part time.
 	if since.IsZero() || since.After(now) {
 		since = now.Add(-f.rules.watch)
 	}
-	changed, err := lister.Changed(ctx, since.Add(-clockSkew))
+	changed, err := lister.Changed(ctx, since.Add(-ledger.ClockSkew))
 	switch {
 	case errors.Is(err, vendors.ErrUndecidable):
 		f.logger.Warn("the vendor cannot list all orders that have changed; looking at each order", zap.String("vendor", f.about.Name), zap.Error(err))

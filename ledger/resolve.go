@@ -33,8 +33,8 @@ func (r Resolution) Check() error {
 	return nil
 }
 
-// clockSkew is how far the clocks of servers may be apart.
-const clockSkew = time.Hour
+// ClockSkew is how far the clocks of servers that share a ledger may be apart.
+const ClockSkew = time.Hour
 
 // MayResolve reports why a person cannot settle the entry now; nil if that is possible.
 func (l *Ledger) MayResolve(e *Entry) error {
@@ -44,7 +44,7 @@ func (l *Ledger) MayResolve(e *Entry) error {
 	if e.State == Asked {
 		ready := e.Attempt.Started.Add(e.Attempt.AbsenceAge)
 		if e.Flag == nil { // otherwise a server has waited for as long by its own clock
-			ready = ready.Add(clockSkew)
+			ready = ready.Add(ClockSkew)
 		}
 		if l.Time().Before(ready) {
 			return fmt.Errorf("the request with reference %s for %s was sent at %s and may still be on its way; "+
