@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -126,9 +127,9 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 		return fmt.Errorf("probing %s: %w", host, err)
 	}
 	req.Header.Set("User-Agent", probeUserAgent)
-	var heard atomic.Bool
+	var conn atomic.Pointer[hearingConn]
 	transport := &http.Transport{
-		DialContext:            p.dialHearing(probeCtx, &heard),
+		DialContext:            p.dialHearing(probeCtx, &conn),
 		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see Prober.HTTPS
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
@@ -139,7 +140,7 @@ func (p *Prober) Probe(ctx context.Context, host string, ch Challenge) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("probing %s: %w", url, ctx.Err())
 		}
-		if otherProtocol(err) || heard.Load() && !p.HTTPS && probeCtx.Err() == nil {
+		if otherProtocol(err) || !p.HTTPS && conn.Load().closeHeard() && probeCtx.Err() == nil {
 			return failed(WrongBody, "what listens there speaks another protocol; have the port lead to Caddy")
 		}
 		return &ProbeError{Host: host, URL: url, Address: p.Address, From: p.from(ctx), Kind: Unreachable, Err: err, Detail: unreachableDetail(host, timeout, err)}
@@ -232,31 +233,47 @@ func unreachableDetail(host string, timeout time.Duration, err error) string {
 	return fmt.Sprintf("%v; check that the name leads here and that the port is open", err)
 }
 
-// dialHearing returns the prober's dial function with a note of whether anything
-// was received. A server that speaks first, as those of SSH and mail do, makes the
+// dialHearing returns the prober's dial function, which keeps the connection, to know whether
+// anything was received. A server that speaks first, as those of SSH and mail do, makes the
 // transport fail in ways that its errors do not tell apart. The context is that of the probe: the
 // transport would let a dial outlive it, for minutes where nobody answers.
-func (p *Prober) dialHearing(ctx context.Context, heard *atomic.Bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func (p *Prober) dialHearing(ctx context.Context, kept *atomic.Pointer[hearingConn]) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(_ context.Context, network, addr string) (net.Conn, error) {
 		conn, err := p.dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return &hearingConn{Conn: conn, heard: heard}, nil
+		hearing := &hearingConn{Conn: conn}
+		kept.Store(hearing)
+		return hearing, nil
 	}
 }
 
 type hearingConn struct {
 	net.Conn
-	heard *atomic.Bool
+	reading sync.Mutex
+	heard   bool // guarded by reading
 }
 
 func (c *hearingConn) Read(p []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.heard.Store(true)
-	}
+	c.heard = c.heard || n > 0
 	return n, err
+}
+
+// closeHeard closes the connection, which ends a Read under way, and reports whether anything was
+// received. The transport may fail by what it writes before it has read all. A nil connection has
+// heard nothing.
+func (c *hearingConn) closeHeard() bool {
+	if c == nil {
+		return false
+	}
+	_ = c.Close() // the transport's error is the one that counts
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	return c.heard
 }
 
 // otherProtocol reports whether the error is about an answer that is not TLS, or

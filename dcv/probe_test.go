@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,6 +135,40 @@ func TestProbeOfAnotherProtocol(t *testing.T) {
 	var failed *ProbeError
 	if err := p.Probe(t.Context(), "example.com", ch); !errors.As(err, &failed) || failed.Kind != WrongStatus {
 		t.Errorf("http on https: got %v", err)
+	}
+}
+
+// greeting is the connection to a server that has greeted and gone: what is written fails before
+// the greeting has been read to its end.
+type greeting struct {
+	net.Conn
+	reading, closed chan struct{}
+	once            sync.Once
+}
+
+func (g *greeting) Read(p []byte) (int, error) {
+	close(g.reading)
+	<-g.closed
+	return copy(p, "SSH"), io.EOF
+}
+
+func (g *greeting) Write([]byte) (int, error) {
+	<-g.reading
+	return 0, syscall.EPIPE
+}
+
+func (g *greeting) Close() error {
+	g.once.Do(func() { close(g.closed) })
+	return nil
+}
+
+func TestProbeHearsBehindAFailedWrite(t *testing.T) {
+	p := &Prober{Dial: func(context.Context, string, string) (net.Conn, error) {
+		return &greeting{reading: make(chan struct{}), closed: make(chan struct{})}, nil
+	}}
+	var failed *ProbeError
+	if err := p.Probe(t.Context(), "example.com", challenge(t, "a", "a.txt", "one", "example.com")); !errors.As(err, &failed) || failed.Kind != WrongBody {
+		t.Errorf("got %v", err)
 	}
 }
 
