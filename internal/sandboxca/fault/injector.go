@@ -140,19 +140,13 @@ func (in *Injector) serve(c *call) {
 		ans.send(c.w)
 		return
 	}
-	if hook != nil {
-		hook(c.endpoint, BeforeEffect)
-	}
-	if ans := in.apply(c, BeforeEffect, nil); ans != nil {
+	if ans := in.apply(c, hook, BeforeEffect, nil); ans != nil {
 		ans.send(c.w)
 		return
 	}
 	ans := newAnswer()
 	in.next.ServeHTTP(ans, c.r)
-	if hook != nil {
-		hook(c.endpoint, AfterEffect)
-	}
-	if spoilt := in.apply(c, AfterEffect, ans); spoilt != nil {
+	if spoilt := in.apply(c, hook, AfterEffect, ans); spoilt != nil {
 		ans = spoilt
 	}
 	ans.send(c.w)
@@ -198,11 +192,15 @@ func (in *Injector) pick(c *call, phase Phase) (Fault, bool) {
 	return in.source(c.number, phase)
 }
 
-// apply makes the fault of this phase happen. It returns the answer to send instead of
-// the proper one, or nil if the call goes on as if nothing had happened. It does not
-// return if there is to be no answer.
-func (in *Injector) apply(c *call, phase Phase, proper *answer) *answer {
+// apply calls the hook and makes the fault of this phase happen. It returns the answer to send
+// instead of the proper one, or nil if the call goes on as if nothing had happened. It does not
+// return if there is to be no answer. The fault is picked first, so that whoever hears of the call
+// by the hook may remove it.
+func (in *Injector) apply(c *call, hook func(string, Phase), phase Phase, proper *answer) *answer {
 	f, ok := in.pick(c, phase)
+	if hook != nil {
+		hook(c.endpoint, phase)
+	}
 	if !ok {
 		return nil
 	}
