@@ -1,10 +1,13 @@
 package issuer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +18,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-commercial/caddy-commercial/internal/metrics"
 	"github.com/caddy-commercial/caddy-commercial/internal/metrics/metricstest"
@@ -325,7 +329,7 @@ func TestEventsOfPrices(t *testing.T) {
 			tally := new(callTally)
 			w.through = func(next http.RoundTripper) http.RoundTripper { return meter{next, tally} }
 			p := v.start(w, nil, all(quickly, watchesPrices))
-			time.Sleep(time.Hour) // two that ask at the same moment would both send it
+			time.Sleep(time.Hour) // so that they do not ask at the same moment
 			other := v.start(w, nil, all(quickly, watchesPrices))
 			time.Sleep(3 * day)
 			if calls := tally.count(); calls > 0 {
@@ -382,6 +386,57 @@ func TestEventsOfPrices(t *testing.T) {
 			w.wantCharges(1)
 		})
 	}
+}
+
+// TestServersAskForThePriceAtATime: of two servers that ask the vendor at the same time, the one that
+// gets its answer last has nothing to tell.
+func TestServersAskForThePriceAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := w.start(nil, quickly)
+		storage := &readThen{Storage: w.storage, file: "prices.json"}
+		other := w.start(nil, all(quickly, func(f *flow) { f.ledger.Storage = storage }))
+		p.mustObtain("example.com")
+		if err := p.askPrice(t.Context()); err != nil { // as of now
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		err := w.ca.Update(func(c *hostile.Config) {
+			c.Products = slices.Clone(c.Products)
+			for i, product := range c.Products {
+				c.Products[i].PriceCents = maps.Clone(product.PriceCents)
+				for months := range product.PriceCents {
+					c.Products[i].PriceCents[months]++
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(day)
+		w.events.take()
+		storage.then = func() error { return p.askPrice(t.Context()) }
+		if err := other.askPrice(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.wantEvents("price_changed")
+	})
+}
+
+// readThen is a storage in which something happens right after the first time that a file is read.
+type readThen struct {
+	certmagic.Storage
+	file string
+	then func() error
+}
+
+func (s *readThen) Load(ctx context.Context, key string) ([]byte, error) {
+	data, err := s.Storage.Load(ctx, key)
+	if then := s.then; then != nil && path.Base(key) == s.file {
+		s.then = nil
+		return data, errors.Join(err, then())
+	}
+	return data, err
 }
 
 func watchesPrices(f *flow) { f.rules.prices = true }

@@ -39,20 +39,25 @@ func (f *flow) askPrice(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	last, now := prices[of], f.ledger.Time()
-	if since := now.Sub(last.Asked); -ledger.ClockSkew < since && since < priceEvery {
+	now := f.ledger.Time()
+	if since := now.Sub(prices[of].Asked); -ledger.ClockSkew < since && since < priceEvery {
 		return nil // another server has asked
 	}
-	last.Asked = now
-	if err := f.ledger.SetPrice(ctx, of, last); err != nil {
+	if err := f.ledger.SetPrice(ctx, of, func(p *ledger.Price) { p.Asked = now }); err != nil {
 		return err
 	}
 	// The price for one name is what all vendors that tell prices have in common, and can be compared.
 	text, err := vendors.Price(ctx, f.vendor, f.order.Product, []string{"example.com"}, f.order.Term)
-	if text == "" || text == last.Text || err != nil {
+	if text == "" || text == prices[of].Text || err != nil {
 		return err
 	}
-	if err := f.ledger.SetPrice(ctx, of, ledger.Price{Text: text, Since: now, Asked: now}); err != nil || last.Text == "" {
+	var last ledger.Price // another server may have asked at the same time
+	err = f.ledger.SetPrice(ctx, of, func(p *ledger.Price) {
+		if last = *p; p.Text != text {
+			*p = ledger.Price{Text: text, Since: now, Asked: now}
+		}
+	})
+	if err != nil || last.Text == "" || last.Text == text {
 		return err
 	}
 	latest, err := f.latestOf(ctx, orders)

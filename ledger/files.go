@@ -192,8 +192,8 @@ func (l *Ledger) Prices(ctx context.Context) (p Prices, err error) {
 	return p, nil
 }
 
-// SetPrice notes one of them.
-func (l *Ledger) SetPrice(ctx context.Context, of string, price Price) error {
+// SetPrice changes one of them.
+func (l *Ledger) SetPrice(ctx context.Context, of string, change func(*Price)) error {
 	all, err := l.Prices(ctx)
 	if err != nil {
 		return err
@@ -201,6 +201,8 @@ func (l *Ledger) SetPrice(ctx context.Context, of string, price Price) error {
 	if all == nil {
 		all = make(Prices)
 	}
+	price := all[of]
+	change(&price)
 	all[of] = price
 	if err := l.setNote(ctx, prices, all); err != nil {
 		return fmt.Errorf("noting the price of %s: %w", of, err)
