@@ -3,7 +3,6 @@ package issuer
 import (
 	"crypto/x509/pkix"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
@@ -289,9 +288,7 @@ const (
 
 // looked notes what the vendor has said of a pending order.
 func (a *account) looked(l *look, said string) {
-	if len(said) > maxSaid {
-		said = strings.ToValidUTF8(said[:maxSaid], "") + "…"
-	}
+	said = vendors.OneLine(said, maxSaid)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l.at, l.said = time.Now(), a.phrase(said)

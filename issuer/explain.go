@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 
 	"go.uber.org/zap"
 
@@ -81,9 +79,9 @@ func (f *flow) explain(ctx context.Context, j *errand, e *ledger.Entry, look *lo
 	}
 	x.last, x.every = time.Now(), min(2*x.every, maxExplain)
 	d := check.Plainest(list)
-	why = &ledger.Unproven{Cause: string(d.Cause), Name: d.Name, Reason: d.Name + " is not validated: " + onOneLine(d.Message)}
+	why = &ledger.Unproven{Cause: string(d.Cause), Name: d.Name, Reason: d.Name + " is not validated: " + vendors.OneLine(d.Message, maxExplained)}
 	if d.Advice != "" {
-		why.Reason += "; " + onOneLine(d.Advice)
+		why.Reason += "; " + vendors.OneLine(d.Advice, maxExplained)
 	}
 	if others := len(names) - 1; others > 0 {
 		why.Reason += fmt.Sprintf(" (%d other names of the order are not validated either)", others)
@@ -100,14 +98,6 @@ func (f *flow) explain(ctx context.Context, j *errand, e *ledger.Entry, look *lo
 
 // maxExplained bounds what is repeated of the answers of hosts and name servers, in bytes.
 const maxExplained = 800
-
-func onOneLine(text string) string {
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
-	if text = strings.ToValidUTF8(text, ""); len(text) > maxExplained {
-		text = strings.ToValidUTF8(text[:maxExplained], "") + "…"
-	}
-	return text
-}
 
 // visitsOf returns the visits to all servers for the latest request of an entry, by name.
 func (f *flow) visitsOf(ctx context.Context, e *ledger.Entry) (map[string][]check.Visit, error) {

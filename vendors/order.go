@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Method is a way to prove control of a name.
@@ -175,6 +176,9 @@ type ListedOrder struct {
 	Reference string
 }
 
+// maxDescribed bounds a description of an order, in bytes: it may have hundreds of names.
+const maxDescribed = 1200
+
 // Describe tells where the order stands in one line, in the vendor's words where
 // there are any.
 func (o Order) Describe() string {
@@ -191,7 +195,18 @@ func (o Order) Describe() string {
 	if len(open) > 0 {
 		words = append(words, "not validated yet: "+strings.Join(open, ", "))
 	}
-	return strings.Join(words, "; ")
+	return OneLine(strings.Join(words, "; "), maxDescribed)
+}
+
+// OneLine is a text of a stranger for people: in one line, without control characters, and cut
+// after most bytes.
+func OneLine(text string, most int) string {
+	apart := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, " "), apart), " ")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }
 
 // NameStatus is the state of one name's validation.

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
@@ -78,11 +76,7 @@ func (c *Client) Text(s string) string {
 	} else {
 		s = c.secrets.scrub(s)
 	}
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
-	if len(s) > MaxMessage {
-		s = strings.ToValidUTF8(s[:MaxMessage], "") + "…"
-	}
-	return s
+	return vendors.OneLine(s, MaxMessage)
 }
 
 // failure is a request that brought no usable answer.
