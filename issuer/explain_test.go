@@ -86,6 +86,15 @@ func at(address, what string) func(int, string) string {
 	return func(_ int, addr string) string { return only(address, what)(addr) }
 }
 
+func halfAt(address, what string) func(int, string) string {
+	return func(p int, addr string) string {
+		if half(p) {
+			return only(address, what)(addr)
+		}
+		return ""
+	}
+}
+
 var (
 	everybody = from(1, 2, 3, 4, 5, 6)
 	half      = from(1, 2, 3)
@@ -144,6 +153,10 @@ func cutWorlds() []cutWorld {
 
 		{title: "a firewall before two servers", records: a4(ourFour) + a4(otherFour), hosts: map[string]string{otherFour: "shared"}, at: gets(half, "silence"), want: check.CauseKeptOut, words: "fetched from 3 addresses"},
 		{title: "a firewall before the server that has placed the order", records: a4(ourFour) + a4(otherFour), hosts: map[string]string{otherFour: "shared"}, at: at(ourFour, "silence"), want: check.CauseKeptOut, words: "fetched from 3 addresses"},
+
+		// The twin that the CA adds is looked at by itself, and counts for nothing.
+		{title: "a firewall drops all, but not for the twin", records: a4(ourFour) + "www." + a4(otherFour), hosts: map[string]string{otherFour: "shared"}, at: at(ourFour, "silence"), want: check.CauseNoVisit, words: "nobody has requested"},
+		{title: "a firewall drops half, but not for the twin", records: a4(ourFour) + "www." + a4(otherFour), hosts: map[string]string{otherFour: "shared"}, at: halfAt(ourFour, "silence"), want: check.CauseKeptOut, words: "fetched from 3 addresses"},
 
 		// DNS.
 		{title: "the name is gone", records: "example.com. 60 IN A " + ourFour, want: check.CauseDNS, words: "NXDOMAIN"},
