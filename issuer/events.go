@@ -79,7 +79,10 @@ func (f *flow) tellValidation(before, after *ledger.Entry, gave bool) {
 		f.tell(eventValidationWaiting, after, map[string]any{"kind": string(after.Attempt.Kind), "method": string(after.Method)})
 	}
 	if why, was := after.Attempt.Unproven, before.Attempt.Unproven; why != nil && (was == nil || was.Cause != why.Cause || was.Name != why.Name) {
-		f.tell(eventValidationDelayed, after, map[string]any{"kind": string(after.Attempt.Kind), "cause": why.Cause, "name": why.Name, "reason": why.Reason})
+		said, _, _, _ := f.account.lookedAt(after.Attempt.Reference)
+		f.tell(eventValidationDelayed, after, map[string]any{
+			"kind": string(after.Attempt.Kind), "cause": why.Cause, "name": why.Name, "reason": why.Reason, "said": said,
+		})
 	}
 	ended := after.Flag != nil && after.Flag.Ended && (before.Flag == nil || !before.Flag.Ended)
 	over := gave || ended || after.State == ledger.Issued || after.State == ledger.Gone

@@ -423,7 +423,8 @@ func TestServersAskForThePriceAtATime(t *testing.T) {
 	})
 }
 
-// readThen is a storage in which something happens right after the first time that a file is read.
+// readThen is a storage in which something happens right after the first time that a file is read,
+// which only one goroutine does.
 type readThen struct {
 	certmagic.Storage
 	file string
@@ -432,11 +433,12 @@ type readThen struct {
 
 func (s *readThen) Load(ctx context.Context, key string) ([]byte, error) {
 	data, err := s.Storage.Load(ctx, key)
-	if then := s.then; then != nil && path.Base(key) == s.file {
-		s.then = nil
-		return data, errors.Join(err, then())
+	if path.Base(key) != s.file || s.then == nil {
+		return data, err
 	}
-	return data, err
+	then := s.then
+	s.then = nil
+	return data, errors.Join(err, then())
 }
 
 func watchesPrices(f *flow) { f.rules.prices = true }

@@ -83,6 +83,9 @@ func (f *flow) explain(ctx context.Context, j *errand, e *ledger.Entry, look *lo
 	if d.Advice != "" {
 		why.Reason += "; " + vendors.OneLine(d.Advice, maxExplained)
 	}
+	if said := look.nudge.said; said != "" {
+		why.Reason += "; asked to check again, " + f.about.Name + " says: " + said
+	}
 	if others := len(names) - 1; others > 0 {
 		why.Reason += fmt.Sprintf(" (%d other names of the order are not validated either)", others)
 	}

@@ -712,6 +712,42 @@ func (p *countedExplainer) Explain(_ context.Context, _ proof.Proof, names []str
 	return []check.Diagnosis{{Cause: check.CauseNoVisit, Name: names[0], Message: "nobody has come"}}
 }
 
+// TestVendorsWordsAreTold: what the vendor says of an order that is not validated is in the event, and
+// what it answered when asked to check again is in the reason, also when it has ended the order.
+func TestVendorsWordsAreTold(t *testing.T) {
+	says := map[string]string{
+		"racent":   "PENDING; application done, dcv processing, issued notdone; not validated yet: example.com",
+		"digicert": "pending; not validated yet: example.com",
+		"howssl":   "11 (under review); 0 of 1 names validated",
+	}
+	answers := map[string]string{
+		"digicert": "; asked to check again, digicert says: Could not find the random value at the expected file location for one or more domains.",
+	}
+	for _, v := range vendorKinds {
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *hostile.Config) { c.Quirks.MissPerspectives = 3 })
+			p := v.start(w, nil, func(f *flow) { f.prove = &countedExplainer{Prover: f.prove} })
+			p.configure("example.com")
+			time.Sleep(time.Hour)
+			reason := "example.com is not validated: nobody has come" + answers[v.name]
+			if told := w.events.last(eventValidationDelayed); told["said"] != says[v.name] || told["reason"] != reason {
+				t.Errorf("the event has %q", told)
+			}
+			if doing := p.account.doing("example.com"); !strings.HasSuffix(doing.Waits, ": "+says[v.name]+"; "+reason) {
+				t.Errorf("the error is %q", doing.Waits)
+			}
+			if _, err := w.ca.EndAll(hostile.StatusCancelled); err != nil {
+				t.Fatal(err)
+			}
+			w.until(2*day, "the entry is flagged", func() bool { return w.entry("example.com").Flag != nil })
+			if told := w.events.last(eventValidationFailed); !strings.HasSuffix(fmt.Sprint(told["reason"]), "; "+reason) {
+				t.Errorf("the event has %q", told)
+			}
+			w.events.check(w)
+		})
+	}
+}
+
 // TestExplanationsGrowApart: an order that is pending for weeks costs a few checks a day, and one write.
 func TestExplanationsGrowApart(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {

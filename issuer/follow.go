@@ -472,6 +472,7 @@ func (f *flow) predicts(e *ledger.Entry) bool {
 type nudges struct {
 	every time.Duration
 	last  time.Time
+	said  string // the vendor's words for why the last one has not helped, if it had any
 }
 
 // nudgeAfter is the first pause before a nudge, in units of the shortest poll;
@@ -494,6 +495,7 @@ func (f *flow) recheck(ctx context.Context, j *errand, e *ledger.Entry, look *lo
 		}
 	}
 	if len(open) == 0 && len(order.Names) > 0 || len(e.Attempt.Challenges) == 0 {
+		n.said = ""
 		return
 	}
 	if len(open) == 0 {
@@ -501,12 +503,16 @@ func (f *flow) recheck(ctx context.Context, j *errand, e *ledger.Entry, look *lo
 	}
 	n.last, n.every = time.Now(), min(max(2*n.every, nudgeAfter*f.rules.pace.Min), maxNudge)
 	err := r.Recheck(ctx, e.OrderID, open, e.Method)
+	n.said = ""
+	if v, ok := errors.AsType[*vendors.Error](err); ok {
+		n.said = v.Message
+	}
 	if err != nil && !errors.Is(err, vendors.ErrStillIssuing) {
 		j.log.Warn("asking the vendor to check the proofs of control again failed", zap.String("order_id", e.OrderID), zap.Error(err))
 		return
 	}
 	j.log.Info("asked the vendor to check the proofs of control again", zap.String("order_id", e.OrderID),
-		zap.Strings("names", open), zap.String("seen", f.prove.Seen(f.proofOf(e))))
+		zap.Strings("names", open), zap.String("seen", f.prove.Seen(f.proofOf(e))), zap.String("answer", n.said))
 }
 
 func lowered(names []string) []string {
