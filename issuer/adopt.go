@@ -32,7 +32,7 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 		return nil, nil
 	}
 	// Two servers that adopt it at the same time write the same entry.
-	id := ledger.AdoptedID(a.ID)
+	id := ledger.AdoptedID(a.ID, 1)
 	have, err := f.ledger.Load(ctx, id)
 	if err == nil {
 		return nil, f.cannotAdopt(have, a, name)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-commercial/caddy-commercial/internal/sandboxca/hostile"
 	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/operator"
 )
 
 // buyElsewhere buys for somebody else: with another ledger, at the same vendor.
@@ -159,6 +160,25 @@ func TestAdoptionTriesAgain(t *testing.T) {
 		}
 		p.reload(func(f *flow) { f.prove = f.prove.(refusingProver).Prover })
 		p.untilServed(10*time.Minute, "example.com")
+		w.wantCharges(1)
+	})
+}
+
+// TestAdoptedAgainForAnotherName: a server buys nothing for a name for which an order was taken up by
+// hand, though it remembers that order as one that was given up, for another name.
+func TestAdoptedAgainForAnotherName(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 2 * day })
+		id := w.pendingElsewhere((*world).startHowSSL, "example.com") // as long as it is pending, no names are told
+		p := w.startHowSSL(nil, quickly)
+		desk := p.desk(false)
+		desk.Accounts[0].Manages = func(string) bool { return true }
+		w.act(desk, "adopt", operator.Action{About: "example.net", Order: id})
+		w.act(desk, "resolve", operator.Action{About: "example.net", None: true})
+		time.Sleep(13 * time.Hour)
+		w.act(desk, "adopt", operator.Action{About: "example.com", Order: id})
+		p.configure("example.com")
+		p.untilServed(7*day, "example.com") // it is reissued, which takes as long
 		w.wantCharges(1)
 	})
 }

@@ -186,7 +186,7 @@ func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, 
 	if err := f.unheld(about, t); err != nil {
 		return nil, err
 	}
-	id := ledger.AdoptedID(order.ID)
+	id := ledger.AdoptedID(order.ID, 1)
 	switch have, err := f.ledger.Load(ctx, id); {
 	case err == nil:
 		return nil, inLedger(have, f.ledger.Time())

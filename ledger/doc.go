@@ -4,8 +4,8 @@
 // # Entries
 //
 // An [Entry] is one paid order and one file of certmagic's storage. Its ID and its names never
-// change, unless it was given up and is taken up again by hand for others; a renewal is a new
-// entry. Everything that was agreed when it was paid for stands in it, and is never read from the
+// change: a renewal is a new entry, and so is an order that was given up and is taken up again by
+// hand. Everything that was agreed when it was paid for stands in it, and is never read from the
 // configuration again. Writing that file is at once the intent to pay, the claim on each of its
 // names, and the mark on the spending limit: there is no index beside it that could disagree with
 // it, and no file that is half written.

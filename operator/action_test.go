@@ -380,10 +380,12 @@ func TestHold(t *testing.T) {
 }
 
 // TestAdoptAgainForAnotherName: an order that was given up is taken up again for the names that are
-// asked for now, which may be different ones.
+// asked for now, which may be different ones. A server that remembers the names before sees that in
+// its next listing.
 func TestAdoptAgainForAnotherName(t *testing.T) {
 	o := newOffice(t)
 	v := o.selling()
+	server := o.ledger("racent", "portal.example")
 	v.orders["7"] = vendors.Order{ID: "7", Status: vendors.StatusPending, RawStatus: "PENDING", TermEnds: today.Add(200 * day)}
 	for _, a := range []Action{{About: "a.example", Order: "7"}, {About: "a.example", None: true}, {About: "b.example", Order: "7"}} {
 		what := "adopt"
@@ -394,11 +396,17 @@ func TestAdoptAgainForAnotherName(t *testing.T) {
 		if _, err := o.Do(t.Context(), what, a); err != nil {
 			t.Fatal(err)
 		}
+		if err := server.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if about, err := server.About(t.Context(), "b.example"); err != nil || len(about) != 1 || !about[0].Blocks("b.example", 0, today) {
+		t.Errorf("the server would buy for b.example: %v, %v", about, err)
 	}
 	if rows := o.rows(Query{About: "b.example"}); len(rows) != 1 || rows[0].State != "open" {
 		t.Errorf("%+v", rows)
 	}
-	if rows := o.rows(Query{About: "a.example"}); len(rows) != 0 {
+	if rows := o.rows(Query{About: "a.example"}); len(rows) != 1 || rows[0].State != "gone" {
 		t.Errorf("%+v", rows)
 	}
 }

@@ -90,7 +90,7 @@ func (d *Desk) adoptFor(ctx context.Context, account *Account, name, id, words s
 	if !slices.Contains(known, name) && len(known) > 0 {
 		return deed{}, refuse("order %s at %s is for %s, not for %s", id, about.Name, strings.Join(known, ", "), name)
 	}
-	before, err := account.free(ctx, id, append(slices.Clone(names), name))
+	entry, err := account.free(ctx, id, append(slices.Clone(names), name))
 	if err != nil {
 		return deed{}, err
 	}
@@ -99,16 +99,14 @@ func (d *Desk) adoptFor(ctx context.Context, account *Account, name, id, words s
 		wanted = append(wanted, account.Maybe(names)...)
 	}
 	e := account.Ledger.Adopt(order, names, wanted, account.Order(name))
+	e.ID = entry
 	plan := Plan{
 		Vendor: about.Name, Account: about.Account, OrderID: id, Names: names, Entry: e.ID, Said: order.Describe(),
 		Does: "the order is entered into the ledger; nothing is bought, and nothing is done at the vendor", Then: []string{},
 	}
-	if before != nil {
-		plan.Revision = before.Revision
-	}
 	plan.Then = append(plan.Then, "if its certificate is for a key that is not here, it is reissued once, free of charge, "+account.of(e).goesOn(),
 		fmt.Sprintf("no order is placed for its names before %s; its term ends on %s", dayOf(e.Ends.Add(-e.Margin(account.Margin(e)))), dayOf(e.Ends)))
-	return deed{plan: plan, entered: e, do: func(ctx context.Context) (string, error) { return account.enter(ctx, e, before, words) }}, nil
+	return deed{plan: plan, entered: e, do: func(ctx context.Context) (string, error) { return account.enter(ctx, e, words) }}, nil
 }
 
 // of is an entry of the account.
@@ -165,46 +163,48 @@ func certifiedNames(order vendors.Order) (names []string) {
 	return names
 }
 
-// free refuses to adopt an order if one in force is in its way. It returns the order's entry if it
-// was given up before.
-func (a *Account) free(ctx context.Context, id string, names []string) (before *ledger.Entry, err error) {
+// free refuses to adopt an order if one in force is in its way. It returns the ID of its entry. That
+// of an order that was given up stays as it is: a server that remembers it for other names would not
+// notice that it is for these.
+func (a *Account) free(ctx context.Context, id string, names []string) (entry string, err error) {
 	if err := a.Ledger.Refresh(ctx); err != nil {
-		return nil, err
+		return "", err
 	}
 	about, err := a.Ledger.About(ctx, names...)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	now := a.Ledger.Time()
 	about = slices.DeleteFunc(about, func(e *ledger.Entry) bool { return e.State == ledger.Gone || e.Over(now) })
 	for _, e := range about {
 		if e.OrderID == id || e.RootID == id {
-			return nil, refuse("order %s is in the ledger already (entry %s, %s)", id, e.ID, e.State)
+			return "", refuse("order %s is in the ledger already (entry %s, %s)", id, e.ID, e.State)
 		}
 	}
 	for _, e := range about {
 		for _, name := range names {
 			if e.Blocks(name, a.Margin(e), now) {
-				return nil, refuse("order %s of the ledger is for %s until %s (entry %s, %s); to use the other one in its place: caddy commercial resolve %s --entry %s --order %s",
+				return "", refuse("order %s of the ledger is for %s until %s (entry %s, %s); to use the other one in its place: caddy commercial resolve %s --entry %s --order %s",
 					cmp.Or(e.OrderID, "with reference "+e.Attempt.Reference), name, dayOf(e.Ends), e.ID, e.State, name, e.ID, id)
 			}
 		}
 	}
 	if e, err := a.under(ctx, id); err != nil {
-		return nil, err
+		return "", err
 	} else if e != nil {
-		return nil, refuse("order %s is in the ledger already (entry %s, %s), for %s", id, e.ID, e.State, strings.Join(e.Names, ", "))
+		return "", refuse("order %s is in the ledger already (entry %s, %s), for %s", id, e.ID, e.State, strings.Join(e.Names, ", "))
 	}
-	before, err = a.Ledger.Load(ctx, ledger.AdoptedID(id))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case before.State != ledger.Gone:
-		return nil, refuse("order %s is in the ledger already (entry %s, %s), for %s", id, before.ID, before.State, strings.Join(before.Names, ", "))
+	for n := 1; ; n++ {
+		entry = ledger.AdoptedID(id, n)
+		switch before, err := a.Ledger.Load(ctx, entry); {
+		case errors.Is(err, fs.ErrNotExist):
+			return entry, nil
+		case err != nil:
+			return "", err
+		case before.State != ledger.Gone:
+			return "", refuse("order %s is in the ledger already (entry %s, %s), for %s", id, before.ID, before.State, strings.Join(before.Names, ", "))
+		}
 	}
-	return before, nil
 }
 
 // under is the entry in force that goes on with an order, for whatever names; nil if there is none.
@@ -230,31 +230,19 @@ func (a *Account) under(ctx context.Context, id string) (*ledger.Entry, error) {
 }
 
 // enter stores the entry of an adopted order.
-func (a *Account) enter(ctx context.Context, e, before *ledger.Entry, words string) (string, error) {
+func (a *Account) enter(ctx context.Context, e *ledger.Entry, words string) (string, error) {
 	release, ok := a.Ledger.Memory.Claim(e.Names)
 	if !ok {
 		return "", refuse("the server is placing an order for %s at this very moment; look again", strings.Join(e.Names, ", "))
 	}
 	defer release()
-	if _, err := a.free(ctx, e.OrderID, e.Names); err != nil {
+	var err error
+	if e.ID, err = a.free(ctx, e.OrderID, e.Names); err != nil {
 		return "", err
 	}
-	now := a.Ledger.Time()
-	if before != nil {
-		_, err := a.Ledger.Write(ctx, before, func(old *ledger.Entry) {
-			old.Decide(now, words)
-			old.Names, old.Maybe = e.Names, e.Maybe // it may be asked for other ones now
-			old.State, old.Ends, old.OrderID, old.RootID, old.Attempt = e.State, e.Ends, e.OrderID, e.RootID, e.Attempt
-			old.Flag, old.Problem, old.GivenUp, old.EndedByHand = nil, "", false, ""
-		})
-		if err != nil {
-			return "", err
-		}
-	} else {
-		e.Decide(now, words)
-		if err := a.Ledger.Create(ctx, e); err != nil {
-			return "", err
-		}
+	e.Decide(a.Ledger.Time(), words)
+	if err := a.Ledger.Create(ctx, e); err != nil {
+		return "", err
 	}
 	a.of(e).wake()
 	return fmt.Sprintf("%s: order %s is entered, as %s", strings.Join(e.Names, ", "), e.OrderID, e.ID), nil
