@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-	"github.com/miekg/dns"
-
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 )
 
@@ -309,25 +306,6 @@ var errPrivate = errors.New("no public address")
 // itself. known is whether a cause was found.
 func (r Resolvers) ExplainZone(ctx context.Context, q dcv.CAAQuestion) (d Diagnosis, known bool) {
 	return r.explain(ctx, q, r.Zone, new(Lookup))
-}
-
-// Aliases are those that a name leads to, by the first resolver that tells.
-func (r Resolvers) Aliases(ctx context.Context, name string) ([]string, error) {
-	err := ctx.Err()
-	for _, server := range certmagic.RecursiveNameservers(r.List) {
-		answer := r.ask(ctx, name, dns.TypeTXT, server) // an answer for CNAME has the first one only
-		if err = answer.err; err != nil {
-			continue
-		}
-		var targets []string
-		for _, rr := range answer.msg.Answer {
-			if cname, ok := rr.(*dns.CNAME); ok {
-				targets = append(targets, strings.ToLower(strings.TrimSuffix(cname.Target, ".")))
-			}
-		}
-		return targets, nil
-	}
-	return nil, err
 }
 
 // explain looks at the name and its CAA records.

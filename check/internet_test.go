@@ -95,6 +95,9 @@ func (n *internet) answer(q *dns.Msg) *dns.Msg {
 	name, kind := strings.ToLower(q.Question[0].Name), q.Question[0].Qtype
 	for range 8 {
 		list, exists := n.records[name]
+		if !exists && !n.above(name) {
+			list, exists = n.wildcard(name)
+		}
 		alias := ""
 		for _, rr := range list {
 			switch {
@@ -116,6 +119,17 @@ func (n *internet) answer(q *dns.Msg) *dns.Msg {
 	}
 	a.Answer, a.Rcode = nil, dns.RcodeServerFailure // a loop
 	return a
+}
+
+// wildcard returns what a wildcard record next to a name that does not exist makes of it.
+func (n *internet) wildcard(name string) (list []dns.RR, exists bool) {
+	_, parent, _ := strings.Cut(name, ".")
+	for _, rr := range n.records["*."+parent] {
+		rr = dns.Copy(rr)
+		rr.Header().Name = name
+		list = append(list, rr)
+	}
+	return list, list != nil
 }
 
 // above reports whether there are names below this one.
@@ -192,7 +206,7 @@ func (n *internet) resolver(at, kind string) {
 				a.Answer, a.Rcode = nil, dns.RcodeNameError
 			}
 		case "remembering": // that there was no such name
-			if strings.EqualFold(q.Question[0].Name, shop+".") {
+			if strings.EqualFold(q.Question[0].Name, shop+".") || strings.EqualFold(q.Question[0].Name, label+"."+shop+".") {
 				a.Answer, a.Rcode = nil, dns.RcodeNameError
 			}
 		case "fails AAAA":

@@ -105,19 +105,28 @@ type authority struct {
 	problem string
 }
 
-func (r Resolvers) authority(ctx context.Context, zone, host, server string) authority {
-	v := authority{server: server}
+// addressOf finds where a name server is.
+func (r Resolvers) addressOf(ctx context.Context, server string) (addr, problem string) {
 	at, err := r.host(ctx, server)
-	if len(at.Addresses) == 0 {
-		v.problem = "has no address"
-		if err != nil && ctx.Err() != nil {
-			v.problem = "could not be looked up in time"
-		}
-		return v
+	switch {
+	case len(at.Addresses) > 0:
+	case err != nil && ctx.Err() != nil:
+		return "", "could not be looked up in time"
+	default:
+		return "", "has no address"
 	}
 	// IPv4 first: not every machine has the other.
 	slices.SortStableFunc(at.Addresses, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
-	addr := net.JoinHostPort(at.Addresses[0].String(), "53")
+	return net.JoinHostPort(at.Addresses[0].String(), "53"), ""
+}
+
+func (r Resolvers) authority(ctx context.Context, zone, host, server string) authority {
+	v := authority{server: server}
+	addr, problem := r.addressOf(ctx, server)
+	if problem != "" {
+		v.problem = problem
+		return v
+	}
 	soa, err := r.send(ctx, zone, dns.TypeSOA, addr, false)
 	switch {
 	case err != nil:

@@ -12,6 +12,12 @@ import (
 // The name that all worlds are about.
 const shop = "shop.example.com"
 
+// The label of its validation record, and a name in another zone that the record may be put at.
+const (
+	label  = "_dnsauth"
+	proofs = "proofs.example.net"
+)
+
 // world is an internet in which a certificate for shop.example.com is to be bought.
 type world struct {
 	title     string
@@ -116,6 +122,7 @@ func allWorlds() (all []world) {
 	all = append(all, dnsWorlds()...)
 	all = append(all, zoneWorlds()...)
 	all = append(all, caaWorlds()...)
+	all = append(all, placeWorlds()...)
 	return append(all, serverWorlds()...)
 }
 
@@ -334,6 +341,85 @@ func caaWorlds() (all []world) {
 			return r.CAA(t.Context(), dcv.CAAQuestion{Name: shop, Identities: []string{"sectigo.com"}}, true)
 		}},
 	)
+}
+
+func byPlace(p Place) func(*testing.T, *internet, Resolvers, dcv.Prober) []Result {
+	return func(t *testing.T, _ *internet, r Resolvers, _ dcv.Prober) []Result {
+		if p.Name == "" {
+			p.Name = shop
+		}
+		return r.CheckPlace(t.Context(), p, false)
+	}
+}
+
+// placeWorlds are about the place where the CA looks for a record.
+func placeWorlds() []world {
+	const (
+		text  = label + "." + shop + `. 60 IN TXT "old"` + "\n"
+		old   = label + "." + shop + ". 60 IN CNAME old.example.org.\n"
+		alias = label + "." + shop + ". 60 IN CNAME " + proofs + ".\n"
+		wild  = "*." + shop + ". 60 IN CNAME web.example.org.\n"
+		zone  = "example.com. 60 IN SOA ns1.example.com. h.example.com. 7 3600 600 86400 60\nexample.com. 60 IN NS ns1.example.com.\n" +
+			"ns1.example.com. 60 IN A 198.51.100.1\n"
+	)
+	txt, cname := byPlace(Place{Label: label, Type: "TXT"}), byPlace(Place{Label: label, Type: "CNAME"})
+	to := byPlace(Place{Label: label, Type: "TXT", Override: proofs})
+	// at a name server that has these records
+	at := func(look func(*testing.T, *internet, Resolvers, dcv.Prober) []Result, has ...string) func(*testing.T, *internet, Resolvers, dcv.Prober) []Result {
+		return func(t *testing.T, n *internet, r Resolvers, p dcv.Prober) []Result {
+			n.nameserver("198.51.100.1:53", "good", has...)
+			return look(t, n, r, p)
+		}
+	}
+	return []world{
+		{title: "place: nothing is there", records: zone, look: txt, want: OK, word: "can be where"},
+		{title: "place: a text beside ours", records: zone + text, look: txt, want: OK},
+		{title: "place: a text where a CNAME is to be", records: zone + text, look: cname, want: Stop, word: "TXT old"},
+		{title: "place: an alias where a text is to be", records: zone + old, look: txt, want: Stop, word: "set override_domain to that name"},
+		{title: "place: it names the record", records: zone + old, look: txt, want: Stop, word: "_dnsauth.shop.example.com, where there is a record CNAME old.example.org"},
+		{title: "place: an alias where a CNAME is to be", records: zone + old, look: cname, want: Stop, word: "remove that record"},
+		{title: "place: an alias, and a wildcard", records: zone + old, look: byPlace(Place{Name: "*." + shop, Label: label, Type: "TXT"}), want: Stop, word: "for *.shop.example.com"},
+		{title: "place: an alias that is a wildcard", records: zone + wild, look: txt, want: OK},
+		{title: "place: an alias that is a wildcard, where a CNAME is to be", records: zone + wild, look: cname, want: OK},
+		{title: "place: a text that is a wildcard, where a CNAME is to be", records: zone + "*." + shop + `. 60 IN TXT "v=spf1 -all"`, look: cname, want: OK},
+		{title: "place: an alias beside a wildcard", records: zone + wild + old, look: txt, want: Warning, word: "a wildcard"},
+		{title: "place: an alias of what is not there", records: zone + label + "." + shop + ". 60 IN CNAME gone.example.com.", look: txt, want: Stop, word: "gone.example.com"},
+		{title: "place: an alias at the name itself", records: zone + shop + ". 60 IN CNAME web.example.org.", look: txt, want: OK},
+		{title: "place: an alias that one resolver does not find", records: zone + old, resolvers: "plain,empty", look: txt, want: Warning, word: "192.0.2.2:53 finds nothing there"},
+		{title: "place: an alias, and one resolver is dead", records: zone + old, resolvers: "plain,dead", look: txt, want: Warning, word: "does not tell"},
+		{title: "place: no resolver is there", records: zone + old, resolvers: "dead", look: txt, want: OK},
+		{title: "place: an alias that is gone by now", records: zone + old, look: at(txt, text), want: Warning, word: "ns1.example.com, a name server of its zone, does not have it"},
+		{title: "place: an alias that the name server has", records: zone + old, look: at(txt), want: Stop},
+		{title: "place: an alias, and the record is there already", records: zone + old, look: byPlace(Place{Label: label, Type: "CNAME", Taken: true}), want: OK},
+		{title: "place: only the order tells it", records: zone + old, look: byPlace(Place{Type: "TXT"}), want: OK},
+
+		{title: "override: the alias", records: zone + alias, look: to, want: OK, word: "finds what is at proofs.example.net"},
+		{title: "override: the alias in capitals", records: zone + strings.Replace(alias, "proofs", "Proofs", 1), look: to, want: OK},
+		{title: "override: an alias of an alias", records: zone + old + "old.example.org. 60 IN CNAME " + proofs + ".", look: to, want: OK},
+		{title: "override: a wildcard is the alias", records: zone + strings.Replace(wild, "web.example.org", proofs, 1), look: to, want: OK},
+		{title: "override: the alias of a domain above", records: zone + label + ".example.com. 60 IN CNAME " + proofs + ".", look: to, want: OK},
+		{title: "override: the place itself", records: zone, look: byPlace(Place{Label: label, Type: "TXT", Override: label + "." + shop}), want: OK},
+		{title: "override: the place above, for a CNAME", records: zone, look: byPlace(Place{Label: label, Type: "CNAME", Override: label + ".example.com"}), want: OK},
+		{title: "override: the name itself", records: zone, look: byPlace(Place{Label: label, Type: "TXT", Override: shop}), want: OK},
+		{title: "override: the alias of a wildcard's domain", records: zone + alias, look: byPlace(Place{Name: "*." + shop, Label: label, Type: "TXT", Override: proofs}), want: OK},
+		{title: "override: no alias", records: zone, look: to, want: Stop, word: "override_domain: _dnsauth.shop.example.com is not an alias (CNAME) of proofs.example.net"},
+		{title: "override: no alias, and what to do", records: zone, look: to, want: Stop, word: "create the alias: _dnsauth.shop.example.com CNAME proofs.example.net"},
+		{title: "override: another alias", records: zone + old, look: to, want: Stop, word: "not an alias"},
+		{title: "override: the alias of a name beside", records: zone + label + ".web.example.com. 60 IN CNAME " + proofs + ".", look: to, want: Stop},
+		{title: "override: the alias above the domain", records: zone + label + ".com. 60 IN CNAME " + proofs + ".", look: to, want: Stop},
+		{title: "override: no alias, and one resolver is dead", records: zone, resolvers: "plain,dead", look: to, want: Warning, word: "does not return"},
+		{title: "override: an alias that one resolver finds", records: zone + alias, resolvers: "empty,plain", look: to, want: OK},
+		{title: "override: all resolvers deny it", records: zone + alias, resolvers: "empty,denying", look: to, want: Stop, word: "192.0.2.2:53"},
+		{title: "override: a resolver remembers that there was none", records: zone + alias, resolvers: "remembering", look: at(to), want: Warning, word: "ns1.example.com, a name server of its zone, has _dnsauth.shop.example.com CNAME proofs.example.net"},
+		{title: "override: neither the resolver nor the name server has it", records: zone, resolvers: "remembering", look: at(to), want: Stop},
+		{title: "override: no resolver is there", records: zone, resolvers: "dead", look: to, want: Warning},
+		{title: "override: for a CNAME", records: zone + alias, look: byPlace(Place{Label: label, Type: "CNAME", Override: proofs}), want: Stop, word: "dns_record txt"},
+		{title: "override: the label is another for each order", records: zone, look: byPlace(Place{Label: "_0718", Type: "CNAME", Override: proofs, Taken: true}), want: Stop, word: "_0718.shop.example.com"},
+		{title: "override: only the order tells the label", records: zone, look: byPlace(Place{Type: "TXT", Override: proofs}), want: Warning, word: "known only after the order"},
+		{title: "override: who probes leniently is warned only", records: zone, want: Warning, word: "as probe says", look: func(t *testing.T, _ *internet, r Resolvers, _ dcv.Prober) []Result {
+			return r.CheckPlace(t.Context(), Place{Name: shop, Label: label, Type: "TXT", Override: proofs}, true)
+		}},
+	}
 }
 
 // serverWorlds are about the name servers of a zone.

@@ -31,7 +31,7 @@ func checkCommand() *cobra.Command {
 		Long: `Checks everything that an order for the names, or for the whole config, needs: the vendor's
 credential, product, price and balance; contacts and organization; each name in DNS, with
 DNSSEC, at all of its name servers and addresses, and its CAA records; with dcv dns, a DNS
-record that is added and removed; the storage and its locks, the clock, and the ports. All
+record that is added and removed, and whether the CA finds it; the storage and its locks, the clock, and the ports. All
 checks run at the same time. Each has a verdict: ok, warning, or STOP if an order would be
 lost. At the end, it shows what starting Caddy with this config would buy now.
 

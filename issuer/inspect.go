@@ -336,6 +336,9 @@ func (in *inspection) nameTasks(b *inspected, name string) []check.Task {
 	if iss.order.Method == vendors.MethodDNS {
 		if !iss.about.AnyName {
 			add("dns", name, func(ctx context.Context) []check.Result { return resolvers.CheckZone(ctx, name, lenient) })
+			if place := b.place(name); place.Override != "" || place.Label != "" && !place.Taken {
+				add("alias", name, func(ctx context.Context) []check.Result { return resolvers.CheckPlace(ctx, place, lenient) })
+			}
 		}
 		add("record", name, func(ctx context.Context) []check.Result { return []check.Result{in.tryRecord(ctx, b, name)} })
 	} else {
@@ -417,6 +420,17 @@ func (b *inspected) trialRequest(names []string) (vendors.OrderRequest, error) {
 		req.Unique = (&flow{ledger: b.ledger}).newUnique()
 	}
 	return req, nil
+}
+
+// place is where the CA would look for the record of a name.
+func (b *inspected) place(name string) check.Place {
+	p := proof.Proof{Names: []string{name}, Method: vendors.MethodDNS}
+	if v, ok := b.iss.vendor.(vendors.Predictor); ok {
+		if req, err := b.trialRequest(p.Names); err == nil {
+			p.Challenges, _ = v.Predict(req) // or else it is not known
+		}
+	}
+	return proof.Place(b.iss.about, b.iss.proofs.Override, p, name)
 }
 
 // tryRecord adds a trial record to the zone of a name, looks for it, and removes it.

@@ -14,6 +14,8 @@ import (
 	"github.com/caddy-commercial/caddy-commercial/check"
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 	"github.com/caddy-commercial/caddy-commercial/internal/test/zonetest"
+	"github.com/caddy-commercial/caddy-commercial/ledger"
+	"github.com/caddy-commercial/caddy-commercial/vendors"
 )
 
 // TestRunningCaddyThatDoesNotAnswer, such as one that is loading a config, does not block the check.
@@ -33,6 +35,49 @@ func TestRunningCaddyThatDoesNotAnswer(t *testing.T) {
 	in := new(inspection)
 	if err := in.askRunning(ctx, server.Listener.Addr().String()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// predicting is a vendor whose proofs follow from the CSR, if it has any.
+type predicting struct {
+	vendors.Vendor
+	challenges []vendors.Challenge
+}
+
+func (v predicting) Predict(vendors.OrderRequest) ([]vendors.Challenge, error) {
+	return v.challenges, nil
+}
+
+// TestAliasOfRecord: the check looks at where the CA looks for a record, if there can be a problem.
+func TestAliasOfRecord(t *testing.T) {
+	hash := predicting{challenges: []vendors.Challenge{{Method: vendors.MethodDNS, RecordName: "_0718", RecordType: "CNAME", RecordValue: "a.b.sectigo.com"}}}
+	for title, c := range map[string]struct {
+		vendor          vendors.Vendor
+		label, override string
+		want            check.Verdict // empty if there is no such check
+		word            string
+	}{
+		"a label that is known":                      {predicting{}, "_dnsauth", "", check.OK, "can be where"},
+		"a label that is known, without its alias":   {predicting{}, "_dnsauth", "proofs.example", check.Stop, "create the alias: _dnsauth.shop.alias.example CNAME proofs.example"},
+		"a label of the CSR":                         {hash, "", "", "", ""},
+		"a label of the CSR, without its alias":      {hash, "", "proofs.example", check.Stop, "a CNAME record at _0718.shop.alias.example"},
+		"a label that is not known":                  {predicting{}, "", "", "", ""},
+		"a label that is not known, and an override": {predicting{}, "", "proofs.example", check.Warning, "known only after the order"},
+	} {
+		zone := zonetest.Start(t, "alias.example.")
+		b := &inspected{iss: &Issuer{vendor: c.vendor}, ledger: new(ledger.Ledger)}
+		b.iss.order.Method = vendors.MethodDNS
+		b.iss.about = vendors.Description{Methods: []vendors.Method{vendors.MethodDNS}, RecordName: c.label, RecordType: "TXT"}
+		b.iss.proofs.Resolvers, b.iss.proofs.Override = []string{zone.Addr}, c.override
+		var results []check.Result
+		for _, task := range new(inspection).nameTasks(b, "shop.alias.example") {
+			if task.Check == "alias" {
+				results = append(results, task.Do(t.Context())...)
+			}
+		}
+		if want := min(len(c.want), 1); len(results) != want || want > 0 && (results[0].Verdict != c.want || !strings.Contains(results[0].Message+results[0].Advice, c.word)) {
+			t.Errorf("%s: %+v", title, results)
+		}
 	}
 }
 

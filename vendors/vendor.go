@@ -279,6 +279,10 @@ type Description struct {
 	// where they are known only once an order is paid. Empty means TXT.
 	RecordType string
 
+	// RecordName is the name of these records, relative to the proven name, if it is known
+	// before. Empty means that it is not.
+	RecordName string
+
 	// Pace is how often it makes sense to look at a pending order.
 	Pace Pace
 

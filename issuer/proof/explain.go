@@ -1,7 +1,6 @@
 package proof
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -79,10 +78,10 @@ func (m *ByMethod) explainRecord(ctx context.Context, p Proof, q dcv.CAAQuestion
 		d.Advice = "look at the DNS provider: what it has added must come to all name servers of the zone"
 		return d
 	}
-	if err == nil && m.records.override != "" && !m.names.anyName {
-		if place := m.astray(ctx, base, asked[0]); place != "" {
-			d.Message = "the CA looks at " + place + ", which is not an alias (CNAME) of " + m.records.override
-			d.Advice = "create the alias: override_domain needs one for each name, or for a domain above it"
+	if err == nil && !m.names.anyName {
+		_, err := m.names.resolvers.Place(ctx, Place(m.places.about, m.places.override, p, q.Name))
+		if astray, ok := errors.AsType[*check.PlaceError](err); ok {
+			d.Message, d.Advice = astray.What, astray.Advice
 			return d
 		}
 	}
@@ -95,24 +94,6 @@ func (m *ByMethod) explainRecord(ctx context.Context, p Proof, q dcv.CAAQuestion
 }
 
 var errNotLooked = errors.New("propagation_timeout says not to")
-
-// astray returns where the CA looks for a record, if neither that place nor the same place below a
-// parent domain is an alias of the one that has the record; empty if one is, or if it cannot be told.
-func (m *ByMethod) astray(ctx context.Context, host string, ch vendors.Challenge) string {
-	first := ""
-	for ; strings.Contains(host, "."); _, host, _ = strings.Cut(host, ".") {
-		place, err := dcv.NewRecord(host, ch.RecordName, ch.RecordType, ch.RecordValue)
-		if err != nil {
-			return ""
-		}
-		targets, err := m.names.resolvers.Aliases(ctx, place.Name)
-		if err != nil || place.Name == m.records.override || slices.Contains(targets, m.records.override) {
-			return ""
-		}
-		first = cmp.Or(first, place.Name)
-	}
-	return first
-}
 
 // explain finds out why the CA has not validated a name by a file.
 func (f *files) explain(ctx context.Context, p Proof, q dcv.CAAQuestion, names nameCheck, visits []check.Visit) check.Diagnosis {

@@ -160,6 +160,7 @@ type ByMethod struct {
 	mode    Mode
 	names   nameCheck
 	caa     caaCheck
+	places  placeCheck
 	files   *files
 	records *records // nil without a DNS provider
 	logger  *zap.Logger
@@ -173,8 +174,9 @@ func New(c Config) *ByMethod {
 	resolvers := check.Resolvers{List: c.Resolvers, Exchange: c.Exchange}
 	m := &ByMethod{
 		mode: c.Mode, logger: c.Logger,
-		names: nameCheck{mode: c.Mode, anyName: c.About.AnyName, resolvers: resolvers, logger: c.Logger},
-		caa:   caaCheck{mode: c.Mode, anyName: c.About.AnyName, identities: c.Identities, resolvers: resolvers, logger: c.Logger},
+		names:  nameCheck{mode: c.Mode, anyName: c.About.AnyName, resolvers: resolvers, logger: c.Logger},
+		caa:    caaCheck{mode: c.Mode, anyName: c.About.AnyName, identities: c.Identities, resolvers: resolvers, logger: c.Logger},
+		places: placeCheck{mode: c.Mode, about: c.About, override: c.Override, resolvers: resolvers, logger: c.Logger},
 		files: &files{
 			mode: c.Mode, about: c.About, store: cmp.Or(c.Store, dcv.Live), group: c.Group, storage: c.Storage,
 			port: c.Port, listen: c.Listen, dial: c.Dial, logger: c.Logger,
@@ -218,10 +220,13 @@ func (m *ByMethod) Wait(ctx context.Context, p Proof) error {
 		return err
 	}
 	// All of it is looked at, so that one message tells everything that has to be fixed.
-	var forbidden error
+	var forbidden, astray error
 	var looks sync.WaitGroup
 	if m.mode != ModeOff {
 		looks.Go(func() { forbidden = m.caa.check(ctx, p) })
+		if by == m.records {
+			looks.Go(func() { astray = m.places.check(ctx, p) })
+		}
 	}
 	known, gone := m.names.check(ctx, p)
 	looks.Wait()
@@ -231,10 +236,10 @@ func (m *ByMethod) Wait(ctx context.Context, p Proof) error {
 	var missing error
 	if by == m.files {
 		missing = m.files.wait(ctx, p, known)
-	} else if gone == nil && forbidden == nil { // it may take long until a record is seen
+	} else if gone == nil && forbidden == nil && astray == nil { // it may take long until a record is seen
 		missing = by.Wait(ctx, p)
 	}
-	if err = allOf(gone, forbidden, missing); err != nil && ctx.Err() != nil {
+	if err = allOf(gone, forbidden, astray, missing); err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err

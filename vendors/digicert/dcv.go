@@ -20,6 +20,8 @@ const (
 	methodFile  = "http-token"
 	methodTXT   = "dns-txt-token"
 	methodCNAME = "dns-cname-token"
+
+	recordName = "_dnsauth"
 )
 
 // methodWord is a method as the API calls it.
@@ -36,7 +38,7 @@ func (o *Orders) methodWord(m vendors.Method) string {
 // proofOf is what to publish for a random value under a method of the API. There is nothing
 // to publish for methods by mail, nor for a value that does not fit into a file and a record.
 func proofOf(word, value string) (vendors.Challenge, bool) {
-	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: "_dnsauth"}
+	record := vendors.Challenge{Method: vendors.MethodDNS, RecordName: recordName}
 	switch {
 	case value == "" || len(value) > maxValue || strings.Trim(value, lettersAndDigits) != "":
 	case word == methodFile:

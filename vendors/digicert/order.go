@@ -51,7 +51,7 @@ func New(cfg Config, opts Options) (*Orders, error) {
 	// Names come from the JSON of a request alone (documented). So a CSR needs no
 	// common name, and no twin is added that was not asked for.
 	cfg.Description.Methods = []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS}
-	cfg.Description.RecordType = strings.ToUpper(opts.DNSRecord)
+	cfg.Description.RecordType, cfg.Description.RecordName = strings.ToUpper(opts.DNSRecord), recordName
 	// That certificates end with the order is assumed; order_valid_till is a day (documented).
 	cfg.Description.EndsWithTerm, cfg.Description.TermsAreDays = true, true
 	cfg.Description.Cancelling, cfg.Description.Revoking = cancelling, revoking
