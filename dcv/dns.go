@@ -39,6 +39,10 @@ type DNS struct {
 	// servers: hosts with an optional port.
 	Resolvers []string
 
+	// Turns has one element for each change that is under way, so that its capacity bounds
+	// them. Several DNS can share it. Nil means that there is no bound.
+	Turns chan struct{}
+
 	// Logger may be nil.
 	Logger *zap.Logger
 
@@ -63,6 +67,10 @@ type placed struct {
 // Present adds a record, unless it is there already, and reports whether it did. With an
 // error, it reports whether it may have: an answer can be lost.
 func (d *DNS) Present(ctx context.Context, r Record) (added bool, err error) {
+	if err := d.enter(ctx); err != nil {
+		return false, err
+	}
+	defer d.leave()
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	zone, err := d.zone(ctx, r.Name)
@@ -88,6 +96,25 @@ func (d *DNS) Present(ctx context.Context, r Record) (added bool, err error) {
 	}
 	d.placed[r] = own
 	return true, nil
+}
+
+// enter waits for a turn to change something.
+func (d *DNS) enter(ctx context.Context) error {
+	if d.Turns == nil {
+		return nil
+	}
+	select {
+	case d.Turns <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (d *DNS) leave() {
+	if d.Turns != nil {
+		<-d.Turns
+	}
 }
 
 // there reports whether the zone has the record, as far as that can be told without
@@ -134,7 +161,10 @@ var besideCNAME = []string{"RRSIG", "NSEC"}
 // Remove takes a record away. It needs no earlier Present, and works when ctx is done,
 // too. A record that does not exist is no error.
 func (d *DNS) Remove(ctx context.Context, r Record) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+	ctx = context.WithoutCancel(ctx)
+	_ = d.enter(ctx) // it waits as long as it takes: no turn lasts longer than changeTimeout
+	defer d.leave()
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	d.mu.Lock()
 	own := d.placed[r]

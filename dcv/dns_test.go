@@ -3,9 +3,13 @@ package dcv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -164,6 +168,68 @@ func TestRemoveAfterCancel(t *testing.T) {
 			t.Errorf("%s: error %v, the zone has %q", title, err, zone.Records())
 		}
 	}
+}
+
+// slowly is a provider that takes a second for each change, and counts those under way.
+type slowly struct{ now, most atomic.Int32 }
+
+func (p *slowly) change(list []libdns.Record) ([]libdns.Record, error) {
+	for now := p.now.Add(1); ; {
+		if most := p.most.Load(); now <= most || p.most.CompareAndSwap(most, now) {
+			break
+		}
+	}
+	time.Sleep(time.Second)
+	p.now.Add(-1)
+	return list, nil
+}
+
+func (p *slowly) GetRecords(context.Context, string) ([]libdns.Record, error) { return nil, nil }
+func (p *slowly) AppendRecords(_ context.Context, _ string, list []libdns.Record) ([]libdns.Record, error) {
+	return p.change(list)
+}
+func (p *slowly) DeleteRecords(_ context.Context, _ string, list []libdns.Record) ([]libdns.Record, error) {
+	return p.change(list)
+}
+
+// TestTurns: no more changes than there are turns for are under way at a time, whoever makes them.
+// Who does not get a turn in time adds nothing, but removes what it has added.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		provider, turns := new(slowly), make(chan struct{}, 4)
+		processes := make([]*DNS, 2)
+		for i := range processes {
+			processes[i] = &DNS{Provider: provider, Turns: turns, findZone: func(context.Context, string) (string, error) { return "turns.example.", nil }}
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+		defer cancel()
+		var group sync.WaitGroup
+		var added atomic.Int32
+		for i := range 40 {
+			r := record(t, fmt.Sprintf("shop-%d.turns.example", i), "_a", "TXT", "x")
+			group.Go(func() {
+				d := processes[i%2]
+				is, err := d.Present(ctx, r)
+				if is != (err == nil) || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("added %t, error %v", is, err)
+				}
+				if !is {
+					return
+				}
+				added.Add(1)
+				<-ctx.Done()
+				if err := d.Remove(ctx, r); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		// Twelve have begun within the time, four of them in each second, and are then removed.
+		if n, took := added.Load(), time.Since(began); provider.most.Load() != 4 || n != 12 || took != 6*time.Second {
+			t.Errorf("%d at once, %d added in %s", provider.most.Load(), n, took)
+		}
+	})
 }
 
 func TestProviderErrors(t *testing.T) {

@@ -76,6 +76,7 @@ func (c *configuration) inspect(ctx caddy.Context, names []string, vendor string
 		slices.Sort(names)
 	}
 	storages := make(map[string]certmagic.Storage)
+	turns := make(map[string]chan struct{}) // by type of the DNS provider
 	byIssuer := make(map[string]*inspected)
 	for _, name := range names {
 		p, i := c.policyOf(name)
@@ -95,6 +96,13 @@ func (c *configuration) inspect(ctx caddy.Context, names []string, vendor string
 				}
 				b.storage, b.ratio, b.first = storage, p.Ratio, string(p.Issuers[0]) == string(raw)
 				b.ledger = &ledger.Ledger{Storage: storage, Prefix: ledger.Prefix(b.iss.about.Name, b.iss.about.Account), Memory: new(ledger.Memory)}
+				if records := b.iss.proofs.DNS; records != nil {
+					provider := fmt.Sprintf("%T", records.Provider)
+					if turns[provider] == nil {
+						turns[provider] = make(chan struct{}, trialsAtOnce)
+					}
+					records.Turns = turns[provider]
+				}
 				byIssuer[key] = b
 				in.buyers = append(in.buyers, b)
 			}
@@ -111,6 +119,11 @@ func (c *configuration) inspect(ctx caddy.Context, names []string, vendor string
 	}
 	return in, nil
 }
+
+// trialsAtOnce is how many trial records are added or removed at once with one DNS provider. Providers
+// allow a few requests per second (Route 53 allows 5, Cloudflare 1200 in 5 minutes), and answer
+// one within some tenths of a second. A name takes about four, so ten names take a few seconds.
+const trialsAtOnce = 4
 
 func (c *configuration) nothingToInspect(names []string, vendor string) error {
 	if len(names) == 0 {

@@ -2,13 +2,16 @@ package issuer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/libdns/libdns"
 
 	"github.com/caddy-commercial/caddy-commercial/check"
@@ -35,6 +38,34 @@ func TestRunningCaddyThatDoesNotAnswer(t *testing.T) {
 	in := new(inspection)
 	if err := in.askRunning(ctx, server.Listener.Addr().String()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// TestTrialsTakeTurns: all names that a DNS provider has wait for their turns with each other, whichever
+// issuer they are of.
+func TestTrialsTakeTurns(t *testing.T) {
+	const issuer = `{"module": "commercial", "vendor": {"name": "digicert", "api_key": "0123456789abcdef"}, "product": %q,
+		"dcv": {"method": "dns", "provider": {"name": "issuer_test", "token": %q}}}`
+	config := fmt.Sprintf(`{"apps": {"tls": {"certificates": {"automate": ["one.example.com", "two.example.com"]}, "automation": {"policies": [
+		{"subjects": ["one.example.com"], "issuers": [`+issuer+`]}, {"subjects": ["two.example.com"], "issuers": [`+issuer+`]}]}}}, "storage": {"module": "file_system", "root": %q}}`,
+		"ssl_dv_rapidssl", "a", "ssl_dv_geotrust", "b", t.TempDir())
+	c := new(configuration)
+	if err := json.Unmarshal([]byte(config), c); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	in, err := c.inspect(ctx, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.end()
+	if len(in.buyers) != 2 {
+		t.Fatalf("%d issuers", len(in.buyers))
+	}
+	one, two := in.buyers[0].iss.proofs.DNS.Turns, in.buyers[1].iss.proofs.DNS.Turns
+	if one != two || cap(one) != trialsAtOnce {
+		t.Errorf("turns for %d and %d, the same %t", cap(one), cap(two), one == two)
 	}
 }
 
