@@ -1,9 +1,12 @@
 package check
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -303,7 +306,8 @@ func (r Resolvers) ask(ctx context.Context, name string, kind uint16, server str
 }
 
 // whyFailed asks again with checking disabled. If that resolves, and a question with checking still
-// does not, the signatures are at fault, and not servers that did not answer for a moment.
+// does not, the signatures are at fault, or the resolver remembers that servers did not answer for a
+// moment, as it must for up to five minutes (RFC 9520).
 func (r Resolvers) whyFailed(ctx context.Context, name string, kind uint16, server string, failed *dns.Msg) reply {
 	servfail := errors.New("it answers SERVFAIL: the name servers of the zone do not answer it, or its DNSSEC signatures do not verify")
 	unchecked, err := r.send(ctx, name, kind, server, true)
@@ -319,31 +323,83 @@ func (r Resolvers) whyFailed(ctx context.Context, name string, kind uint16, serv
 	case again.Rcode != dns.RcodeServerFailure:
 		return reply{err: servfail}
 	}
-	reason, other := extended(failed, again)
-	if other {
+	reason, bogus, other := extended(failed, again)
+	switch {
+	case bogus && !other, expired(unchecked, time.Now()):
+		return reply{bogus: true, reason: reason, err: servfail}
+	case other && !bogus:
 		return reply{err: fmt.Errorf("it answers SERVFAIL (%s)", reason)}
 	}
-	return reply{bogus: true, reason: reason, err: servfail}
+	// The signatures may be those of what the name is an alias of.
+	for _, name := range append([]string{name}, reply{msg: unchecked}.aliases()...) {
+		if bogus, below := r.rejects(ctx, name, server); bogus {
+			return reply{bogus: true, reason: cmp.Or(reason, below), err: servfail}
+		}
+	}
+	return reply{err: errors.New("it answers SERVFAIL, and with checking disabled (CD) finds it, but does not reject other names there; it may remember a failure that is over")}
 }
 
-// extended reads the Extended DNS Errors of answers (RFC 8914). other is whether they tell of another
-// cause, such as servers that could not be reached, and none of signatures.
-func extended(answers ...*dns.Msg) (reason string, other bool) {
+// rejects reports whether a resolver rejects the signatures of names below this one that nobody has
+// asked it for, so that it remembers nothing of them. One that fails only now and then does not.
+func (r Resolvers) rejects(ctx context.Context, name, server string) (bogus bool, reason string) {
+	for range 2 {
+		// An answer for CNAME follows no wildcard to another zone.
+		below := "_" + strings.ToLower(rand.Text()) + "." + name
+		checked, err := r.send(ctx, below, dns.TypeCNAME, server, false)
+		if err != nil || checked.Rcode != dns.RcodeServerFailure {
+			return false, ""
+		}
+		says, bogus, other := extended(checked)
+		if other && !bogus {
+			return false, ""
+		}
+		unchecked, err := r.send(ctx, below, dns.TypeCNAME, server, true)
+		if err != nil || unchecked.Rcode != dns.RcodeSuccess && unchecked.Rcode != dns.RcodeNameError {
+			return false, ""
+		}
+		reason = says
+	}
+	return true, reason
+}
+
+// expired reports whether an answer has records of which all signatures are out of their time. That
+// needs no resolver's judgement.
+func expired(answer *dns.Msg, now time.Time) bool {
+	type set struct {
+		name string
+		kind uint16
+	}
+	valid := make(map[set]bool)
+	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
+		if sig, ok := rr.(*dns.RRSIG); ok {
+			of := set{strings.ToLower(sig.Hdr.Name), sig.TypeCovered}
+			valid[of] = valid[of] || sig.ValidityPeriod(now)
+		}
+	}
+	return slices.Contains(slices.Collect(maps.Values(valid)), false)
+}
+
+// extended reads the Extended DNS Errors of answers (RFC 8914): whether they tell of signatures that do
+// not verify, and whether of another cause, such as servers that could not be reached. That the error
+// is one that the resolver remembers tells neither.
+func extended(answers ...*dns.Msg) (reason string, bogus, other bool) {
 	for _, code := range extendedErrors(answers...) {
 		text := dns.ExtendedErrorCodeToString[code]
 		switch code {
 		case dns.ExtendedErrorCodeDNSBogus, dns.ExtendedErrorCodeSignatureExpired, dns.ExtendedErrorCodeSignatureNotYetValid,
-			dns.ExtendedErrorCodeDNSKEYMissing, dns.ExtendedErrorCodeRRSIGsMissing, dns.ExtendedErrorCodeNoZoneKeyBitSet, dns.ExtendedErrorCodeNSECMissing:
-			return text, false
+			dns.ExtendedErrorCodeDNSKEYMissing, dns.ExtendedErrorCodeRRSIGsMissing, dns.ExtendedErrorCodeNoZoneKeyBitSet, dns.ExtendedErrorCodeNSECMissing,
+			dns.ExtendedErrorCodeSignatureExpiredBeforeValid:
+			reason, bogus = text, true
 		case dns.ExtendedErrorCodeNoReachableAuthority, dns.ExtendedErrorCodeNetworkError:
-			reason, other = text, true
+			other = true
 		default:
-			if untrue(code) {
-				reason, other = text, true
-			}
+			other = other || untrue(code)
+		}
+		if other && !bogus && reason == "" {
+			reason = text
 		}
 	}
-	return reason, other
+	return reason, bogus, other
 }
 
 func extendedErrors(answers ...*dns.Msg) (codes []uint16) {
@@ -376,7 +432,7 @@ func untrue(code uint16) bool {
 func (r Resolvers) send(ctx context.Context, name string, kind uint16, server string, unchecked bool) (answer *dns.Msg, err error) {
 	question := new(dns.Msg)
 	question.SetQuestion(dns.Fqdn(name), kind)
-	question.SetEdns0(1232, false) // the size that passes everywhere, as of DNS Flag Day 2020
+	question.SetEdns0(1232, unchecked) // the size that passes everywhere, as of DNS Flag Day 2020; with signatures, if nobody checks them
 	question.CheckingDisabled = unchecked
 	question.AuthenticatedData = !unchecked // asks whether it was verified (RFC 6840, section 5.7)
 	exchange := r.Exchange

@@ -22,8 +22,8 @@ type internet struct {
 	tb      testing.TB
 	records map[string][]dns.RR // by name, in lower case, with a dot at the end
 
-	bogus     map[string]bool // names whose signatures do not verify
-	bogusType map[string]bool // likewise, "name TYPE"
+	bogus     map[string]bool // zones whose signatures do not verify
+	bogusType map[string]bool // records whose signatures have expired, "name TYPE"
 
 	mu      sync.Mutex
 	answers map[string]string // from the address and port of a server to where it is on this machine
@@ -132,6 +132,16 @@ func (n *internet) wildcard(name string) (list []dns.RR, exists bool) {
 	return list, list != nil
 }
 
+// isBogus reports whether a name is in a zone whose signatures do not verify.
+func (n *internet) isBogus(name string) bool {
+	for ; name != ""; _, name, _ = strings.Cut(name, ".") {
+		if n.bogus[name] {
+			return true
+		}
+	}
+	return false
+}
+
 // above reports whether there are names below this one.
 func (n *internet) above(name string) bool {
 	for have := range n.records {
@@ -148,16 +158,26 @@ func (n *internet) resolver(at, kind string) {
 	failed := make(map[string]bool)
 	n.serve(at, func(w dns.ResponseWriter, q *dns.Msg) {
 		a := n.answer(q)
-		key := fmt.Sprint(strings.ToLower(q.Question[0].Name), " ", dns.TypeToString[q.Question[0].Qtype])
-		bad := n.bogus[strings.ToLower(q.Question[0].Name)] || n.bogusType[key]
+		name := strings.ToLower(q.Question[0].Name)
+		key := fmt.Sprint(name, " ", dns.TypeToString[q.Question[0].Qtype])
+		fresh := len(name) > 28 && name[0] == '_' && name[27] == '.' // a name made up to be asked for once
+		bad := n.isBogus(name) || n.bogusType[key]
 		for _, rr := range a.Answer {
-			if cname, is := rr.(*dns.CNAME); is {
-				bad = bad || n.bogus[strings.ToLower(cname.Target)]
+			if cname, is := rr.(*dns.CNAME); is && q.Question[0].Qtype != dns.TypeCNAME {
+				bad = bad || n.isBogus(strings.ToLower(cname.Target))
 			}
+		}
+		if opt := q.IsEdns0(); n.bogusType[key] && opt != nil && opt.Do() {
+			a.Answer = append(a.Answer, &dns.RRSIG{
+				Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeRRSIG, Class: dns.ClassINET, Ttl: 60}, TypeCovered: q.Question[0].Qtype,
+				Algorithm: dns.ED25519, Inception: 1, Expiration: 2, SignerName: name, Signature: "AAAA",
+			})
 		}
 		fail := func() { a.Answer, a.Rcode = nil, dns.RcodeServerFailure }
 		say := func(code uint16) {
-			a.SetEdns0(1232, false)
+			if a.IsEdns0() == nil {
+				a.SetEdns0(1232, false)
+			}
 			a.IsEdns0().Option = append(a.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: code})
 		}
 		switch kind {
@@ -173,6 +193,34 @@ func (n *internet) resolver(at, kind string) {
 				say(dns.ExtendedErrorCodeSignatureExpired)
 			}
 		case "plain":
+		case "explaining too much":
+			if bad && !q.CheckingDisabled {
+				fail()
+				say(dns.ExtendedErrorCodeNetworkError)
+				say(dns.ExtendedErrorCodeDNSBogus)
+			}
+		case "remembering errors": // and rejecting what is bogus
+			if bad && !q.CheckingDisabled {
+				fail()
+				say(dns.ExtendedErrorCodeCachedError)
+			}
+		case "failed", "failed and says so", "failed and guesses", "failing often": // a moment ago
+			mu.Lock()
+			again := kind == "failing often" && !failed["fresh"]
+			if fresh && !q.CheckingDisabled {
+				failed["fresh"] = true
+			}
+			mu.Unlock()
+			if !q.CheckingDisabled && (bad || !fresh || again) {
+				fail()
+				switch kind {
+				case "failed and says so":
+					say(dns.ExtendedErrorCodeCachedError)
+				case "failed and guesses":
+					say(dns.ExtendedErrorCodeNoReachableAuthority)
+					say(dns.ExtendedErrorCodeDNSKEYMissing)
+				}
+			}
 		case "denying":
 			a.Answer, a.Rcode = nil, dns.RcodeNameError
 		case "empty":

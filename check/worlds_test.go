@@ -21,7 +21,7 @@ const (
 // world is an internet in which a certificate for shop.example.com is to be bought.
 type world struct {
 	title     string
-	records   string // of DNS, one per line; "bogus <name>" for signatures that do not verify
+	records   string // of DNS, one per line; "bogus <zone>" and "bogus <name> <type>" for signatures that do not verify
 	resolvers string // kinds of resolvers, separated by commas; "plain" if empty
 
 	look func(t *testing.T, n *internet, r Resolvers, p dcv.Prober) []Result
@@ -162,7 +162,7 @@ func hostWorlds() (all []world) {
 // resolverWorlds pair resolvers that see the name differently. Only what all of them say stops an order.
 func resolverWorlds() (all []world) {
 	has := a(shop, addressOf("ours", false))
-	kinds := []string{"plain", "validating", "denying", "empty", "refusing", "failing", "strict", "distrusting", "dead", "flaky", "cut off", "denies AAAA", "fails AAAA"}
+	kinds := []string{"plain", "validating", "denying", "empty", "refusing", "failing", "strict", "distrusting", "dead", "flaky", "cut off", "denies AAAA", "fails AAAA", "failed"}
 	finds := map[string]bool{"plain": true, "validating": true, "flaky": true, "denies AAAA": true, "fails AAAA": true}
 	without := map[string]bool{"denying": true, "empty": true}
 	for _, one := range kinds {
@@ -207,6 +207,18 @@ func dnsWorlds() []world {
 		{title: "bad signatures of what it is an alias of", records: shop + ". 60 IN CNAME web.example.net.\n" + a("web.example.net", ours) + "bogus web.example.net", resolvers: "validating", want: Stop, word: "DNSSEC", look: bySite},
 		{title: "bad signatures of a name that is not there", records: a("example.com", ours) + "bogus " + shop, resolvers: "validating", want: Stop, word: "DNSSEC", look: bySite},
 		{title: "bad signatures of the AAAA records only", records: a(shop, ours) + "bogus " + shop + ". AAAA", resolvers: "validating", want: Warning, word: "AAAA", look: bySite},
+		{title: "bad signatures, and an error that is remembered", records: a(shop, ours) + "bogus " + shop, resolvers: "remembering errors", want: Stop, word: "DNSSEC", look: bySite},
+		{title: "bad signatures, and a name server that does not answer", records: a(shop, ours) + "bogus example.com", resolvers: "explaining too much", want: Stop, word: "DNSSEC Bogus", look: bySite},
+		{title: "bad signatures of an alias", records: shop + ". 60 IN CNAME web.example.net.\n" + a("web.example.net", ours) + "bogus example.com", resolvers: "validating", want: Stop, word: "DNSSEC", look: bySite},
+		{title: "expired signatures of some records", records: a(shop, ours) + "bogus " + shop + ". A\nbogus " + shop + ". AAAA", resolvers: "validating", want: Stop, word: "DNSSEC", look: bySite},
+		{title: "a failure that is over", records: a(shop, ours), resolvers: "failed", want: Warning, word: "may remember a failure", look: bySite},
+		{title: "a failure that is over, of all resolvers", records: a(shop, ours), resolvers: "failed,failed", want: Warning, word: "may remember a failure", look: bySite},
+		{title: "a failure that is over, and is told", records: a(shop, ours), resolvers: "failed and says so", want: Warning, word: "may remember a failure", look: bySite},
+		{title: "a failure that is over, and is taken for bad signatures", records: a(shop, ours), resolvers: "failed and guesses", want: Warning, word: "may remember a failure", look: bySite},
+		{title: "a failure that comes back", records: a(shop, ours), resolvers: "failing often", want: Warning, word: "may remember a failure", look: bySite},
+		{title: "a failure that is over, and another resolver", records: a(shop, ours), resolvers: "failed,validating", want: Warning, word: "may remember a failure", look: bySite},
+		{title: "a failure that is over, and bad signatures that another resolver sees", records: a(shop, ours) + "bogus " + shop, resolvers: "failed,explaining", want: Stop, word: "DNSSEC", look: bySite},
+		{title: "a failure that is over, and a wildcard to bad signatures", records: a(shop, ours) + "*." + shop + ". 60 IN CNAME web.example.net.\n" + a("web.example.net", ours) + "bogus example.net", resolvers: "failed", want: Warning, word: "may remember a failure", look: bySite},
 		{title: "good signatures", records: a(shop, ours), resolvers: "validating", want: OK, look: bySite},
 		{title: "a private address", records: a(shop, "10.0.0.7"), want: Warning, word: "not a public address", look: bySite},
 		{title: "a loopback address", records: a(shop, "127.0.0.1"), want: Warning, word: "not a public address", look: bySite},
@@ -270,6 +282,9 @@ func zoneWorlds() []world {
 		{title: "zone: bad signatures", records: soa("example.com") + "bogus example.com", resolvers: "validating", look: byZone(shop), want: Stop, word: "DNSSEC"},
 		{title: "zone: bad signatures below", records: soa("example.com") + "bogus shop.example.com", resolvers: "validating", look: byZone(shop), want: Stop, word: "DNSSEC"},
 		{title: "zone: bad signatures that one looks at", records: soa("example.com") + "bogus example.com", resolvers: "plain,explaining", look: byZone(shop), want: Stop, word: "Signature Expired"},
+		{title: "zone: a failure that is over", records: soa("example.com"), resolvers: "failed", look: byZone(shop), want: Warning, word: "may remember a failure"},
+		{title: "zone: a failure that is over, and is told", records: soa("example.com"), resolvers: "failed and says so", look: byZone(shop), want: Warning, word: "may remember a failure"},
+		{title: "zone: bad signatures, and an error that is remembered", records: soa("example.com") + "bogus example.com", resolvers: "remembering errors", look: byZone(shop), want: Stop, word: "DNSSEC"},
 		{title: "zone: one resolver trusts nobody", records: soa("example.com"), resolvers: "distrusting,validating", look: byZone(shop), want: Warning, word: "its trust anchor"},
 		{title: "zone: cut off", records: soa("example.com"), resolvers: "cut off", look: byZone(shop), want: Warning, word: "No Reachable Authority"},
 		{title: "zone: a moment's failure", records: soa("example.com"), resolvers: "flaky", look: byZone(shop), want: OK},
@@ -329,6 +344,8 @@ func caaWorlds() (all []world) {
 		world{title: "CAA: bad signatures above the records that count", records: "shop.example.com. 60 IN CAA 0 issue \"sectigo.com\"\nbogus example.com. CAA", resolvers: "validating", look: byCAA(shop, "http-01"), want: OK},
 		world{title: "CAA: bad signatures of these records only", records: good + a(shop, "203.0.113.1") + "bogus " + shop + ". CAA", resolvers: "validating", look: byCAA(shop, "http-01"), want: Stop, word: "DNSSEC"},
 		world{title: "CAA: bad signatures that one looks at", records: good + a(shop, "203.0.113.1") + "bogus " + shop + ". CAA", resolvers: "plain,explaining", look: byCAA(shop, "http-01"), want: Stop, word: "DNSSEC"},
+		world{title: "CAA: a failure that is over", records: good, resolvers: "failed", look: byCAA(shop, "http-01"), want: Warning, word: "SERVFAIL"},
+		world{title: "CAA: a failure that is over, and another resolver", records: good, resolvers: "failed,plain", look: byCAA(shop, "http-01"), want: OK},
 		world{title: "CAA: one resolver believes nobody", records: good, resolvers: "distrusting,plain", look: byCAA(shop, "http-01"), want: OK},
 		world{title: "CAA: cannot be found out", records: good, resolvers: "failing", look: byCAA(shop, "http-01"), want: Warning, word: "SERVFAIL"},
 		world{title: "CAA: one resolver is dead", records: good, resolvers: "dead,plain", look: byCAA(shop, "http-01"), want: OK},
