@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -361,10 +362,8 @@ func caaWorlds() (all []world) {
 }
 
 func byPlace(p Place) func(*testing.T, *internet, Resolvers, dcv.Prober) []Result {
+	p.Name = cmp.Or(p.Name, shop)
 	return func(t *testing.T, _ *internet, r Resolvers, _ dcv.Prober) []Result {
-		if p.Name == "" {
-			p.Name = shop
-		}
 		return r.CheckPlace(t.Context(), p, false)
 	}
 }
