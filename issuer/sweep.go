@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"slices"
 	"time"
 
@@ -36,16 +37,17 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 	// From sweep to sweep: any round may be the first to read what a person has settled.
 	flagged := f.account.ledger.Flagged()
 	for wait := sweepFirst; poll.Wait(ctx, wait) == nil; wait = sweepEvery {
-		err := f.ledger.Refresh(ctx)
-		if err == nil {
-			err = f.ledger.Recall(ctx)
+		err := errors.Join(f.ledger.Refresh(ctx), f.ledger.Recall(ctx))
+		if ctx.Err() != nil {
+			return
 		}
 		if err != nil {
-			if ctx.Err() == nil {
-				f.logger.Warn("looking for pending orders failed", zap.String("vendor", f.about.Name), zap.Error(err))
-			}
+			f.logger.Warn("looking for pending orders failed", zap.String("vendor", f.about.Name), zap.Error(err))
+		}
+		if !f.account.ledger.Listed() {
 			continue
 		}
+		// What can be read is gone on with, though another entry cannot.
 		for _, e := range flagged {
 			if !f.account.ledger.Asks(e.ID) {
 				// A person has settled what its names have waited for.
@@ -62,7 +64,7 @@ func (f *flow) sweep(ctx context.Context, names func() []string, isFirst func(na
 		}
 		first = false
 		f.tellTerms(ctx)
-		if time.Since(tidied) > tidyEvery {
+		if err == nil && time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			f.account.tidyReissues()
 			f.tidy(ctx)

@@ -120,9 +120,6 @@ func (f *flow) complain(ctx context.Context, err error) {
 // as those for which another server has got a certificate, or whose certificate was revoked.
 func (f *flow) notice(ctx context.Context, isFirst func(string) bool) error {
 	ids, err := f.ledger.RecallWithin(ctx, f.rules.watch)
-	if err != nil {
-		return err
-	}
 	var names []string
 	for _, name := range f.account.ledger.NamesOf(ids) {
 		if f.site.Manages(name) {
@@ -134,7 +131,7 @@ func (f *flow) notice(ctx context.Context, isFirst func(string) bool) error {
 			f.wake(name)
 		}
 	}
-	return nil
+	return err
 }
 
 // takeTurn looks at what is due: orders that may have ended, orders that have changed, and, of all

@@ -542,6 +542,47 @@ func TestWatchIsOff(t *testing.T) {
 	}
 }
 
+// TestOtherServerIsNoticedWithoutWatch: where issued orders are not looked at, a server serves what
+// another one has got within the hour all the same, even if an entry cannot be read.
+func TestOtherServerIsNoticedWithoutWatch(t *testing.T) {
+	for name, content := range map[string]string{"all can be read": "", "one is damaged": `{"version": 2, "na`} {
+		inBubble(t, name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			a, b := w.start(nil, quickly), w.start(nil, quickly)
+			names, ids := siteNames(5), make(map[string]string)
+			for _, p := range []*process{a, b} {
+				p.configure(names...)
+				p.untilServed(day, names...)
+			}
+			time.Sleep(2 * day)
+			for _, name := range names {
+				ids[name] = w.entry(name).ID
+			}
+			if content != "" {
+				if err := w.storage.Store(t.Context(), a.ledger.Prefix+"/entries/20000101t000000-0011223344556677.json", []byte(content)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range names {
+				if _, err := a.desk(true).Do(t.Context(), "renew", operator.Action{About: name, Confirm: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Hour + 10*time.Minute)
+			for _, name := range names {
+				e, err := a.ledger.Load(t.Context(), ids[name])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := b.site.serving(name); e.Issued != 2 || serialOf(got.leaf()) != e.Certificate.Serial {
+					t.Errorf("%s: %d certificates, and the other server does not serve the latest", name, e.Issued)
+				}
+			}
+			w.wantCharges(len(names))
+		})
+	}
+}
+
 // TestServersShareLooks: servers share the checks, spread over the interval, and each of them serves
 // the certificate that one of them got. That holds as long as their clocks agree; if not, orders are
 // checked more often, and never less.

@@ -167,33 +167,29 @@ func (l *Ledger) list(ctx context.Context) error {
 		return fmt.Errorf("listing the ledger: %w", err)
 	}
 	var mu sync.Mutex
-	var damaged error
-	group, ctx := errgroup.WithContext(ctx)
+	var unread error // the others are still driven
+	var group errgroup.Group
 	group.SetLimit(readers)
 	for _, id := range l.Memory.compare(keys) {
 		group.Go(func() error {
-			_, err := l.Load(ctx, id)
-			switch _, broken := errors.AsType[*DamagedEntryError](err); {
-			case err == nil || errors.Is(err, fs.ErrNotExist):
-			case broken:
+			if _, err := l.Load(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				mu.Lock()
 				defer mu.Unlock()
-				damaged = err // the others are still driven
-			default:
-				return err
+				unread = err
 			}
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	l.Memory.end()
-	return damaged
+	return unread
 }
 
 // Recall reads again the entries whose turn it is, so that what other servers and people
-// changed about them is noticed. Each has its turn twice a day, however often and by how
+// changed about them is noticed. Each has its turn once an hour, however often and by how
 // many it is called.
 func (l *Ledger) Recall(ctx context.Context) error {
 	_, err := l.RecallWithin(ctx, recallEvery)
@@ -201,17 +197,21 @@ func (l *Ledger) Recall(ctx context.Context) error {
 }
 
 // RecallWithin is Recall where each entry has its turn once in the given time. It returns the IDs
-// of those whose turn it was.
-func (l *Ledger) RecallWithin(ctx context.Context, every time.Duration) ([]string, error) {
+// of those whose turn it was. An error is about those that could not be read: they stay as they are
+// known, and the others were read.
+func (l *Ledger) RecallWithin(ctx context.Context, every time.Duration) (ids []string, unread error) {
 	ids, undo := l.Memory.recall(every)
 	for _, id := range ids {
 		_, err := l.Load(ctx, id)
-		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBehind) {
+		if ctx.Err() != nil {
 			undo()
-			return nil, err
+			return nil, context.Cause(ctx)
+		}
+		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBehind) {
+			unread = err
 		}
 	}
-	return ids, nil
+	return ids, unread
 }
 
 // errBehind is a storage that shows less of an entry than it did before.

@@ -27,7 +27,7 @@ type Memory struct {
 	claims  map[string]struct{}  // names that this process is about to buy for
 
 	listing  *listing
-	known    bool      // one has succeeded
+	known    bool      // one was completed
 	listings uint32    // begun so far
 	first    time.Time // when the first one began; monotonic
 
@@ -278,21 +278,16 @@ func (m *Memory) compare(keys []string) (unread []string) {
 // flagged.
 const unissuedAge = 30 * time.Minute
 
-// end notes that all that is listed is known.
+// end notes that a listing is complete: all of it that can be read is known.
 func (m *Memory) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.known = true
 }
 
-const (
-	// recallEvery is how often each entry is read again at least. Each has its own moment for
-	// that, so that the storage is never asked for all of them at once.
-	recallEvery = 12 * time.Hour
-
-	// recallMost is the longest part of that which one call covers.
-	recallMost = time.Hour
-)
+// recallEvery is how often each entry is read again at least. Each has its own moment for that, so
+// that the storage is not asked for all of them at once.
+const recallEvery = time.Hour
 
 // recall returns the IDs of the entries whose moment has come since the last call with the same
 // interval. undo makes the next such call return them again.
@@ -304,11 +299,10 @@ func (m *Memory) recall(every time.Duration) (ids []string, undo func()) {
 	}
 	from, now := m.recalled[every], time.Since(m.first)
 	from = max(from, now-every)
-	until := min(now, from+recallMost)
-	m.recalled[every] = until
+	m.recalled[every] = now
 	for _, b := range m.entries {
 		turn := time.Duration(fingerprint(b.ID) % uint64(every)) //nolint:gosec // it is positive
-		if after := ((turn-from)%every + every) % every; after < until-from {
+		if after := ((turn-from)%every + every) % every; after < now-from {
 			ids = append(ids, b.ID)
 		}
 	}
@@ -559,7 +553,7 @@ type listing struct {
 	next  *listing // begins when this one has ended
 }
 
-// Listed reports whether this process has listed the ledger, and read what is in it.
+// Listed reports whether this process has listed the ledger, and read what can be read of it.
 func (m *Memory) Listed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

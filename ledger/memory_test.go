@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -190,9 +192,9 @@ func TestRecallIsSpread(t *testing.T) {
 		if err := l.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		hour := func(callers int) int {
+		later := func(callers int) int {
 			reads = 0
-			time.Sleep(time.Hour)
+			time.Sleep(5 * time.Minute)
 			for range callers {
 				if err := l.Recall(t.Context()); err != nil {
 					t.Fatal(err)
@@ -202,29 +204,83 @@ func TestRecallIsSpread(t *testing.T) {
 		}
 		all := 0
 		for i := range 12 {
-			got := hour(1 + i%3)
+			got := later(1 + i%3)
 			if all += got; got > n/6 {
-				t.Errorf("%d reads of %d entries in an hour", got, n)
+				t.Errorf("%d reads of %d entries in five minutes", got, n)
 			}
 		}
 		if all != n {
-			t.Errorf("%d reads of %d entries in half a day", all, n)
+			t.Errorf("%d reads of %d entries in an hour", all, n)
 		}
 		time.Sleep(48 * time.Hour)
-		if got := hour(1); got == 0 || got > n/6 {
-			t.Errorf("%d reads of %d entries at once after a pause", got, n)
+		if got := later(1); got != n {
+			t.Errorf("%d reads of %d entries after a pause", got, n)
 		}
-		// Entries that could not be read are read again.
-		hour(20)
-		storage.hook = func(string, string) error { return errors.New("unreachable") }
-		time.Sleep(time.Hour)
-		if err := l.Recall(t.Context()); err == nil {
-			t.Error("no error although the storage cannot be read")
-		}
+		// Entries that are not read because the call is cut short are read by the next one.
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		time.Sleep(5 * time.Minute)
 		reads = 0
-		storage.hook = func(string, string) error { reads++; return nil }
-		if err := l.Recall(t.Context()); err != nil || reads == 0 {
-			t.Errorf("%d reads, %v", reads, err)
+		if err := l.Recall(ctx); err == nil {
+			t.Error("no error although the call was cut short")
+		}
+		before := reads
+		if err := l.Recall(t.Context()); err != nil || reads-before < n/24 {
+			t.Errorf("%d reads after %d, %v", reads-before, before, err)
+		}
+	})
+}
+
+// TestUnreadableEntry: an entry that the storage does not give is reported, so that nothing is bought,
+// but keeps no other one from being known, and from being read again.
+func TestUnreadableEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100
+		storage := newMemStorage()
+		writer, l := testLedger(storage), testLedger(storage)
+		for i := range n {
+			create(t, writer, stored(i))
+		}
+		refused := errors.New("permission denied")
+		bad := stored(n / 2).ID
+		refuse := func(call, key string) error {
+			if call == "load" && key == l.key(bad) {
+				return refused
+			}
+			return nil
+		}
+		storage.hook = refuse
+		if err := l.Refresh(t.Context()); !errors.Is(err, refused) || !strings.Contains(err.Error(), bad) {
+			t.Errorf("listing: %v", err)
+		}
+		if known := len(l.Memory.All()); known != n-1 || !l.Memory.Listed() {
+			t.Errorf("%d entries are known, listed %t", known, l.Memory.Listed())
+		}
+		storage.hook = nil
+		if err := l.Refresh(t.Context()); err != nil || len(l.Memory.All()) != n {
+			t.Errorf("after the repair: %v", err)
+		}
+		for i := range n {
+			e, err := writer.Load(t.Context(), stored(i).ID)
+			if err == nil {
+				_, err = writer.Write(t.Context(), e, func(e *Entry) { e.Flag = &Flag{Reason: "by a person"} })
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		storage.hook = refuse
+		failed := 0
+		for range 2 {
+			time.Sleep(30 * time.Minute)
+			if err := l.Recall(t.Context()); errors.Is(err, refused) {
+				failed++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if noticed := len(l.Memory.Flagged()); noticed != n-1 || failed != 1 || l.Memory.Asks(bad) {
+			t.Errorf("%d changes are noticed, with %d failures", noticed, failed)
 		}
 	})
 }
