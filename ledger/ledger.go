@@ -160,6 +160,10 @@ func (l *Ledger) lead(ctx context.Context, current *listing) error {
 // readers is how many entries are read at a time when many must be.
 const readers = 16
 
+// maxUnread is how many entries may be out of reach, one after another, before it is the storage that
+// is. Each may take as long as the storage waits for its answer.
+const maxUnread = 3
+
 func (l *Ledger) list(ctx context.Context) error {
 	l.Memory.begin()
 	keys, err := listKeys(ctx, l.Storage, path.Join(l.Prefix, entries))
@@ -168,21 +172,29 @@ func (l *Ledger) list(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	var unread error // the others are still driven
-	var group errgroup.Group
+	failed := 0
+	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for _, id := range l.Memory.compare(keys) {
 		group.Go(func() error {
-			if _, err := l.Load(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				mu.Lock()
-				defer mu.Unlock()
-				unread = err
+			_, err := l.Load(ctx, id)
+			if err == nil || errors.Is(err, fs.ErrNotExist) {
+				return nil
 			}
-			return nil
+			mu.Lock()
+			defer mu.Unlock()
+			unread = err
+			if _, damaged := errors.AsType[*DamagedEntryError](err); !damaged {
+				failed++
+			}
+			if failed > maxUnread {
+				return err
+			}
+			return ctx.Err()
 		})
 	}
-	_ = group.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	l.Memory.end()
 	return unread
@@ -197,18 +209,24 @@ func (l *Ledger) Recall(ctx context.Context) error {
 }
 
 // RecallWithin is Recall where each entry has its turn once in the given time. It returns the IDs
-// of those whose turn it was. An error is about those that could not be read: they stay as they are
-// known, and the others were read.
+// of those whose turn it was. An error with IDs is about a few that could not be read: they stay as they
+// are known. If it has none, the storage is out of reach, and all have their turn at the next call.
 func (l *Ledger) RecallWithin(ctx context.Context, every time.Duration) (ids []string, unread error) {
 	ids, undo := l.Memory.recall(every)
+	failed := 0
 	for _, id := range ids {
 		_, err := l.Load(ctx, id)
 		if ctx.Err() != nil {
 			undo()
 			return nil, context.Cause(ctx)
 		}
-		if _, damaged := errors.AsType[*DamagedEntryError](err); err != nil && !damaged && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBehind) {
-			unread = err
+		if _, damaged := errors.AsType[*DamagedEntryError](err); err == nil || damaged || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBehind) {
+			continue
+		}
+		unread = err
+		if failed++; failed > maxUnread {
+			undo()
+			return nil, err
 		}
 	}
 	return ids, unread

@@ -282,6 +282,28 @@ func TestUnreadableEntry(t *testing.T) {
 		if noticed := len(l.Memory.Flagged()); noticed != n-1 || failed != 1 || l.Memory.Asks(bad) {
 			t.Errorf("%d changes are noticed, with %d failures", noticed, failed)
 		}
+		// One of which no entry can be read is not asked for each of them.
+		var asked atomic.Int32
+		storage.hook = func(call, _ string) error {
+			if call == "load" {
+				asked.Add(1)
+				return refused
+			}
+			return nil
+		}
+		time.Sleep(30 * time.Minute)
+		if err := l.Recall(t.Context()); !errors.Is(err, refused) || asked.Load() > maxUnread+1 {
+			t.Errorf("asked %d times, %v", asked.Load(), err)
+		}
+		fresh := testLedger(storage)
+		if err := fresh.Refresh(t.Context()); !errors.Is(err, refused) || fresh.Memory.Listed() {
+			t.Errorf("nothing can be read: %v, listed %t", err, fresh.Memory.Listed())
+		}
+		asked.Store(0)
+		storage.hook = func(string, string) error { asked.Add(1); return nil }
+		if err := l.Recall(t.Context()); err != nil || asked.Load() < n/4 {
+			t.Errorf("afterwards, %d are read, %v", asked.Load(), err)
+		}
 	})
 }
 
