@@ -59,11 +59,10 @@ func (f *flow) adopt(ctx context.Context, name string, speak []*ledger.Entry) (*
 		}
 	}
 	names := a.Names
-	if len(order.Names) > 0 {
-		names = nil
-		for _, n := range order.Names {
-			names = append(names, strings.ToLower(n.Name))
-		}
+	if got, err := buildChain(order.Certificates, nil); err == nil && len(got.leaf().DNSNames) > 0 {
+		names = f.namesToReissue(order, got.leaf())
+	} else if len(order.Names) > 0 {
+		names = namesOf(order)
 	}
 	order.ID = a.ID
 	e := f.ledger.Adopt(order, names, slices.Concat(a.Names, f.maybeNames(names)), f.order)

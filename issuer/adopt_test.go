@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -181,4 +182,27 @@ func TestAdoptedAgainForAnotherName(t *testing.T) {
 		p.untilServed(7*day, "example.com") // it is reissued, which takes as long
 		w.wantCharges(1)
 	})
+}
+
+// An order that the option gives is reissued with the common name that it has, and without the name that
+// its CA has added, whichever of them the option has. HowSSL tells no names, and refuses others.
+func TestAdoptionKeepsTheCommonName(t *testing.T) {
+	names := []string{"example.com", "www.example.com"}
+	for _, v := range vendorKinds {
+		for _, ordered := range names {
+			for _, given := range [][]string{names[:1], names[1:], names} {
+				if v.name == "digicert" && (len(given) > 1 || ordered != given[0]) {
+					continue // adds no names
+				}
+				inBubble(t, fmt.Sprintf("%s, %s, given for %v", v.name, ordered, given), func(t *testing.T) {
+					w := newWorld(t, nil)
+					id := orderedElsewhere(w, v.start, ordered)
+					p := v.start(w, nil, all(quickly, adopting(id, given...)))
+					p.configure(given...)
+					p.untilServed(day, given...)
+					w.wantCharges(1)
+				})
+			}
+		}
+	}
 }

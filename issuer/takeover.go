@@ -205,7 +205,7 @@ func (f *flow) entryFor(ctx context.Context, about []*ledger.Entry, t takeover, 
 	now, reference := f.ledger.Time(), importReference(order.ID, leaf)
 	say("order %s at %s: %s, with this certificate, paid until %s", order.ID, f.about.Name, order.Describe(), ends.Format(time.DateOnly))
 	return &ledger.Entry{
-		ID: id, Names: f.namesToReissue(*order, t), Covered: lowered(leaf.DNSNames), State: ledger.Issued, Adopted: true,
+		ID: id, Names: f.namesToReissue(*order, leaf), Covered: lowered(leaf.DNSNames), State: ledger.Issued, Adopted: true,
 		Product: f.order.Product, Term: f.order.Term, Method: f.order.Method, Paid: now, Ends: ends,
 		OrderID: order.ID, RootID: order.ID, CAOrderID: order.CAOrderID,
 		Attempt: ledger.Attempt{Kind: ledger.KindAdoption, Reference: reference, Started: now},
@@ -252,12 +252,11 @@ func (f *flow) endOfTerm(order vendors.Order, t takeover) (time.Time, error) {
 // vendor tells, or else those of the certificate. The twin with or without www that a CA adds by
 // itself is not among them, unless the configuration has both on one order: it might lead elsewhere,
 // and vendors refuse what was not ordered.
-func (f *flow) namesToReissue(order vendors.Order, t takeover) []string {
+func (f *flow) namesToReissue(order vendors.Order, leaf *x509.Certificate) []string {
 	var names []string
 	for _, n := range order.Names {
 		names = append(names, dcv.NormalizeHost(n.Name))
 	}
-	leaf := t.chain.leaf()
 	first := firstName(leaf)
 	if len(names) == 0 {
 		names = lowered(leaf.DNSNames)

@@ -697,7 +697,7 @@ func TestImportNames(t *testing.T) {
 		for _, name := range c.told {
 			order.Names = append(order.Names, vendors.NameStatus{Name: name})
 		}
-		got := f.namesToReissue(order, takeover{names: c.conf, purchased: &purchased{chain: chain{selfSigned(t, key, c.has...)}}})
+		got := f.namesToReissue(order, selfSigned(t, key, c.has...))
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%+v: got %q", c, got)
 		}
