@@ -554,6 +554,34 @@ func TestAdoptPendingKeepsTwin(t *testing.T) {
 	}
 }
 
+// The same goes for an order that is adopted again, days after it was given up.
+func TestAdoptAgainKeepsTwin(t *testing.T) {
+	for _, v := range vendorKinds {
+		if v.name == "digicert" {
+			continue // adds no names
+		}
+		inBubble(t, v.name, func(t *testing.T) {
+			w := newWorld(t, func(c *hostile.Config) { c.IssueDelay = 10 * day })
+			id := w.pendingElsewhere(v.start, "example.com")
+			refuse := map[string]bool{"example.com": true} // nothing is bought meanwhile
+			p := v.start(w, nil, all(quickly, func(f *flow) { f.prove = refusingProver{f.prove, refuse} }))
+			p.site.manage("example.com")
+			w.act(p.desk(true), "adopt", operator.Action{About: "example.com", Order: id})
+			w.act(p.desk(true), "resolve", operator.Action{About: "example.com", None: true})
+			time.Sleep(2 * day)
+			w.act(p.desk(true), "adopt", operator.Action{About: "example.com", Order: id})
+			p.reload(func(f *flow) { f.prove = f.prove.(refusingProver).Prover })
+			p.configure("example.com", "www.example.com")
+			time.Sleep(3 * time.Hour)
+			if err := w.ca.Update(func(c *hostile.Config) { c.IssueDelay = 0 }); err != nil {
+				t.Fatal(err)
+			}
+			p.untilServed(2*day, "example.com", "www.example.com")
+			w.wantCharges(1)
+		})
+	}
+}
+
 // An order that is adopted is reissued with the common name that it has, whichever of its names is
 // asked for.
 func TestAdoptKeepsTheCommonName(t *testing.T) {
