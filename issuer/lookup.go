@@ -33,13 +33,6 @@ func (f *flow) lookUp(ctx context.Context, j *errand, e *ledger.Entry) move {
 	a := e.Attempt
 	reissue := a.Kind == ledger.KindReissue
 	log := j.log.With(zap.String("reference", a.Reference))
-	finder, ok := f.vendor.(vendors.Finder)
-	if !ok {
-		if reissue {
-			return f.reconcileReissue(ctx, j, e, errNeverReissued)
-		}
-		return f.flag(e, f.about.Name+" cannot look orders up by reference")
-	}
 	// Until it is known that there is no order, the CA may come for the proof.
 	f.present(ctx, j, e)
 	look := f.account.look(a.Reference)
@@ -48,7 +41,7 @@ func (f *flow) lookUp(ctx context.Context, j *errand, e *ledger.Entry) move {
 	if reissue {
 		request.OrderID = a.PreviousID
 	}
-	ids, err := finder.Find(ctx, request)
+	ids, err := f.find(ctx, request)
 	switch {
 	case ctx.Err() != nil:
 		return ends(progress{err: context.Cause(ctx)})
@@ -87,6 +80,14 @@ func (f *flow) lookUp(ctx context.Context, j *errand, e *ledger.Entry) move {
 		},
 		done: &progress{err: f.pending(e, "the lost order was never placed"), wait: time.Second},
 	}
+}
+
+// find looks a request up at the vendor, if that can.
+func (f *flow) find(ctx context.Context, request vendors.Lookup) ([]string, error) {
+	if finder, ok := f.vendor.(vendors.Finder); ok {
+		return finder.Find(ctx, request)
+	}
+	return nil, fmt.Errorf("%s cannot look orders up by reference: %w", f.about.Name, vendors.ErrUndecidable)
 }
 
 // unknownYet ends a round with a request whose fate is not known yet.

@@ -169,3 +169,28 @@ func TestResolveNoneWithAWrongClock(t *testing.T) {
 		w.allKnown()
 	})
 }
+
+// The same where the vendor cannot look orders up: a person is asked only when the request cannot be on
+// its way any more.
+func TestResolveNoneUnsearchable(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.ca.Inject(hostile.Fault{Endpoint: "place", Kind: hostile.Delay, Delay: 25 * time.Second, Times: 1})
+		unsearchable := func(f *flow) { f.vendor = noSearch{f.vendor} }
+		a := w.start(nil, all(quickly, unsearchable, ahead(-50*time.Minute)))
+		b := w.start(nil, all(quickly, unsearchable))
+		a.configure("example.com")
+		time.Sleep(5 * time.Second)
+		b.configure("example.com")
+		time.Sleep(5 * time.Second)
+		err := w.tryResolve(operator.Action{About: "example.com", None: true})
+		if err == nil || !strings.Contains(err.Error(), "may still be on its way") {
+			t.Errorf("error = %v", err)
+		}
+		a.untilServed(day, "example.com")
+		b.untilServed(day, "example.com")
+		time.Sleep(day)
+		w.wantCharges(1)
+		w.allKnown()
+	})
+}

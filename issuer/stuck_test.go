@@ -317,7 +317,6 @@ func TestResolvedOrderWithOtherKey(t *testing.T) {
 		})
 		p.configure("example.com")
 		w.until(10*day, "the entry is flagged", func() bool { e := w.entry("example.com"); return e != nil && e.Flag != nil })
-		time.Sleep(p.about.AbsenceAge) // a younger request may still be on its way
 		w.resolve(operator.Action{About: "example.com", Order: id})
 		p.untilServed(25*time.Hour, "example.com")
 		w.wantCharges(1)
