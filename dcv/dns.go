@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -219,16 +219,16 @@ type queryError struct {
 func (e *queryError) Error() string { return e.text }
 func (e *queryError) Unwrap() error { return e.err }
 
+// query is that of a URL in a text, behind the rest of the URL.
+var query = regexp.MustCompile(`(https?://[^\s"?]+)\?[^\s"]*`)
+
 func withoutQuery(err error) error {
-	failed, ok := errors.AsType[*url.Error](err)
-	if !ok {
+	said := err.Error()
+	text := query.ReplaceAllString(said, "$1")
+	if text == said {
 		return err
 	}
-	address, _, found := strings.Cut(failed.URL, "?")
-	if !found {
-		return err
-	}
-	return &queryError{strings.ReplaceAll(err.Error(), failed.URL, address), err}
+	return &queryError{text, err}
 }
 
 // in writes the record relative to its zone. The target of a CNAME ends with the dot of

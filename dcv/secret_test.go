@@ -3,6 +3,8 @@ package dcv
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -54,6 +56,26 @@ func TestKeyInURLIsNotTold(t *testing.T) {
 				t.Errorf("its cause is lost: %v", err)
 			}
 		}
+	}
+}
+
+// The same where a provider makes its errors of several, or of their texts.
+func TestKeyInURLsIsNotTold(t *testing.T) {
+	one := careless{}.call(t.Context())
+	for _, err := range []error{
+		fmt.Errorf("calling the API: %v", one), //nolint:errorlint // as some do
+		errors.Join(errors.New("two records"), one, &url.Error{Op: "Get", URL: "https://api.invalid/second?key=t0ps3cret", Err: io.EOF}),
+	} {
+		told := withoutQuery(err)
+		if text := told.Error(); strings.Contains(text, "t0ps3cret") || !strings.Contains(text, "http://api.invalid/xml.response") || !strings.Contains(text, "connection refused") {
+			t.Errorf("error = %v", told)
+		}
+		if !errors.Is(told, err) {
+			t.Errorf("its cause is lost: %v", told)
+		}
+	}
+	if plain := errors.New("is it in the zone? nobody knows"); !errors.Is(withoutQuery(plain), plain) || withoutQuery(plain).Error() != plain.Error() {
+		t.Errorf("error = %v", withoutQuery(plain))
 	}
 }
 
