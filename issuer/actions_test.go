@@ -17,14 +17,16 @@ import (
 )
 
 // desk returns a desk for acting on the orders of a process, at the running server or without one.
-func (p *process) desk(running bool) *operator.Desk {
+func (p *process) desk(running bool) *operator.Desk { return deskOf(p.flow, p.site.names, running) }
+
+func deskOf(f *flow, names func() []string, running bool) *operator.Desk {
 	account := operator.Account{
-		Ledger: p.ledger, Vendor: p.vendor, About: p.about, Margin: p.margin, Manages: p.site.Manages,
-		Order: func(string) vendors.OrderConfig { return p.order }, Settle: p.rules.settle, Wake: p.wake, Hold: p.account.drive,
-		Names: p.site.names, Rules: p.rulesOf, Maybe: p.maybeNames, Stored: p.isStored, SpendOrders: p.rules.spend.Orders, SpendPer: time.Duration(p.rules.spend.Per),
+		Ledger: f.ledger, Vendor: f.vendor, About: f.about, Margin: f.margin, Manages: f.site.Manages,
+		Order: func(string) vendors.OrderConfig { return f.order }, Settle: f.rules.settle, Wake: f.wake, Hold: f.account.drive,
+		Names: names, Rules: f.rulesOf, Maybe: f.maybeNames, Stored: f.isStored, SpendOrders: f.rules.spend.Orders, SpendPer: time.Duration(f.rules.spend.Per),
 	}
 	if !running {
-		account.Ledger = &ledger.Ledger{Storage: p.ledger.Storage, Prefix: p.ledger.Prefix, Memory: new(ledger.Memory)}
+		account.Ledger = &ledger.Ledger{Storage: f.ledger.Storage, Prefix: f.ledger.Prefix, Memory: new(ledger.Memory), Now: f.ledger.Now, Random: f.ledger.Random}
 		account.Wake, account.Hold = nil, nil
 	}
 	return operator.NewDesk([]operator.Account{account})

@@ -21,8 +21,8 @@ var (
 
 // Stats is what all histories did together.
 type Stats struct {
-	Histories, Events, Operations, Charges, Reissues, Persons, Lives int
-	Elapsed                                                          time.Duration
+	Histories, Events, Operations, Charges, Reissues, Persons, Acts, Lives int
+	Elapsed                                                                time.Duration
 }
 
 func (s *Stats) add(r Result) {
@@ -32,13 +32,14 @@ func (s *Stats) add(r Result) {
 	s.Charges += r.Charges
 	s.Reissues += r.Reissues
 	s.Persons += r.Persons
+	s.Acts += r.Acts
 	s.Lives += r.Lives
 }
 
 func (s Stats) String() string {
 	n := max(1, s.Histories)
-	return fmt.Sprintf("%d histories in %.1f s (%.2f ms each): %d events, %d operations, %d charges, %d reissues, %d resolved by a person, %d processes",
-		s.Histories, s.Elapsed.Seconds(), float64(s.Elapsed.Milliseconds())/float64(n), s.Events, s.Operations, s.Charges, s.Reissues, s.Persons, s.Lives)
+	return fmt.Sprintf("%d histories in %.1f s (%.2f ms each): %d events, %d operations, %d charges, %d reissues, %d resolved by a person, %d acts in the office, %d processes",
+		s.Histories, s.Elapsed.Seconds(), float64(s.Elapsed.Milliseconds())/float64(n), s.Events, s.Operations, s.Charges, s.Reissues, s.Persons, s.Acts, s.Lives)
 }
 
 // Failure is a history that broke a rule.

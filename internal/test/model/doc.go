@@ -19,6 +19,15 @@
 //   - charge: an order that was paid.
 //   - true time: the bubble's clock. A server's wall clock may differ from it.
 //
+// # The office
+//
+// With Params.Office, a person acts on orders at any moment, at any server and by its clock,
+// through the desk of package operator. The person is honest: says that there is no order only
+// after the vendor's list has shown none, and names one only if it is there. What such a
+// decision lets the system buy, and what it forbids from then on, is in the judge's books: an
+// order that is dead and was given up by a person may be followed by another one, and one that
+// was bought by hand counts once the command has reported success.
+//
 // # Vendors
 //
 // The vendors are the model's own, whose traits the tape draws, unless Params.Market

@@ -16,7 +16,7 @@ type Result struct {
 	Violation *Violation // nil: all rules were kept
 
 	// How much happened.
-	Events, Operations, Charges, Reissues, Signed, Persons, Lives int
+	Events, Operations, Charges, Reissues, Signed, Persons, Acts, Lives int
 
 	// Choices are what the tape said.
 	Choices []uint16
@@ -66,6 +66,9 @@ func (w *World) begin() {
 	}
 	w.run(w.person)
 	w.run(w.script)
+	if len(w.p.Office) > 0 {
+		w.after(time.Minute, func() { w.run(w.office) }) // not at the same moment as those
+	}
 }
 
 // offset draws how much a wall clock differs from the true time.

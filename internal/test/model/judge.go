@@ -103,20 +103,28 @@ func (s *seller) judge(p *Process, o *order) {
 	}
 	for _, n := range o.names {
 		for _, x := range s.list {
-			if x == o || !x.ours || x.account != o.account || x.root.dismissed {
+			if x == o || x.account != o.account || x.root.dismissed {
 				continue
 			}
-			left, inMargin := x.ends-now, min(margin, x.term/2)+slack
+			ends, term, held := x.ends, x.term, x.root.held
+			switch {
+			case x.ours:
+			case held.from == 0 || now < held.from:
+				continue
+			default:
+				ends, term = min(x.ends, held.until), held.term
+			}
+			left, inMargin := ends-now, min(margin, term/2)+slack
 			if left <= inMargin {
 				continue
 			}
 			if x.root == x && slices.Contains(x.names, n) {
 				w.violate(PaidTwice, "%s: %s has %.1f days left, margin %.1f, and %s was bought by server %d",
-					n, x.id, left.Hours()/24, min(margin, x.term/2).Hours()/24, o.id, p.Server)
+					n, x.id, left.Hours()/24, min(margin, term/2).Hours()/24, o.id, p.Server)
 			}
 			// No server may be able to know of an order whose answer was lost.
-			since := max(x.issued, x.root.asked)
-			known := x.status == vendors.StatusIssued && x.issued > 0 && x.root.asked > 0 && since < now-w.toBeKnown()
+			since := max(x.issued, x.root.asked, held.from)
+			known := !x.root.handled && x.status == vendors.StatusIssued && x.issued > 0 && x.root.asked > 0 && since < now-w.toBeKnown()
 			if known && !slices.Contains(x.names, n) && slices.Contains(s.covered(x), n) {
 				w.violate(BoughtThoughCovered, "%s by %s", n, x.id)
 			}

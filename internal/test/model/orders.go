@@ -64,6 +64,9 @@ type order struct {
 	inCertificate             []string // names, if a market reports them
 	dismissed                 bool     // a person found that it is dead
 	ours                      bool     // not bought elsewhere
+	held                      holding  // of one bought elsewhere that a person has put into the ledger
+	handled                   bool     // the vendor was asked by hand, so its certificate may be there without any server knowing
+	revoked                   bool     // its certificate, and it lives on
 }
 
 // seller is a vendor. All of it belongs to the loop.

@@ -101,6 +101,10 @@ type Params struct {
 	// Slow is whether processes are often stopped for minutes and hours.
 	Slow bool
 
+	// Office are the times between two acts of a person in the office. None means that there is
+	// nobody.
+	Office []time.Duration
+
 	// FixedConfig is whether the config never changes during the chaos.
 	FixedConfig bool
 
@@ -162,6 +166,7 @@ func Brief() Params {
 	p.Life, p.Terms, p.Margins = 12*time.Hour, []int{1, 2, 1}, []time.Duration{6 * time.Hour, 10 * time.Hour, 3 * time.Hour, 30 * day}
 	p.Pauses = []time.Duration{90 * time.Minute, 20 * time.Minute, 5 * time.Hour, 5 * time.Minute}
 	p.Chaos, p.Bound, p.Calm = 20*time.Hour, 0, 0
+	p.Office = []time.Duration{2 * time.Hour, 5 * time.Hour, time.Minute, 5 * time.Hour}
 	return p
 }
 

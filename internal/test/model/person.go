@@ -88,20 +88,9 @@ func (w *World) over() bool {
 
 // truth is what a person sees in the vendor's portal.
 func (s *seller) truth(f Flag) Truth {
-	s.w.readBooks(nil)
-	o := s.orders[s.key(f.Account, f.OrderID)]
-	if o == nil {
-		for _, x := range s.byRef[f.Reference] {
-			if x.account == f.Account {
-				o = x
-			}
-		}
-	}
+	o := s.find(f.Account, f.OrderID, f.Reference)
 	if o == nil {
 		return Truth{Gone: true}
-	}
-	for o.next != nil {
-		o = o.next
 	}
 	s.look(o)
 	switch o.status {
@@ -111,4 +100,24 @@ func (s *seller) truth(f Flag) Truth {
 	default:
 		return Truth{OrderID: o.id}
 	}
+}
+
+// find is the order of an ID or a reference, as it is to be followed; nil if there is none.
+func (s *seller) find(account, id, reference string) *order {
+	s.w.readBooks(nil)
+	o := s.orders[s.key(account, id)]
+	if o == nil {
+		for _, x := range s.byRef[reference] {
+			if x.account == account {
+				o = x
+			}
+		}
+	}
+	if o == nil {
+		return nil
+	}
+	for o.next != nil {
+		o = o.next
+	}
+	return o
 }

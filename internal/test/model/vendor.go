@@ -82,7 +82,7 @@ func (s *seller) client(p *Process, account string) vendors.Vendor {
 func (c *client) Describe() vendors.Description {
 	w := c.s.w
 	d := vendors.Description{
-		Name: fmt.Sprintf("vendor%d", c.s.number), Account: "model.example", Portal: "https://model.example",
+		Name: c.s.name(), Account: accountName, Portal: "https://model.example",
 		Methods:    []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
 		CoversTwin: w.traits.saysTwin, NeedsCommonName: true, AbsenceAge: w.p.AbsenceAge,
 	}
@@ -99,7 +99,7 @@ func (c *client) Describe() vendors.Description {
 }
 
 func (c *client) fail(call string, v vendors.Verdict, cause error) error {
-	return &vendors.Error{Vendor: fmt.Sprintf("vendor%d", c.s.number), Endpoint: call, Verdict: v, Err: cause}
+	return &vendors.Error{Vendor: c.s.name(), Endpoint: call, Verdict: v, Err: cause}
 }
 
 var (
@@ -132,6 +132,11 @@ func (c *client) refusal(call string) error {
 }
 
 const always = 365 * day
+
+// accountName is the account without a label.
+const accountName = "model.example"
+
+func (s *seller) name() string { return fmt.Sprintf("vendor%d", s.number) }
 
 // Validate is the free dry run of Place.
 func (c *client) Validate(ctx context.Context, req vendors.OrderRequest) error {
@@ -237,7 +242,7 @@ func (c *client) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 			n = s.create(&order{account: o.account, ref: req.Reference, product: o.product, names: o.names, key: csr.PublicKey}, o.root)
 			o.status, o.next = vendors.StatusReplaced, n
 		} else {
-			n.status, n.key, n.cert = vendors.StatusPending, csr.PublicKey, nil
+			n.status, n.key, n.cert, n.revoked = vendors.StatusPending, csr.PublicKey, nil, false
 			n.ready = w.now() + one(w, w.p.Ready[:max(1, len(w.p.Ready)-1)]...)
 			s.byRef[req.Reference] = append(s.byRef[req.Reference], n)
 		}
@@ -252,6 +257,51 @@ func (c *client) Reissue(ctx context.Context, oldOrderID string, req vendors.Ord
 		return vendors.Order{}, err
 	}
 	return out, nil
+}
+
+// Cancel ends an order.
+func (c *client) Cancel(ctx context.Context, id, _ string) error {
+	return c.end(ctx, "cancel", id, func(o *order) { o.status = vendors.StatusCancelled })
+}
+
+// Revoke revokes the certificate of an order, which may end with it.
+func (c *client) Revoke(ctx context.Context, id, _ string) error {
+	return c.end(ctx, "revoke", id, func(o *order) {
+		if o.revoked = true; c.s.w.tape.Pick(2) == 1 {
+			o.status = vendors.StatusRevoked
+		}
+	})
+}
+
+func (c *client) end(ctx context.Context, kind, id string, end func(*order)) error {
+	w, o := c.s.w, c.s.orders[id]
+	carryOut := func() bool {
+		active := o != nil && o.account == c.account && (o.status == vendors.StatusIssued || o.status == vendors.StatusPending && kind == "cancel")
+		if active {
+			end(o)
+			w.say("vendor %d: %s %s: %s", c.s.number, kind, id, o.status)
+		}
+		return active
+	}
+	return c.call(ctx, kind, id, w.p.PauseBeforeSend, func() (time.Duration, error) {
+		quick, r := c.quick(), w.tape.Pick(14)
+		switch r {
+		case 13:
+			return quick, c.refusal(kind)
+		case 10:
+			return w.p.PaidTimeout, c.fail(kind, vendors.Uncertain, errLost)
+		case 11: // it arrives after the caller has given up
+			w.after(w.p.Land, func() { carryOut() })
+			return w.p.PaidTimeout, c.fail(kind, vendors.Uncertain, errLost)
+		}
+		if !carryOut() {
+			return quick, c.fail(kind, vendors.Permanent, vendors.ErrWrongState)
+		}
+		if r == 12 {
+			return quick, c.fail(kind, vendors.Uncertain, errLost)
+		}
+		return quick, nil
+	})
 }
 
 // Find looks an order up by its reference.
@@ -298,7 +348,7 @@ func (c *client) Status(ctx context.Context, id string) (vendors.Order, error) {
 		if o.root.asked == 0 {
 			o.root.asked = w.now()
 		}
-		out = vendors.Order{ID: id, Status: o.status, RawStatus: string(o.status)}
+		out = vendors.Order{ID: id, Status: o.status, RawStatus: string(o.status), CertificateRevoked: o.revoked}
 		for _, n := range o.names {
 			out.Names = append(out.Names, vendors.NameStatus{Name: n, Verified: o.status == vendors.StatusIssued})
 		}
@@ -352,6 +402,8 @@ var (
 	_ vendors.Validator = (*client)(nil)
 	_ vendors.Reissuer  = (*client)(nil)
 	_ vendors.Renewer   = (*client)(nil)
+	_ vendors.Canceler  = (*client)(nil)
+	_ vendors.Revoker   = (*client)(nil)
 	_ vendors.Finder    = finder{}
 	_ vendors.Preparer  = preparer{}
 	_ vendors.Predictor = predictor{}
