@@ -93,7 +93,7 @@ func TestProvision(t *testing.T) {
 			Name: "digicert", Account: tt.account, Portal: tt.portal,
 			Methods:      []vendors.Method{vendors.MethodHTTP, vendors.MethodDNS},
 			EndsWithTerm: true, TermsAreDays: true,
-			RecordType: "TXT", Cancelling: cancelling, Revoking: revoking, AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute, Watch: time.Second},
+			RecordType: "TXT", RecordName: "_dnsauth", Cancelling: cancelling, Revoking: revoking, AbsenceAge: 10 * time.Minute, RenewWindow: 90 * 24 * time.Hour, Pace: vendors.Pace{Slow: 15 * time.Minute, Watch: time.Second},
 		}
 		if strings.Contains(tt.config, "test_service") {
 			want.AbsenceAge, want.AnyName = 20*time.Second, true
