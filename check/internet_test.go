@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -384,7 +383,7 @@ func web(tb testing.TB) dcv.Prober {
 		}
 		at[fmt.Sprintf("203.0.113.%d", i+1)], at[fmt.Sprintf("2001:db8::%x", i+1)] = local, local
 	}
-	return dcv.Prober{Timeout: time.Second, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return dcv.Prober{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return nil, err

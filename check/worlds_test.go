@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddy-commercial/caddy-commercial/dcv"
 )
@@ -50,6 +51,9 @@ func (w world) run(t *testing.T, p dcv.Prober, sum *tally) {
 		if kind != "dead" {
 			n.resolver(at, kind)
 		}
+	}
+	if strings.Contains(w.records, addressOf("silence", false)) || strings.Contains(w.records, addressOf("silence", true)) {
+		p.Timeout = 3 * time.Second // it is waited for
 	}
 	results := w.look(t, n, Resolvers{List: list, Exchange: n.exchange}, p)
 	got := worst(results)
