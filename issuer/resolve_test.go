@@ -66,32 +66,6 @@ func TestResolveOrderOutlivesTheOneBefore(t *testing.T) {
 	}
 }
 
-// The same holds where the person names it for a reissue whose answer was lost. HowSSL, whose reissues
-// keep the ID of the order, never tells until when an order is paid.
-func TestResolveLostReissueWithAnotherOrder(t *testing.T) {
-	tooSlowForRaces(t)
-	inBubble(t, "", func(t *testing.T) {
-		w := newWorld(t, nil)
-		p := w.startHowSSL(nil, quickly)
-		p.mustObtain("example.com")
-		time.Sleep(200 * day)
-		w.ca.Inject(hostile.Fault{Endpoint: "Reissue/submit", Kind: hostile.Hang, Times: 1})
-		_, _ = p.attempt(t.Context(), "example.com")
-		answers := w.ca.Inject(hostile.Fault{Endpoint: "Order/getOrderInfo", Kind: hostile.HTTPStatus, Status: 503})
-		time.Sleep(2 * time.Hour)
-		if e := w.entry("example.com"); e.State != ledger.Asked {
-			t.Fatalf("it is %s", e.State)
-		}
-		answers()
-		id := orderedElsewhere(w, (*world).startHowSSL, "example.com")
-		w.act(p.desk(true), "resolve", operator.Action{About: "example.com", Order: id})
-		defer p.maintain(false)()
-		time.Sleep(300 * day)
-		p.untilServed(0, "example.com")
-		w.wantCharges(2)
-	})
-}
-
 // What an order bought that a person uses in the place of another one is not known, so what follows
 // it is what the config has.
 func TestResolveOrderIsNotRenewedAsItIs(t *testing.T) {

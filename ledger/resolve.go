@@ -96,13 +96,12 @@ func (e *Entry) use(id string, reissue bool, now time.Time) {
 	if known := e.OrderID == id || e.State == Asked; !known {
 		// Nothing is known of the CSR that this order was placed with.
 		e.Attempt = Attempt{Kind: KindAdoption, Reference: e.Attempt.Reference, Started: now}
-		e.Substitute = e.Substitute || id != e.RootID
-	}
-	if e.OrderID != "" && id != e.OrderID && id != e.RootID {
-		// It may have been bought just now, even where a reissue is meant, and its term is told with
-		// its certificate at best.
-		if ends := EndOfTerm(now, e.Term); ends.After(e.Ends) {
-			e.Ends = ends
+		if id != e.RootID {
+			e.Substitute = true
+			// It may have been bought just now, and its term is told with its certificate at best.
+			if ends := EndOfTerm(now, e.Term); ends.After(e.Ends) {
+				e.Ends = ends
+			}
 		}
 	}
 	e.Attempt.AnyKey, e.EndedByHand = true, ""
