@@ -187,10 +187,10 @@ func (l *Ledger) list(ctx context.Context) error {
 			if _, damaged := errors.AsType[*DamagedEntryError](err); !damaged {
 				failed++
 			}
-			if failed > maxUnread {
+			if failed > maxUnread || ctx.Err() != nil {
 				return err
 			}
-			return ctx.Err()
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
