@@ -53,7 +53,7 @@
 // # Many entries
 //
 // An account may have a hundred thousand of them. A process remembers little of one that is
-// done with, see [Brief], and reads each once when it starts and then once an hour. What a
+// done with, see [Brief], and reads each once when it starts and then twice a day. What a
 // purchase rests on is one listing, shared by all that wait for one, and the entries that are
 // new, pending, or for its names.
 package ledger

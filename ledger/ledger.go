@@ -201,7 +201,7 @@ func (l *Ledger) list(ctx context.Context) error {
 }
 
 // Recall reads again the entries whose turn it is, so that what other servers and people
-// changed about them is noticed. Each has its turn once an hour, however often and by how
+// changed about them is noticed. Each has its turn twice a day, however often and by how
 // many it is called.
 func (l *Ledger) Recall(ctx context.Context) error {
 	_, err := l.RecallWithin(ctx, recallEvery)

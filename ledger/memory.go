@@ -285,9 +285,14 @@ func (m *Memory) end() {
 	m.known = true
 }
 
-// recallEvery is how often each entry is read again at least. Each has its own moment for that, so
-// that the storage is not asked for all of them at once.
-const recallEvery = time.Hour
+const (
+	// recallEvery is how often each entry is read again at least. Each has its own moment for
+	// that, so that the storage is never asked for all of them at once.
+	recallEvery = 12 * time.Hour
+
+	// recallMost is the longest part of that which one call covers.
+	recallMost = time.Hour
+)
 
 // recall returns the IDs of the entries whose moment has come since the last call with the same
 // interval. undo makes the next such call return them again.
@@ -299,10 +304,11 @@ func (m *Memory) recall(every time.Duration) (ids []string, undo func()) {
 	}
 	from, now := m.recalled[every], time.Since(m.first)
 	from = max(from, now-every)
-	m.recalled[every] = now
+	until := min(now, from+recallMost)
+	m.recalled[every] = until
 	for _, b := range m.entries {
 		turn := time.Duration(fingerprint(b.ID) % uint64(every)) //nolint:gosec // it is positive
-		if after := ((turn-from)%every + every) % every; after < now-from {
+		if after := ((turn-from)%every + every) % every; after < until-from {
 			ids = append(ids, b.ID)
 		}
 	}

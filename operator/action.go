@@ -301,7 +301,7 @@ func (k known) goesOn() string {
 	if k.account != nil && k.account.Wake != nil {
 		return "at once"
 	}
-	return "when Caddy starts; one that runs elsewhere notices within the hour, or at once after caddy reload --force"
+	return "when Caddy starts; one that runs elsewhere notices within the time of watch (1h by default, 12h if off), or at once after caddy reload --force"
 }
 
 // words are what the story of an order tells of a decision.
