@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -139,11 +139,11 @@ func TestProbeOfAnotherProtocol(t *testing.T) {
 }
 
 // greeting is the connection to a server that has greeted and gone: what is written fails before
-// the greeting has been read to its end.
+// the greeting has been read to its end, which takes until the prober, too, has closed it.
 type greeting struct {
 	net.Conn
 	reading, closed chan struct{}
-	once            sync.Once
+	closes          atomic.Int32
 }
 
 func (g *greeting) Read(p []byte) (int, error) {
@@ -158,7 +158,9 @@ func (g *greeting) Write([]byte) (int, error) {
 }
 
 func (g *greeting) Close() error {
-	g.once.Do(func() { close(g.closed) })
+	if g.closes.Add(1) == 2 { // the transport was the first
+		close(g.closed)
+	}
 	return nil
 }
 
